@@ -1,0 +1,316 @@
+"""Write the model card, and the README's table, from ``eval_results.json``, so that no number in them is typed by hand.
+
+    python -m evaluation.card --template model_card.md --folder hub_model --readme README.md
+    python -m evaluation.card --template model_card.md --folder hub_model --readme README.md --check
+
+The first writes ``hub_model/README.md`` and the part of ``README.md`` between its markers; the second writes nothing,
+shows the difference to what stands there and ends with status 1 if there is one.
+"""
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from huggingface_hub import EvalResult, ModelCard
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
+from huggingface_hub.repocard_data import eval_results_to_model_index
+
+from evaluation.results import FILE_NAME, METRICS, read_results, weights_sha256, write_text
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+
+# The Hub's name of each metric, where it has one, and what its table shows.
+HUB_METRICS = {
+    "accuracy": ("accuracy", "Accuracy"),
+    "balanced_accuracy": ("balanced_accuracy", "Balanced accuracy"),
+    "macro_f1": ("f1", "Macro F1"),
+    "ece": ("expected_calibration_error", "Expected calibration error (15 bins)"),
+    "nll": ("negative_log_likelihood", "Negative log-likelihood (nats)"),
+}
+HEAD = {"license": str, "library_name": str, "pipeline_tag": str, "tags": list, "datasets": list, "metrics": list}
+FIXED_HEAD = {"library_name": "transformers", "pipeline_tag": "image-classification"}
+REPOSITORY_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+class CardError(ValueError):
+    """A card that cannot be written, or whose head the Hub would refuse or states other numbers than were measured."""
+
+
+def percent(value: float, decimals: int = 1) -> str:
+    """Write a share as a percentage: 0.9161 as ``91.6 %``."""
+    return f"{100 * value:.{decimals}f} %"
+
+
+def figure(measured: Mapping[str, float], decimals: int = 1) -> str:
+    """Write a share with its interval: ``91.6 % [86.2, 95.9]``."""
+    low, high = (f"{100 * measured[bound]:.{decimals}f}" for bound in ("low", "high"))
+    return f"{percent(measured['value'], decimals)} [{low}, {high}]"
+
+
+def nats(measured: Mapping[str, float]) -> str:
+    """Write a log-likelihood with its interval: ``0.271 [0.180, 0.395]``."""
+    return f"{measured['value']:.3f} [{measured['low']:.3f}, {measured['high']:.3f}]"
+
+
+def thousands(value: float) -> str:
+    """Write a count with its thousands apart: ``1,446,980``."""
+    return f"{value:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time span in the two units that matter: ``1 h 13 min``, ``4 min 5 s``, ``42 s``."""
+    whole = round(seconds)
+    if whole >= 3600:
+        hours, minutes = divmod(round(whole / 60), 60)
+        return f"{hours} h {minutes} min"
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
+def results_table(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Write the table of results that the card and the README share, with the sentence that explains it.
+
+    Parameters
+    ----------
+    entries
+        The measurements of ``eval_results.json``, one row each.
+    """
+    lines = [
+        "| images of | split | images | photos | accuracy | balanced accuracy | macro F1 | photos right |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for entry in entries:
+        metrics, photos = entry["metrics"], entry["photo_level"]
+        shares = " | ".join(figure(metrics[name]) for name in ("accuracy", "balanced_accuracy", "macro_f1"))
+        lines.append(
+            f"| {entry['dataset']} | {entry['split']} | {thousands(entry['n_images'])} | {entry['n_photos']} "
+            f"| {shares} | {photos['n_correct']} of {photos['n_photos']}: {figure(photos['accuracy'])} |"
+        )
+    levels = " or ".join(sorted({percent(entry["interval"]["level"], 0) for entry in entries}))
+    lines += [
+        "",
+        f"In brackets: {levels} intervals that resample photos, not images, since copies of one photo stand or fall "
+        "together. A photo counts as right when the mean probability of its copies names its label; that interval is "
+        "exact (Clopper-Pearson).",
+    ]
+    return "\n".join(lines)
+
+
+def eval_results(entries: Sequence[Mapping[str, Any]]) -> list[EvalResult]:
+    """Turn measurements into the Hub's form, one ``EvalResult`` per metric and data set."""
+    return [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type=re.sub(r"[^a-z0-9._/]+", "-", entry["dataset"].lower()).strip("-"),
+            dataset_name=entry["dataset"],
+            dataset_split=entry["split"],
+            metric_type=HUB_METRICS[name][0],
+            metric_name=HUB_METRICS[name][1],
+            metric_value=entry["metrics"][name]["value"],
+        )
+        for entry in entries
+        for name in METRICS
+    ]
+
+
+def validate_head(card: str, results: Mapping[str, Any]) -> None:
+    """Check a card's YAML head without the network.
+
+    Parameters
+    ----------
+    card
+        The card's whole text.
+    results
+        As ``read_results`` gives them.
+
+    Raises
+    ------
+    CardError
+        (a ValueError) No head; a key of ``HEAD`` that is missing, empty or of another type; a library or task other
+        than those of ``FIXED_HEAD``; a data set that is no repository id; a metric or a model-index that the results
+        do not state.
+    """
+    block = REGEX_YAML_BLOCK.search(card)
+    try:
+        head = yaml.safe_load(block.group(2)) if block else None
+    except yaml.YAMLError as error:
+        raise CardError(f"The card's head is no valid YAML ({error}). Correct it in the template.") from error
+    if not isinstance(head, dict):
+        raise CardError(
+            "The card has no YAML head; expected one between two lines '---' at its top. Add it to the template."
+        )
+    for key, kind in HEAD.items():
+        value = head.get(key)
+        items = value if isinstance(value, list) else [value]
+        if (
+            not isinstance(value, kind)
+            or not all(isinstance(item, str) and item.strip() for item in items)
+            or not items
+        ):
+            raise CardError(
+                f"The head's {key} is {value!r}; expected {'a list of texts' if kind is list else 'a text'}. "
+                "Set it in the template."
+            )
+    for key, value in FIXED_HEAD.items():
+        if head[key] != value:
+            raise CardError(f"The head's {key} is {head[key]!r}; expected {value!r}, by which the Hub loads the model.")
+    if wrong := [name for name in head["datasets"] if not REPOSITORY_ID.fullmatch(name)]:
+        raise CardError(
+            f"The head's datasets {wrong} are no repository ids; expected owner/name. Correct them in the template."
+        )
+    stated = {name for name, _ in HUB_METRICS.values()}
+    if wrong := sorted(set(head["metrics"]) - stated):
+        raise CardError(f"The head's metrics {wrong} are not measured; expected some of {sorted(stated)}.")
+    expected = eval_results_to_model_index(results["model"]["name"], eval_results(results["results"]))
+    if head.get("model-index") != expected:
+        raise CardError(
+            f"The head's model-index differs from {FILE_NAME}; expected the same numbers. Render the card again."
+        )
+
+
+def render_card(template: str, results: Mapping[str, Any]) -> str:
+    """Fill in the card's template.
+
+    The template sees ``model``, ``training``, ``versions`` and ``results`` of ``eval_results.json``; ``entry(split,
+    dataset=None)``, one measurement; ``recall_of(entry, label)``, the recall of a class whatever the case of its name;
+    ``results_table``; and the filters ``percent``, ``figure``, ``nats``, ``thousands`` and ``duration``.
+
+    Parameters
+    ----------
+    template
+        A Jinja2 template with a YAML head, to which the model-index is added.
+    results
+        As ``read_results`` gives them.
+
+    Returns
+    -------
+    str
+        The card's text.
+
+    Raises
+    ------
+    CardError
+        (a ValueError) A name that the results do not hold, a fault in the template, or a head that ``validate_head``
+        refuses.
+    """
+    entries = results["results"]
+
+    def entry(split: str, dataset: str | None = None) -> Mapping[str, Any]:
+        found = [one for one in entries if one["split"] == split and dataset in (None, one["dataset"])]
+        if len(found) != 1:
+            have = [(one["dataset"], one["split"]) for one in entries]
+            raise CardError(
+                f"The template asks for split {split!r} of {dataset or 'the one data set that has it'}; found "
+                f"{len(found)} such measurements in {have}. Measure it, or name the data set in the template."
+            )
+        return found[0]
+
+    def recall_of(measured: Mapping[str, Any], label: str) -> Mapping[str, Any]:
+        for name, value in measured["recall"].items():
+            if name.casefold() == label.casefold():
+                return value
+        raise CardError(
+            f"The template asks for the recall of {label!r}; measured are {list(measured['recall'])}. Correct one."
+        )
+
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters.update(percent=percent, figure=figure, nats=nats, thousands=thousands, duration=duration)
+    try:
+        text = environment.from_string(template).render(
+            **{key: results[key] for key in ("model", "training", "versions", "results")},
+            entry=entry,
+            recall_of=recall_of,
+            results_table=results_table(entries),
+        )
+    except jinja2.TemplateError as error:
+        raise CardError(
+            f"The template cannot be filled in: {error}. Correct its name, or measure what it asks for."
+        ) from error
+    card = ModelCard(text)
+    card.data.model_name, card.data.eval_results = results["model"]["name"], eval_results(entries)
+    filled = str(card)
+    validate_head(filled, results)
+    return filled
+
+
+def render_readme(readme: str, results: Mapping[str, Any]) -> str:
+    """Put the table of results between the README's markers and leave the rest as it is.
+
+    Raises
+    ------
+    CardError
+        (a ValueError) The markers do not stand in the README once each, in order.
+    """
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in rest or END in before + after:
+        raise CardError(
+            f"The README does not hold the lines {BEGIN!r} and {END!r} once each, in this order. Add them where the "
+            "table belongs."
+        )
+    return f"{before}{BEGIN}\n{results_table(results['results'])}\n{END}{after}"
+
+
+def check_weights(folder: Path, results: Mapping[str, Any]) -> None:
+    """Refuse results that were measured on other weights than stand in ``folder``; a folder without weights passes.
+
+    Raises
+    ------
+    CardError
+        (a ValueError) The SHA-256 of model.safetensors is not the one in the results.
+    """
+    measured = results["model"]["sha256"]
+    if (folder / "model.safetensors").is_file() and (found := weights_sha256(folder)) != measured:
+        raise CardError(
+            f"{folder / 'model.safetensors'} has SHA-256 {found}, but {FILE_NAME} was measured on {measured}; expected "
+            "the same weights. Measure these."
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write or check the card; returns the exit status: 0 done, 1 differs, 2 cannot be written."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--template", type=Path, required=True, help="the card's source, a Jinja2 template")
+    parser.add_argument("--folder", type=Path, required=True, help=f"the model folder: {FILE_NAME} in, README.md out")
+    parser.add_argument("--readme", type=Path, help="also the table of results in this file")
+    parser.add_argument("--check", action="store_true", help="write nothing, show what differs")
+    options = parser.parse_args(arguments)
+    try:
+        results = read_results(options.folder / FILE_NAME)
+        check_weights(options.folder, results)
+        written = {options.folder / "README.md": render_card(options.template.read_text("utf-8"), results)}
+        if options.readme:
+            written[options.readme] = render_readme(options.readme.read_text("utf-8"), results)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    differs = False
+    for path, text in written.items():
+        stands = path.read_text("utf-8") if path.is_file() else ""
+        if stands == text:
+            continue
+        differs = True
+        if options.check:
+            lines = difflib.unified_diff(
+                stands.splitlines(), text.splitlines(), f"{path} as it stands", f"{path} as measured", lineterm=""
+            )
+            print("\n".join(lines))
+        else:
+            write_text(path, text)
+            print(f"wrote {path}")
+    return 1 if options.check and differs else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Images of stained blood smears: where they come from, how they are read, split and checked."""

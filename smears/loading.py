@@ -1,0 +1,268 @@
+"""Labelled smear images from a folder or the Hub, every file read and checked before anything is learnt from it."""
+
+import csv
+import hashlib
+import io
+import logging
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
+from pathlib import Path
+
+import datasets
+from PIL import Image, UnidentifiedImageError
+from tqdm.auto import tqdm
+
+logger = logging.getLogger(__name__)
+
+# Folder names (in lower case) that name a split, and what the split is called here.
+SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+    "test_simple": "test_simple",
+}
+# Where the unpacked Kaggle archive paultimothymooney/blood-cells keeps its split folders, from each level a user may name.
+ARCHIVE_FOLDERS = ["dataset2-master/dataset2-master/images", "dataset2-master/images", "images"]
+IMAGE_ENDINGS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+HASH_LENGTH = 16  # hexadecimal digits of SHA-256 kept: 64 bits tell a million files apart
+
+
+class DataError(ValueError):
+    """The images cannot be used as they lie; the message names the file and the remedy."""
+
+
+def content_hash(data: bytes) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of a file's bytes."""
+    return hashlib.sha256(data).hexdigest()[:HASH_LENGTH]
+
+
+def find_splits(data_dir: str | Path) -> dict[str, Path]:
+    """Find the folder of each split below ``data_dir``.
+
+    Accepts the unpacked Kaggle archive at any of its levels, a folder of split folders (train, validation, test, ...), or a
+    folder of class folders, which is one split named ``train``.
+
+    Raises:
+        DataError: the folder is missing, empty, or holds no class folders.
+    """
+    root = Path(data_dir)
+    if not root.is_dir():
+        raise DataError(f"{root} is no folder. Unpack the archive and name the folder that holds its images.")
+    for candidate in [root, *(root / folder for folder in ARCHIVE_FOLDERS)]:
+        folders = sorted(path for path in candidate.iterdir() if path.is_dir()) if candidate.is_dir() else []
+        splits = {SPLIT_FOLDERS[path.name.lower()]: path for path in folders if path.name.lower() in SPLIT_FOLDERS}
+        if splits:
+            others = [path.name for path in folders if path.name.lower() not in SPLIT_FOLDERS and path.name[0] != "."]
+            if others:
+                raise DataError(
+                    f"{candidate} mixes split folders ({', '.join(sorted(splits))}) with others ({', '.join(others)}). "
+                    "Move the others away, or name one split folder alone."
+                )
+            return splits
+    if any(path.is_dir() and any(map(_is_image, path.iterdir())) for path in root.iterdir()):
+        return {"train": root}
+    raise DataError(
+        f"{root} holds no images in class folders. Expected SPLIT/CLASS/image.jpg, CLASS/image.jpg, or the unpacked "
+        "archive 'blood-cells' with dataset2-master inside."
+    )
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_ENDINGS
+
+
+def list_class_folders(split_dir: Path) -> dict[str, list[Path]]:
+    """List the image files of each class folder of one split, both in sorted order; labels are in lower case.
+
+    Raises:
+        DataError: a class folder without an image, a file that is no image, or no class folder at all.
+    """
+    found = {}
+    for folder in sorted(path for path in split_dir.iterdir() if path.is_dir() and path.name[0] != "."):
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
+        foreign = [path for path in files if not _is_image(path)]
+        if foreign:
+            raise DataError(f"{foreign[0]} is no image ({', '.join(sorted(IMAGE_ENDINGS))}). Move it out of the class folder.")
+        if not files:
+            raise DataError(f"{folder} holds no images. Remove the empty class folder, or fill it.")
+        label = folder.name.lower()
+        if label in found:
+            raise DataError(f"{folder} names the class {label!r} a second time in {split_dir} (case is ignored).")
+        found[label] = files
+    if not found:
+        raise DataError(f"{split_dir} holds no class folders. Expected {split_dir.name}/CLASS/image.jpg.")
+    return found
+
+
+def read_photo_column(split_dir: Path) -> dict[str, str]:
+    """Read which photo each file shows from ``metadata.csv`` (file_name, photo), if the split has one.
+
+    Several files of one photo, cell or slide must not be split between training and validation; this is how a user says so.
+
+    Raises:
+        DataError: the table lacks one of the two columns.
+    """
+    table = split_dir / "metadata.csv"
+    if not table.exists():
+        return {}
+    with table.open(newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        if not {"file_name", "photo"} <= set(reader.fieldnames or []):
+            raise DataError(f"{table} has the columns {reader.fieldnames}; expected 'file_name' and 'photo'.")
+        return {row["file_name"]: row["photo"] for row in reader}
+
+
+def check_image(name: str, data: bytes) -> None:
+    """Decode one image to its last pixel.
+
+    Raises:
+        DataError: the bytes are no image, are cut off, or hold 16-bit grey levels (which turn white in RGB).
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            if image.mode.startswith(("I", "F")):
+                raise DataError(f"{name} has {image.mode} pixels (16 bits or more). Rescale it to 8 bits per channel.")
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{name} cannot be read as an image ({error}). Replace the file or remove it.") from error
+
+
+def load_folder(data_dir: str | Path, check: bool = True) -> datasets.DatasetDict:
+    """Load every split below ``data_dir``.
+
+    Returns:
+        Per split a ``datasets.Dataset`` with the columns ``image`` (not yet decoded), ``label`` (a ``ClassLabel``, classes in
+        alphabetical order, lower case), ``file`` (path below ``data_dir``), ``sha256`` (16 digits), ``photo`` (what the
+        split's metadata.csv says, else the hash: each file a photo of its own) and ``group`` (photos of the same cells; here
+        the photo itself).
+
+    Raises:
+        DataError: anything a reader of the result would stumble over: an unreadable or truncated file, a class without
+            images, a class that only one split shows, the same content in two splits or under two labels.
+    """
+    root = Path(data_dir)
+    split_dirs = find_splits(root)
+    splits = {name: list_class_folders(path) for name, path in split_dirs.items()}
+    photos = {name: read_photo_column(path) for name, path in split_dirs.items()}
+    rows = {name: [(path, label) for label, paths in classes.items() for path in paths] for name, classes in splits.items()}
+    labels = _common_labels({name: list(classes) for name, classes in splits.items()}, root)
+
+    def read(path: Path) -> str:
+        data = path.read_bytes()
+        if check:
+            check_image(str(path), data)
+        return content_hash(data)
+
+    loaded = {}
+    total = sum(map(len, rows.values()))
+    with tqdm(total=total, desc="reading images", unit="image") as bar, ThreadPoolExecutor(cpu_count()) as pool:
+        for name, entries in rows.items():
+            columns = defaultdict(list)
+            for (path, label), digest in zip(entries, pool.map(read, [path for path, _ in entries]), strict=True):
+                within = path.relative_to(split_dirs[name]).as_posix()
+                columns["image"].append(str(path))
+                columns["label"].append(labels.index(label))
+                columns["file"].append(path.relative_to(root).as_posix())
+                columns["sha256"].append(digest)
+                columns["photo"].append(photos[name].get(within, digest))
+                columns["group"].append(columns["photo"][-1])
+                bar.update()
+            loaded[name] = _as_dataset(columns, labels)
+    return refuse_shared_content(datasets.DatasetDict(loaded))
+
+
+def load_hub(name: str, revision: str | None = None) -> datasets.DatasetDict:
+    """Load a dataset of the Hub (or of a local folder that ``datasets`` understands) into the columns of ``load_folder``.
+
+    It must have the columns ``image`` and ``label`` (a ``ClassLabel`` or a string) and may have ``photo``.
+
+    Raises:
+        DataError: as ``load_folder``, or a column is missing.
+    """
+    source = datasets.load_dataset(name, revision=revision)
+    loaded, label_names = {}, {}
+    for split, data in source.items():
+        if missing := {"image", "label"} - set(data.column_names):
+            raise DataError(f"{name}, split {split!r}, has the columns {data.column_names}; {sorted(missing)} is missing.")
+        feature = data.features["label"]
+        names = feature.names if isinstance(feature, datasets.ClassLabel) else sorted(map(str, set(data["label"])))
+        label_names[SPLIT_FOLDERS.get(split.lower(), split)] = [label.lower() for label in names]
+    labels = _common_labels(label_names, name)
+    for split, data in source.items():
+        feature = data.features["label"]
+        columns = defaultdict(list)
+        for number, row in enumerate(tqdm(data.cast_column("image", datasets.Image(decode=False)), desc=split, unit="image")):
+            file = f"{split}/{number:06d}"
+            blob = row["image"]["bytes"] or Path(row["image"]["path"]).read_bytes()
+            check_image(f"{name} {file}", blob)
+            label = feature.int2str(row["label"]) if isinstance(feature, datasets.ClassLabel) else str(row["label"])
+            columns["image"].append({"path": row["image"]["path"], "bytes": blob})
+            columns["label"].append(labels.index(label.lower()))
+            columns["file"].append(file)
+            columns["sha256"].append(content_hash(blob))
+            columns["photo"].append(str(row.get("photo", columns["sha256"][-1])))
+            columns["group"].append(columns["photo"][-1])
+        loaded[SPLIT_FOLDERS.get(split.lower(), split)] = _as_dataset(columns, labels)
+    return refuse_shared_content(datasets.DatasetDict(loaded))
+
+
+def _as_dataset(columns: dict[str, list], labels: list[str]) -> datasets.Dataset:
+    features = datasets.Features(
+        {
+            "image": datasets.Image(decode=False),
+            "label": datasets.ClassLabel(names=labels),
+            "file": datasets.Value("string"),
+            "sha256": datasets.Value("string"),
+            "photo": datasets.Value("string"),
+            "group": datasets.Value("string"),
+        }
+    )
+    return datasets.Dataset.from_dict(dict(columns), features=features)
+
+
+def _common_labels(label_names: dict[str, list[str]], where: str | Path) -> list[str]:
+    """Return the class names, in alphabetical order, after making sure that every split shows all of them."""
+    labels = sorted(set().union(*label_names.values()))
+    for split, names in label_names.items():
+        if missing := sorted(set(labels) - set(names)):
+            having = [other for other, those in label_names.items() if missing[0] in those]
+            raise DataError(
+                f"{where}: the class {missing[0]!r} stands in {', '.join(having)} but not in {split}. "
+                "Every split must show every class: add its images or remove the class folder."
+            )
+    return labels
+
+
+def refuse_shared_content(splits: datasets.DatasetDict) -> datasets.DatasetDict:
+    """Return ``splits`` unchanged if no content stands in two splits or under two labels.
+
+    Raises:
+        DataError: naming both files.
+    """
+    seen: dict[str, tuple[str, str, int]] = {}
+    for split, data in splits.items():
+        for file, digest, label in zip(data["file"], data["sha256"], data["label"], strict=True):
+            other_split, other_file, other_label = seen.setdefault(digest, (split, file, label))
+            if other_split != split:
+                raise DataError(f"{file} and {other_file} are the same image in two splits, {split} and {other_split}. Remove one.")
+            if other_label != label:
+                names = data.features["label"].names
+                raise DataError(
+                    f"{file} and {other_file} are the same image under two labels, {names[label]} and {names[other_label]}. "
+                    "Remove the wrong one."
+                )
+    return splits
+
+
+def fingerprint(splits: datasets.DatasetDict) -> str:
+    """Return 16 hexadecimal digits that change when any image, label or split changes, and not with folder or order."""
+    digest = hashlib.sha256()
+    for split in sorted(splits):
+        names = splits[split].features["label"].names
+        for entry in sorted(zip(splits[split]["sha256"], splits[split]["label"], strict=True)):
+            digest.update(f"{split} {entry[0]} {names[entry[1]]}\n".encode())
+    return digest.hexdigest()[:HASH_LENGTH]

@@ -1,0 +1,108 @@
+"""The photos behind the Kaggle copies: which copy shows which photo, and the photos themselves with their cells' boxes."""
+
+import csv
+import logging
+from pathlib import Path
+from xml.etree import ElementTree
+
+import datasets
+
+from smears.loading import DataError, check_image, content_hash
+
+logger = logging.getLogger(__name__)
+
+TABLE = Path(__file__).with_name("kaggle_photos.csv")  # written by `python -m smears.registration`
+PHOTO_FOLDER = Path("dataset-master/dataset-master")
+PHOTO_PREFIX = "BloodImage_"
+
+
+def photo_name(number: int) -> str:
+    """Return the name of a photo of the archive, without its ending."""
+    return f"{PHOTO_PREFIX}{number:05d}"
+
+
+def name_photos(splits: datasets.DatasetDict, table: Path = TABLE) -> datasets.DatasetDict:
+    """Fill the columns ``photo`` and ``group`` of Kaggle copies from the provenance table, joined by content hash.
+
+    Images that the table does not know keep what they have, and their number is logged; if it knows none, the images are not
+    the Kaggle archive's and the splits come back unchanged.
+    """
+    with table.open(newline="", encoding="utf-8") as stream:
+        known = {row["sha256"]: row for row in csv.DictReader(stream) if row["photo"]}
+    named = {}
+    for split, data in splits.items():
+        rows = [known.get(digest) for digest in data["sha256"]]
+        found = sum(row is not None for row in rows)
+        if not found:
+            named[split] = data
+            continue
+        logger.info("%s: %d of %d images traced to their photo", split, found, len(rows))
+        photos = [photo_name(int(row["photo"])) if row else old for row, old in zip(rows, data["photo"], strict=True)]
+        groups = [photo_name(int(row["group"])) if row else old for row, old in zip(rows, data["group"], strict=True)]
+        for column, values in (("photo", photos), ("group", groups)):
+            data = data.remove_columns(column).add_column(column, values)
+        named[split] = data
+    return datasets.DatasetDict(named)
+
+
+def find_photo_folder(data_dir: str | Path) -> Path:
+    """Find ``dataset-master/dataset-master`` in the archive that ``data_dir`` is, or lies in.
+
+    Raises:
+        DataError: it is not there.
+    """
+    root = Path(data_dir).resolve()
+    for folder in (root, *root.parents[:3]):
+        if (folder / PHOTO_FOLDER / "JPEGImages").is_dir():
+            return folder / PHOTO_FOLDER
+    raise DataError(
+        f"No {PHOTO_FOLDER}/JPEGImages in {root} or above it. Unpack the whole archive 'blood-cells', or train on the copies "
+        "with --train_on images."
+    )
+
+
+def photos_behind(copies: datasets.Dataset, data_dir: str | Path) -> datasets.Dataset:
+    """Load the photos that these copies were made from: one row a photo, with a column ``boxes`` of its white cells.
+
+    Labels, photos and groups are those of the copies. ``boxes`` holds (row_min, col_min, row_max, col_max) in pixels of the
+    photo, from the archive's VOC annotations; it is empty where the photo has none.
+
+    Raises:
+        DataError: the photos are missing or unreadable, or copies of one photo carry two labels.
+    """
+    folder = find_photo_folder(data_dir)
+    first = {}
+    traced = [number for number, photo in enumerate(copies["photo"]) if photo.startswith(PHOTO_PREFIX)]
+    if len(traced) < len(copies):
+        logger.warning("%d of %d copies are not traced to a photo and teach nothing", len(copies) - len(traced), len(copies))
+    copies = copies.select(traced)
+    for photo, group, label, file in zip(copies["photo"], copies["group"], copies["label"], copies["file"], strict=True):
+        kept = first.setdefault(photo, (group, label, file))
+        if kept[1] != label:
+            names = copies.features["label"].names
+            raise DataError(f"{file} ({names[label]}) and {kept[2]} ({names[kept[1]]}) are copies of one photo, {photo}.")
+    columns = {name: [] for name in ("image", "label", "file", "sha256", "photo", "group", "boxes")}
+    for photo, (group, label, copy) in sorted(first.items()):
+        path = folder / "JPEGImages" / f"{photo}.jpg"
+        if not path.exists():
+            raise DataError(f"{path}, the photo behind {copy}, is missing. Unpack the archive again.")
+        data = path.read_bytes()
+        check_image(str(path), data)
+        values = (str(path), label, path.name, content_hash(data), photo, group, read_boxes(folder, photo))
+        for column, value in zip(columns.values(), values, strict=True):
+            column.append(value)
+    features = copies.features | {"boxes": datasets.List(datasets.List(datasets.Value("int32")))}
+    return datasets.Dataset.from_dict(columns, features=datasets.Features({name: features[name] for name in columns}))
+
+
+def read_boxes(folder: Path, photo: str, name: str = "WBC") -> list[list[int]]:
+    """Read the boxes (row_min, col_min, row_max, col_max) of one kind of cell from a photo's VOC file, if it has one."""
+    path = folder / "Annotations" / f"{photo}.xml"
+    if not path.exists():
+        return []
+    boxes = []
+    for entry in ElementTree.parse(path).getroot().iter("object"):
+        if entry.findtext("name") == name:
+            corner = {key: int(entry.findtext(f"bndbox/{key}")) for key in ("ymin", "xmin", "ymax", "xmax")}
+            boxes.append([corner["ymin"], corner["xmin"], corner["ymax"], corner["xmax"]])
+    return boxes

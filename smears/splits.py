@@ -1,0 +1,44 @@
+"""Split by photo, so that no cell stands on both sides."""
+
+from collections import defaultdict
+
+import datasets
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
+
+from smears.loading import DataError
+
+
+def hold_out(data: datasets.Dataset, share: float = 0.125, seed: int = 0) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Split into a part to fit and a part to validate, by ``group``, about ``share`` of the groups of each class in the latter.
+
+    The split depends on the groups and their labels alone, not on the order of the rows or the number of copies of a photo.
+
+    Returns:
+        The rows to fit and the rows to validate, each in their former order.
+
+    Raises:
+        DataError: a class has too few groups to stand on both sides, or ``share`` is no share.
+    """
+    if not 0 < share <= 0.5:
+        raise DataError(f"The share to hold out is {share}; expected more than 0 and at most 0.5.")
+    labels_of = defaultdict(set)
+    for group, label in zip(data["group"], data["label"], strict=True):
+        labels_of[group].add(label)
+    names = data.features["label"].names
+    # Photos of the same cells may disagree (one cell of the Kaggle set has two labels): the group counts for its first class.
+    groups = np.array(sorted(labels_of))
+    labels = np.array([min(labels_of[group]) for group in groups])
+    folds = round(1 / share)
+    counts = np.bincount(labels, minlength=len(names))
+    if counts.min() < 2:
+        raise DataError(
+            f"The class {names[int(counts.argmin())]!r} has {counts.min()} photo(s); two are needed to validate by photo. "
+            "Add images, or bring a validation split of your own."
+        )
+    folds = min(folds, int(counts.min()))
+    splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
+    _, held = next(splitter.split(groups, labels, groups))
+    held_groups = set(groups[held])
+    inside = np.array([group in held_groups for group in data["group"]])
+    return data.select(np.flatnonzero(~inside)), data.select(np.flatnonzero(inside))

@@ -1,0 +1,128 @@
+"""The configuration: one config.json for transformers' class and ours, and no typo goes through."""
+
+import inspect
+import json
+
+import pytest
+from conftest import AUTO_MAP, LABELS
+from transformers import ResNetConfig, ResNetForImageClassification
+
+from hub_model.configuration_wbc_resnet import WbcResNetConfig
+from hub_model.modeling_wbc_resnet import WbcResNetForImageClassification
+
+THE_NETWORK = {"depths": [3, 4], "hidden_sizes": [256, 512]}
+OWN_FIELDS = [
+    name
+    for name, parameter in inspect.signature(WbcResNetConfig.__init__).parameters.items()
+    if name != "self" and parameter.kind is not parameter.VAR_KEYWORD
+]
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [
+        ("depth", "depths"),
+        ("hiden_sizes", "hidden_sizes"),
+        ("num_chanels", "num_channels"),
+        ("downsample_in_botleneck", "downsample_in_bottleneck"),
+        ("id2labels", "id2label"),
+        ("num_label", "num_labels"),
+    ],
+)
+def test_a_typo_is_refused_and_the_right_word_offered(typo, meant):
+    with pytest.raises(ValueError, match=rf"Unknown configuration key '{typo}'.*nothing reads it. Did you mean '{meant}'"):
+        WbcResNetConfig(**{typo: 3})
+
+
+def test_a_key_like_no_other_is_refused_without_a_guess():
+    with pytest.raises(ValueError, match=r"Unknown configuration key 'zygote' \(value 1\): nothing reads it\.$"):
+        WbcResNetConfig(zygote=1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"layer_type": "basic"}, r"layer_type='basic' is not offered.*'bottleneck'"),
+        ({"hidden_act": "gelu"}, r"hidden_act='gelu' is not offered.*'relu'"),
+        ({"downsample_in_first_stage": True}, r"downsample_in_first_stage=True is not offered.*False"),
+        ({"downsample_in_bottleneck": True}, r"downsample_in_bottleneck=True is not offered.*False"),
+        ({"depths": [3, 4, 6]}, r"depths \(3, 4, 6\) and hidden_sizes \(256, 512\) must name the same stages"),
+        ({"depths": [], "hidden_sizes": []}, r"must name the same stages"),
+        ({"hidden_sizes": [256, 510]}, r"hidden_sizes \(256, 510\) must be multiples of 4"),
+    ],
+)
+def test_what_the_network_does_not_offer_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        WbcResNetConfig(**fields)
+
+
+def test_the_fields_are_those_of_transformers():
+    theirs, ours = ResNetConfig(**THE_NETWORK).to_dict(), WbcResNetConfig().to_dict()
+    assert ours["model_type"] == theirs["model_type"] == "resnet"
+    assert {name: ours[name] for name in OWN_FIELDS} == {name: theirs[name] for name in OWN_FIELDS}
+
+
+def test_saved_and_loaded_again(tmp_path):
+    saved = WbcResNetConfig(
+        num_channels=1,
+        embedding_size=32,
+        hidden_sizes=(64, 128),
+        depths=(1, 2),
+        id2label=dict(enumerate(LABELS)),
+        label2id={label: number for number, label in enumerate(LABELS)},
+        auto_map=AUTO_MAP,
+    )
+    saved.save_pretrained(tmp_path)
+    loaded = WbcResNetConfig.from_pretrained(tmp_path)
+    for name in [*OWN_FIELDS, "id2label", "label2id", "num_labels", "auto_map"]:
+        assert getattr(loaded, name) == getattr(saved, name), name
+    assert loaded.hidden_sizes == [64, 128] and loaded.id2label[3] == "neutrophil"
+    loaded.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / "config.json").read_text() == (tmp_path / "config.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: WbcResNetForImageClassification(WbcResNetConfig(num_labels=4, auto_map=AUTO_MAP)),
+        lambda: ResNetForImageClassification(ResNetConfig(num_labels=4, **THE_NETWORK)),
+    ],
+    ids=["ours", "theirs"],
+)
+def test_the_config_that_either_class_saves_is_read_by_both(build, tmp_path):
+    build().save_pretrained(tmp_path)
+    ours, theirs = WbcResNetConfig.from_pretrained(tmp_path), ResNetConfig.from_pretrained(tmp_path)
+    for config in (ours, theirs):
+        assert (config.depths, config.hidden_sizes, config.num_labels) == ([3, 4], [256, 512], 4)
+    # Its keys one by one, as a constructor's arguments too.
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert WbcResNetConfig(**stored).depths == [3, 4]
+
+
+@pytest.mark.parametrize("build", [lambda: ResNetConfig(**THE_NETWORK), WbcResNetConfig], ids=["theirs", "ours"])
+def test_every_key_the_library_writes_out_is_accepted(build):
+    """``to_dict`` is the longest form: every attribute, defaults included."""
+    config = WbcResNetConfig(**build().to_dict())
+    assert config.depths == [3, 4]
+
+
+def test_keys_that_transformers_4_wrote_are_accepted():
+    """Its names for the data type and the commit have changed since."""
+    config = WbcResNetConfig(
+        **json.loads("""{
+            "_commit_hash": null, "architectures": ["ResNetForImageClassification"], "depths": [3, 4],
+            "downsample_in_first_stage": false, "embedding_size": 64, "hidden_act": "relu", "hidden_sizes": [256, 512],
+            "id2label": {"0": "tench", "1": "goldfish"}, "label2id": {"tench": 0, "goldfish": 1},
+            "layer_type": "bottleneck", "model_type": "resnet", "num_channels": 3, "torch_dtype": "float32",
+            "transformers_version": "4.18.0.dev0"}""")
+    )
+    assert config.id2label == {0: "tench", 1: "goldfish"}
+
+
+def test_the_keys_of_the_shipped_config_are_accepted(model_folder):
+    from conftest import REPOSITORY
+
+    shipped = REPOSITORY / "hub_model" / "config.json"
+    config = WbcResNetConfig.from_pretrained((shipped if shipped.is_file() else model_folder / "config.json").parent)
+    assert (config.depths, config.hidden_sizes) == ([3, 4], [256, 512])
+    assert config.auto_map == AUTO_MAP

@@ -1,0 +1,208 @@
+"""Train the 24-layer ResNet on labelled smear images, measure it, and write the folder that every door loads.
+
+The shipped weights, from the unpacked Kaggle archive ``paultimothymooney/blood-cells``:
+
+    python train.py --data_dir blood-cells --output_dir runs/kaggle
+
+The same after a kill, from the newest complete checkpoint: the same command again.
+
+Your own cells, a folder for each class, starting from the shipped weights:
+
+    python train.py --data_dir my_cells --train_on images --init_from hub_model --output_dir runs/mine \
+        --sides 224 --phase_epochs 5 --draws_per_epoch 1000 --learning_rate 3e-4
+
+From a dataset of the Hub, from ResNet-50's weights, in two processes:
+
+    torchrun --nproc_per_node 2 train.py --dataset_name NAME --init_from resnet50.safetensors --output_dir runs/hub
+"""
+
+import json
+import logging
+import shlex
+import shutil
+import sys
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from transformers import AutoImageProcessor, HfArgumentParser, TrainingArguments, set_seed
+
+from evaluation.measure import measure
+from evaluation.metrics import ClassificationReport
+from evaluation.results import environment, git_commit, hardware, weights_sha256, write_results
+from hub_model.configuration_wbc_resnet import WbcResNetConfig
+from hub_model.modeling_wbc_resnet import WbcResNetForImageClassification
+from smears.loading import fingerprint, load_folder, load_hub
+from smears.photos import name_photos, photos_behind
+from smears.splits import hold_out
+from training.finish import fit_temperature, fold_temperature, predict_logits, refresh_statistics
+from training.init_from import init_from
+from training.trainer import EmaTrainer, WallClock, newest_checkpoint
+from training.views import GrowingResolution, PlainViews, TrainingDraws
+
+ROOT = Path(__file__).parent
+HUB_MODEL = ROOT / "hub_model"
+logger = logging.getLogger("train")
+
+
+@dataclass
+class DataArguments:
+    """Which images."""
+
+    data_dir: str | None = field(default=None, metadata={"help": "folder: the unpacked archive, SPLIT/CLASS/, or CLASS/"})
+    dataset_name: str | None = field(default=None, metadata={"help": "instead of data_dir: a dataset of the Hub"})
+    dataset_revision: str | None = field(default=None, metadata={"help": "commit or tag of dataset_name"})
+    train_on: str = field(
+        default="photos",
+        metadata={"help": "fit the 'photos' behind the archive's copies, or the 'images' as they lie", "choices": ["photos", "images"]},
+    )
+    validation_share: float = field(default=0.125, metadata={"help": "share of the photos held out where no validation split is given"})
+    split_seed: int = field(default=0, metadata={"help": "which photos are held out"})
+
+    def __post_init__(self):
+        if (self.data_dir is None) == (self.dataset_name is None):
+            raise ValueError("Name the images: either --data_dir FOLDER or --dataset_name ID, and not both.")
+
+
+@dataclass
+class RecipeArguments:
+    """How they are learnt."""
+
+    init_from: str | None = field(default=None, metadata={"help": "folder of a checkpoint, or a ResNet-50 weights file; else from scratch"})
+    sides: list[int] = field(default_factory=lambda: [112, 160, 224], metadata={"help": "input side of each phase, px"})
+    phase_epochs: list[int] = field(default_factory=lambda: [22, 10, 7], metadata={"help": "epochs of each phase"})
+    draws_per_epoch: int = field(default=6400, metadata={"help": "augmented images in an epoch"})
+    ema_decay: float = field(default=0.998, metadata={"help": "of the moving average of the weights; 0 keeps the last ones"})
+    statistics_batches: int = field(default=40, metadata={"help": "batches that re-estimate the batch-norm statistics at the end"})
+
+
+def bf16_pays() -> bool:
+    """Say whether this machine computes in bfloat16 natively."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu.get_capabilities().get("avx512_bf16", False)
+
+
+@dataclass
+class SmearTrainingArguments(TrainingArguments):
+    """The Trainer's arguments, with this network's defaults."""
+
+    output_dir: str = field(default="runs/wbc-resnet24", metadata={"help": "checkpoints, and the finished folder in model/"})
+    per_device_train_batch_size: int = 64
+    per_device_eval_batch_size: int = 64
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    lr_scheduler_type: str = "cosine"
+    warmup_steps: float = 0.05
+    label_smoothing_factor: float = 0.05
+    max_grad_norm: float = 5.0
+    bf16: bool = field(default_factory=bf16_pays)
+    eval_strategy: str = "epoch"
+    save_strategy: str = "epoch"
+    save_total_limit: int = 2
+    logging_steps: float = 25
+    dataloader_num_workers: int = 2
+    remove_unused_columns: bool = False
+    label_names: list[str] = field(default_factory=lambda: ["labels"])
+    report_to: str = "none"
+
+
+def load_images(arguments: DataArguments):
+    """Load, check and trace the images; return all splits, and the parts to fit and to validate."""
+    if arguments.dataset_name:
+        splits = load_hub(arguments.dataset_name, arguments.dataset_revision)
+    else:
+        splits = load_folder(arguments.data_dir)
+    splits = name_photos(splits)
+    fit = splits["train"]
+    if "validation" not in splits:
+        fit, splits["validation"] = hold_out(fit, arguments.validation_share, arguments.split_seed)
+    shown = splits["validation"]
+    if arguments.train_on == "photos":
+        fit, shown = (photos_behind(part, arguments.data_dir) for part in (fit, shown))
+    logger.info("fit %d images of %d photos, validate %d", len(fit), len(set(fit["photo"])), len(set(shown["photo"])))
+    return splits, fit, shown
+
+
+def build_model(labels: list[str], source: str | None) -> WbcResNetForImageClassification:
+    """Build the network for these classes, from scratch or from other weights."""
+    config = WbcResNetConfig(id2label=dict(enumerate(labels)), label2id={label: n for n, label in enumerate(labels)})
+    model = WbcResNetForImageClassification(config)
+    if source:
+        init_from(model, source)
+    return model.to(memory_format=torch.channels_last)
+
+
+def validation_metrics(report: ClassificationReport, prediction) -> dict[str, float]:
+    """Turn the Trainer's logits into the few figures of a progress line."""
+    logits = torch.tensor(prediction.predictions, dtype=torch.float64)
+    figures = report.compute(predictions=logits.softmax(-1).tolist(), references=prediction.label_ids.tolist())
+    return {name: figures[name] for name in ("accuracy", "balanced_accuracy", "macro_f1", "nll", "ece")}
+
+
+def finish(trainer: EmaTrainer, draws: TrainingDraws, validation, batches: int) -> tuple[WbcResNetForImageClassification, float]:
+    """Take the averaged weights, refresh their statistics at the final size, calibrate; return model and temperature."""
+    model = trainer.ema.module
+    draws.set_epoch(draws.resolution.total_epochs)  # beyond training: draws it has not seen, at the size that ships
+    loader = torch.utils.data.DataLoader(draws, trainer.args.per_device_train_batch_size, shuffle=True, num_workers=2,
+                                         generator=torch.Generator().manual_seed(trainer.args.seed))
+    refresh_statistics(model, (batch["pixel_values"] for _, batch in zip(range(batches), loader)))
+    logits, labels = predict_logits(model.eval(), validation)
+    temperature = fit_temperature(logits, labels)
+    fold_temperature(model.get_classifier(), temperature)
+    return model, temperature
+
+
+def save_folder(model: WbcResNetForImageClassification, processor, folder: Path) -> None:
+    """Write the model repository: weights, configuration for both doors, processor, and the code our door loads."""
+    model.config.auto_map = {
+        "AutoConfig": "configuration_wbc_resnet.WbcResNetConfig",
+        "AutoModelForImageClassification": "modeling_wbc_resnet.WbcResNetForImageClassification",
+    }
+    model.to(memory_format=torch.contiguous_format).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    for source in HUB_MODEL.glob("*.py"):
+        if source.resolve() != (folder / source.name).resolve():
+            shutil.copy2(source, folder / source.name)
+
+
+def main() -> None:
+    """Fit, finish, measure, save."""
+    parser = HfArgumentParser((DataArguments, RecipeArguments, SmearTrainingArguments))
+    data_arguments, recipe, arguments = parser.parse_args_into_dataclasses()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    set_seed(arguments.seed)
+    cv2.setNumThreads(1)
+    resolution = GrowingResolution(tuple(recipe.sides), tuple(recipe.phase_epochs))
+    arguments.num_train_epochs = resolution.total_epochs
+
+    splits, fit, shown = load_images(data_arguments)
+    labels = fit.features["label"].names
+    processor = AutoImageProcessor.from_pretrained(HUB_MODEL)
+    draws = TrainingDraws(fit, processor, resolution, recipe.draws_per_epoch, seed=arguments.seed)
+    draws.fill_cache()
+    trainer = EmaTrainer(
+        model=build_model(labels, recipe.init_from),
+        args=arguments,
+        train_dataset=draws,
+        eval_dataset=PlainViews(shown, processor),
+        processing_class=processor,
+        compute_metrics=partial(validation_metrics, ClassificationReport(labels)),
+        callbacks=[clock := WallClock()],
+        ema_decay=recipe.ema_decay,
+    )
+    trainer.train(resume_from_checkpoint=newest_checkpoint(arguments.output_dir))
+    if not trainer.is_world_process_zero():
+        return
+
+    model, temperature = finish(trainer, draws, PlainViews(splits["validation"], processor), recipe.statistics_batches)
+    folder = Path(arguments.output_dir) / "model"
+    save_folder(model, processor, folder)
+
+
+if __name__ == "__main__":
+    main()

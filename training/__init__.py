@@ -1,0 +1,1 @@
+"""The fitting: augmentation, averaging, statistics, calibration. Never shipped."""

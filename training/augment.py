@@ -1,0 +1,177 @@
+"""Augmentation of smear images: image in, image out. What the network sees is made of it by the processor that ships."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+# Optical density of one unit of haematoxylin, eosin and residual in RGB (Ruifrok & Johnston 2001, as in skimage.color).
+HED_TO_OD = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
+OD_TO_HED = np.linalg.inv(HED_TO_OD)
+GREY_TO_OD = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)  # a table over the 256 grey levels
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far an image may be changed. Every range is drawn from uniformly (scales and gains: in the logarithm).
+
+    Attributes:
+        scale: smallest and largest enlargement of a whole photo.
+        shift: largest shift of a whole photo, as a share of its width and height.
+        crop_share: how often a photo with known boxes gives a close crop instead of the whole.
+        crop_side: smallest and largest side of a close crop, in sides of the cell's box.
+        crop_centre: largest distance of the crop's centre from the cell's, in sides of the crop.
+        stretch: largest change of the aspect ratio, as a logarithm.
+        stain: largest change of each stain's strength, as a logarithm.
+        stain_floor: largest addition to each stain, in optical density.
+        white_balance: largest gain of a channel, as a logarithm (an addition in optical density).
+        gamma: largest change of contrast in optical density, as a logarithm.
+        blur: largest standard deviation of a Gaussian, in pixels of a 320 px wide photo.
+        noise: largest standard deviation, in grey levels.
+        jpeg: lowest quality of a JPEG round trip.
+        degrade_share: how often each of blur, noise and JPEG happens.
+    """
+
+    scale: tuple[float, float] = (0.7, 1.4)
+    shift: float = 0.15
+    crop_share: float = 0.35
+    crop_side: tuple[float, float] = (1.1, 2.4)
+    crop_centre: float = 0.12
+    stretch: float = 0.15
+    stain: float = 0.25
+    stain_floor: float = 0.03
+    white_balance: float = 0.08
+    gamma: float = 0.2
+    blur: float = 1.2
+    noise: float = 6.0
+    jpeg: int = 40
+    degrade_share: float = 0.2
+
+    def __call__(
+        self, pyramid: list[np.ndarray], rng: np.random.Generator, side: int, boxes: list[list[int]] | None = None
+    ) -> np.ndarray:
+        """Draw one changed image.
+
+        Args:
+            pyramid: the photo (H, W, 3), uint8 RGB, and its halvings (see ``halvings``).
+            rng: where every choice comes from; the same state gives the same image.
+            side: the network's input side in px; the image is made about 1.4 times as large, as a copy is at 224 px.
+            boxes: (row_min, col_min, row_max, col_max) of the photo's white cells, in px of the photo.
+
+        Returns:
+            (h, w, 3), uint8 RGB.
+        """
+        height, width = pyramid[0].shape[:2]
+        if boxes and rng.random() < self.crop_share:
+            matrix, size = self._crop_view(rng, side, boxes)
+        else:
+            matrix, size = self._whole_view(rng, side, height, width, boxes)
+        image = warp(pyramid, matrix, size, _border(rng, pyramid[-1]))
+        image = change_colour(image, self._colour_map(rng))
+        return self._degrade(image, rng, size[0] / 320)
+
+    def _whole_view(self, rng, side, height, width, boxes):
+        """Return the map from photo to output pixels, and the output's size (w, h), for the whole photo."""
+        zoom = side / 224 * 320 / width  # at 224 px a photo is seen 320 px wide, as the Kaggle copies are
+        size = (round(width * zoom), round(height * zoom))
+        for _ in range(5):
+            linear = self._linear(rng, zoom * _log_uniform(rng, *self.scale))
+            centre = np.array(size) * (0.5 + rng.uniform(-self.shift, self.shift, 2))
+            matrix = _about(linear, np.array([width / 2, height / 2]), centre)
+            # A view that lost every cell would teach its label on an empty field.
+            if not boxes or any(_inside(matrix, box, size) for box in boxes):
+                break
+        return matrix, size
+
+    def _crop_view(self, rng, side, boxes):
+        """Return the map and the output's size (w, h) for a close crop about one of the cells."""
+        row_min, col_min, row_max, col_max = boxes[rng.integers(len(boxes))]
+        window = max(row_max - row_min, col_max - col_min) * _log_uniform(rng, *self.crop_side)
+        out = round(side * 1.15)
+        linear = self._linear(rng, out / window)
+        centre = out * (0.5 + rng.uniform(-self.crop_centre, self.crop_centre, 2))
+        return _about(linear, np.array([col_min + col_max, row_min + row_max]) / 2, centre), (out, out)
+
+    def _linear(self, rng: np.random.Generator, zoom: float) -> np.ndarray:
+        """Draw a rotation by any angle, a flip and a slight stretch, at this zoom: (2, 2)."""
+        angle = rng.uniform(0, 2 * np.pi)
+        rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        stretch = np.exp(rng.uniform(-self.stretch, self.stretch) / 2)
+        flip = -1.0 if rng.random() < 0.5 else 1.0
+        return np.diag([stretch, 1 / stretch]) @ rotation @ np.diag([flip, 1.0]) * zoom
+
+    def _colour_map(self, rng: np.random.Generator) -> np.ndarray:
+        """Draw an affine map (3, 4) of optical densities: stains stronger and weaker, contrast, white balance."""
+        strength = np.exp(rng.uniform(-self.stain, self.stain, 3) + rng.uniform(-self.gamma, self.gamma))
+        floor = rng.uniform(-self.stain_floor, self.stain_floor, 3)
+        # Row vectors: od -> hed = od @ OD_TO_HED -> hed * strength + floor -> @ HED_TO_OD
+        linear = (OD_TO_HED * strength) @ HED_TO_OD
+        offset = floor @ HED_TO_OD + rng.uniform(-self.white_balance, self.white_balance, 3)
+        return np.hstack([linear.T, offset[:, None]]).astype(np.float32)
+
+    def _degrade(self, image: np.ndarray, rng: np.random.Generator, zoom: float) -> np.ndarray:
+        if rng.random() < self.degrade_share:
+            image = cv2.GaussianBlur(image, (0, 0), max(0.2, rng.uniform(0, self.blur) * zoom))
+        if rng.random() < self.degrade_share:
+            grain = rng.standard_normal(image.shape, dtype=np.float32) * rng.uniform(0, self.noise)
+            image = np.clip(image + grain, 0, 255).astype(np.uint8)
+        if rng.random() < self.degrade_share:
+            quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(self.jpeg, 96))]
+            image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
+        return image
+
+
+def halvings(image: np.ndarray, smallest: int = 120) -> list[np.ndarray]:
+    """Halve an image (H, W, 3) while its shorter side stays at least ``smallest`` px, so that shrinking it does not alias."""
+    pyramid = [image]
+    while min(pyramid[-1].shape[:2]) >= 2 * smallest:
+        height, width = pyramid[-1].shape[:2]
+        pyramid.append(cv2.resize(pyramid[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA))
+    return pyramid
+
+
+def warp(
+    pyramid: list[np.ndarray], matrix: np.ndarray, size: tuple[int, int], border: tuple[int, int, int] | None
+) -> np.ndarray:
+    """Show a photo through a map (2, 3) from its (col, row) to the output's; ``size`` is (w, h), ``border`` None mirrors."""
+    zoom = np.sqrt(abs(np.linalg.det(matrix[:, :2])))
+    level = int(np.clip(np.floor(np.log2(1.2 / zoom)), 0, len(pyramid) - 1))
+    factor = np.array([pyramid[0].shape[1] / pyramid[level].shape[1], pyramid[0].shape[0] / pyramid[level].shape[0]])
+    scaled = np.hstack([matrix[:, :2] * factor, matrix[:, 2:]])
+    mode = cv2.BORDER_REFLECT_101 if border is None else cv2.BORDER_CONSTANT
+    return cv2.warpAffine(
+        pyramid[level], scaled, size, flags=cv2.INTER_LINEAR, borderMode=mode, borderValue=border or (0, 0, 0)
+    )
+
+
+def change_colour(image: np.ndarray, colour_map: np.ndarray) -> np.ndarray:
+    """Apply an affine map (3, 4) to the optical densities of an image (H, W, 3), uint8 RGB; black fill stays black."""
+    density = cv2.transform(GREY_TO_OD[image], colour_map)
+    changed = np.clip(cv2.exp(-density) * 256 - 1, 0, 255).astype(np.uint8)
+    fill = image.max(axis=2) == 0
+    changed[fill] = 0
+    return changed
+
+
+def _border(rng: np.random.Generator, photo: np.ndarray) -> tuple[int, int, int] | None:
+    """Draw what lies outside the photo: black as in the Kaggle copies, the photo's bright ground, or its mirror image."""
+    kind = rng.random()
+    if kind < 0.5:
+        return (0, 0, 0)
+    if kind < 0.75:
+        return tuple(int(level) for level in np.percentile(photo[::4, ::4].reshape(-1, 3), 90, axis=0))
+    return None
+
+
+def _about(linear: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return the map (2, 3) that applies ``linear`` and takes the point ``source`` (col, row) to ``target``."""
+    return np.hstack([linear, (target - linear @ source)[:, None]])
+
+
+def _inside(matrix: np.ndarray, box: list[int], size: tuple[int, int]) -> bool:
+    centre = matrix @ np.array([(box[1] + box[3]) / 2, (box[0] + box[2]) / 2, 1.0])
+    return bool((centre >= 0).all() and (centre < size).all())
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))

@@ -1,0 +1,55 @@
+"""What follows the last step: fresh batch-norm statistics, and a temperature folded into the linear layer."""
+
+from collections.abc import Iterable
+
+import torch
+from scipy.optimize import minimize_scalar
+from torch import nn
+from torch.optim.swa_utils import update_bn
+from torch.utils.data import DataLoader, Dataset
+
+
+def refresh_statistics(model: nn.Module, batches: Iterable[torch.Tensor]) -> None:
+    """Re-estimate every batch norm's mean and variance as the plain average over batches (B, 3, H, W), weights fixed.
+
+    The running averages of training lag behind the weights, and behind averaged weights they never followed at all
+    ("precise batch norm", Wu & Johnson 2021, arXiv:2105.07576).
+    """
+    update_bn(batches, model)
+
+
+@torch.no_grad()
+def predict_logits(model: nn.Module, views: Dataset, batch_size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+    """Classify a dataset of ``pixel_values`` and ``labels``: logits (N, classes), float32, and labels (N,), on the CPU."""
+    device = next(model.parameters()).device
+    logits, labels = [], []
+    for batch in DataLoader(views, batch_size, num_workers=2):
+        logits.append(model(batch["pixel_values"].to(device)).logits.cpu())
+        labels.append(batch["labels"])
+    return torch.cat(logits), torch.cat(labels)
+
+
+def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """Find the temperature, 0.05 to 20, that makes logits (N, classes) / T most likely for labels (N,) (Guo et al. 2017).
+
+    Raises:
+        ValueError: logits and labels do not match, or there are none.
+    """
+    if logits.ndim != 2 or len(logits) != len(labels) or not len(labels):
+        raise ValueError(f"Expected logits (N, classes) and labels (N,), got {tuple(logits.shape)} and {tuple(labels.shape)}.")
+    logits = logits.double()
+
+    def loss(log_temperature: float) -> float:
+        return float(nn.functional.cross_entropy(logits / torch.exp(torch.tensor(log_temperature)), labels))
+
+    bound = torch.log(torch.tensor(20.0)).item()
+    return float(torch.exp(torch.tensor(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x)))
+
+
+@torch.no_grad()
+def fold_temperature(linear: nn.Linear, temperature: float) -> None:
+    """Divide a linear layer's weight and bias by a temperature, so that its softmax is calibrated through every door."""
+    if temperature <= 0:
+        raise ValueError(f"The temperature is {temperature}; expected a positive number.")
+    linear.weight /= temperature
+    linear.bias /= temperature

@@ -1,0 +1,119 @@
+"""The Hugging Face Trainer with an exponential moving average of the weights that is validated, saved and resumed."""
+
+import logging
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+logger = logging.getLogger(__name__)
+
+EMA_FILE = "ema.safetensors"
+STATE_FILE = "trainer_state.json"  # the Trainer writes it last: a checkpoint without it was cut off
+
+
+class EmaTrainer(Trainer):
+    """A Trainer that keeps a moving average of weights and batch-norm statistics and evaluates that average.
+
+    The average starts after the first step, follows every later one, and is written into each checkpoint before the file that
+    marks the checkpoint complete. The decay grows with the steps taken, min(decay, (1 + n) / (10 + n)), so that a short
+    training is not an average of its first steps.
+
+    Args:
+        ema_decay: how much of the average stays at each step, 0 <= decay < 1; 0 keeps the last weights.
+    """
+
+    def __init__(self, *args, ema_decay: float = 0.999, **kwargs):
+        super().__init__(*args, **kwargs)
+        if not 0 <= ema_decay < 1:
+            raise ValueError(f"ema_decay is {ema_decay}; expected 0 <= decay < 1 (0.999 is usual).")
+        self.ema_decay = ema_decay
+        self.ema = AveragedModel(self.model, multi_avg_fn=self._average, use_buffers=True)
+        self.add_callback(_AverageEachStep(self))
+
+    def _average(self, averages: list[torch.Tensor], currents: list[torch.Tensor], taken: torch.Tensor) -> None:
+        if averages[0].is_floating_point():
+            decay = min(self.ema_decay, (1 + int(taken)) / (10 + int(taken)))
+            get_ema_multi_avg_fn(decay)(averages, currents, taken)
+        else:  # the count of batches is no average
+            for average, current in zip(averages, currents, strict=True):
+                average.copy_(current)
+
+    def update_average(self) -> None:
+        """Take the current weights into the average."""
+        self.ema.update_parameters(self.accelerator.unwrap_model(self.model))
+
+    @contextmanager
+    def averaged_weights(self):
+        """Put the averaged weights into the model for the length of a ``with`` block."""
+        model = self.accelerator.unwrap_model(self.model)
+        own = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        model.load_state_dict(self.ema.module.state_dict())
+        try:
+            yield model
+        finally:
+            model.load_state_dict(own)
+
+    def evaluation_loop(self, *args, **kwargs):
+        """Evaluate the averaged weights."""
+        with self.averaged_weights():
+            return super().evaluation_loop(*args, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the model, and beside it the average."""
+        super().save_model(output_dir, _internal_call=_internal_call)
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            save_file({name: tensor.contiguous() for name, tensor in self.ema.state_dict().items()}, folder / EMA_FILE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self.ema.load_state_dict(load_file(Path(resume_from_checkpoint) / EMA_FILE))
+
+
+class _AverageEachStep(TrainerCallback):
+    """Feed the moving average after each optimiser step, before an epoch's evaluation and checkpoint."""
+
+    def __init__(self, trainer: EmaTrainer):
+        self.trainer = trainer
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.trainer.update_average()
+
+
+class WallClock(TrainerCallback, ExportableState):
+    """Count the seconds spent on steps, over every run of a training that was interrupted; kept in the checkpoint."""
+
+    def __init__(self, seconds: float = 0.0):
+        self.seconds = seconds
+        self._last = None
+
+    def state(self) -> dict:
+        """Return what the Trainer stores with its own state."""
+        return {"args": {"seconds": self.seconds}, "attributes": {}}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        earlier = state.stateful_callbacks.get(type(self).__name__)  # of the run that is resumed
+        if earlier:
+            self.seconds = earlier["args"]["seconds"]
+        self._last = time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        now = time.perf_counter()
+        self.seconds += now - self._last
+        self._last = now
+
+
+def newest_checkpoint(output_dir: str | Path) -> Path | None:
+    """Return the newest complete checkpoint in a folder, or None; those cut off while being written are named in the log."""
+    found = sorted(Path(output_dir).glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for path in found:
+        if (path / STATE_FILE).exists():
+            return path
+        logger.warning("%s was cut off while being written and is passed over", path)
+    return None
