@@ -16,18 +16,16 @@ From a dataset of the Hub, from ResNet-50's weights, in two processes:
     torchrun --nproc_per_node 2 train.py --dataset_name NAME --init_from resnet50.safetensors --output_dir runs/hub
 """
 
-import json
 import logging
 import shlex
 import shutil
 import sys
-import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import cv2
-import numpy as np
 import torch
 from transformers import AutoImageProcessor, HfArgumentParser, TrainingArguments, set_seed
 
@@ -46,6 +44,19 @@ from training.views import GrowingResolution, PlainViews, TrainingDraws
 
 ROOT = Path(__file__).parent
 HUB_MODEL = ROOT / "hub_model"
+MODEL_ID = "wbc-resnet/wbc-resnet24"
+MEASURED = ("validation", "test", "test_simple")
+SPLIT_TITLES = {"test": "TEST", "test_simple": "TEST_SIMPLE"}  # as the Kaggle archive spells them
+RECORDED_ARGUMENTS = (
+    "per_device_train_batch_size",
+    "learning_rate",
+    "weight_decay",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "label_smoothing_factor",
+    "max_grad_norm",
+    "bf16",
+)
 logger = logging.getLogger("train")
 
 
@@ -53,14 +64,21 @@ logger = logging.getLogger("train")
 class DataArguments:
     """Which images."""
 
-    data_dir: str | None = field(default=None, metadata={"help": "folder: the unpacked archive, SPLIT/CLASS/, or CLASS/"})
+    data_dir: str | None = field(
+        default=None, metadata={"help": "folder: the unpacked archive, SPLIT/CLASS/, or CLASS/"}
+    )
     dataset_name: str | None = field(default=None, metadata={"help": "instead of data_dir: a dataset of the Hub"})
     dataset_revision: str | None = field(default=None, metadata={"help": "commit or tag of dataset_name"})
     train_on: str = field(
         default="photos",
-        metadata={"help": "fit the 'photos' behind the archive's copies, or the 'images' as they lie", "choices": ["photos", "images"]},
+        metadata={
+            "help": "fit the 'photos' behind the archive's copies, or the 'images' as they lie",
+            "choices": ["photos", "images"],
+        },
     )
-    validation_share: float = field(default=0.125, metadata={"help": "share of the photos held out where no validation split is given"})
+    validation_share: float = field(
+        default=0.125, metadata={"help": "share of the photos held out where no validation split is given"}
+    )
     split_seed: int = field(default=0, metadata={"help": "which photos are held out"})
 
     def __post_init__(self):
@@ -72,12 +90,18 @@ class DataArguments:
 class RecipeArguments:
     """How they are learnt."""
 
-    init_from: str | None = field(default=None, metadata={"help": "folder of a checkpoint, or a ResNet-50 weights file; else from scratch"})
+    init_from: str | None = field(
+        default=None, metadata={"help": "folder of a checkpoint, or a ResNet-50 weights file; else from scratch"}
+    )
     sides: list[int] = field(default_factory=lambda: [112, 160, 224], metadata={"help": "input side of each phase, px"})
     phase_epochs: list[int] = field(default_factory=lambda: [22, 10, 7], metadata={"help": "epochs of each phase"})
     draws_per_epoch: int = field(default=6400, metadata={"help": "augmented images in an epoch"})
-    ema_decay: float = field(default=0.998, metadata={"help": "of the moving average of the weights; 0 keeps the last ones"})
-    statistics_batches: int = field(default=40, metadata={"help": "batches that re-estimate the batch-norm statistics at the end"})
+    ema_decay: float = field(
+        default=0.998, metadata={"help": "of the moving average of the weights; 0 keeps the last ones"}
+    )
+    statistics_batches: int = field(
+        default=40, metadata={"help": "batches that re-estimate the batch-norm statistics at the end"}
+    )
 
 
 def bf16_pays() -> bool:
@@ -91,7 +115,9 @@ def bf16_pays() -> bool:
 class SmearTrainingArguments(TrainingArguments):
     """The Trainer's arguments, with this network's defaults."""
 
-    output_dir: str = field(default="runs/wbc-resnet24", metadata={"help": "checkpoints, and the finished folder in model/"})
+    output_dir: str = field(
+        default="runs/wbc-resnet24", metadata={"help": "checkpoints, and the finished folder in model/"}
+    )
     per_device_train_batch_size: int = 64
     per_device_eval_batch_size: int = 64
     learning_rate: float = 2e-3
@@ -144,13 +170,20 @@ def validation_metrics(report: ClassificationReport, prediction) -> dict[str, fl
     return {name: figures[name] for name in ("accuracy", "balanced_accuracy", "macro_f1", "nll", "ece")}
 
 
-def finish(trainer: EmaTrainer, draws: TrainingDraws, validation, batches: int) -> tuple[WbcResNetForImageClassification, float]:
+def finish(
+    trainer: EmaTrainer, draws: TrainingDraws, validation, batches: int
+) -> tuple[WbcResNetForImageClassification, float]:
     """Take the averaged weights, refresh their statistics at the final size, calibrate; return model and temperature."""
     model = trainer.ema.module
     draws.set_epoch(draws.resolution.total_epochs)  # beyond training: draws it has not seen, at the size that ships
-    loader = torch.utils.data.DataLoader(draws, trainer.args.per_device_train_batch_size, shuffle=True, num_workers=2,
-                                         generator=torch.Generator().manual_seed(trainer.args.seed))
-    refresh_statistics(model, (batch["pixel_values"] for _, batch in zip(range(batches), loader)))
+    loader = torch.utils.data.DataLoader(
+        draws,
+        trainer.args.per_device_train_batch_size,
+        shuffle=True,
+        num_workers=2,
+        generator=torch.Generator().manual_seed(trainer.args.seed),
+    )
+    refresh_statistics(model, (batch["pixel_values"] for batch in islice(loader, batches)))
     logits, labels = predict_logits(model.eval(), validation)
     temperature = fit_temperature(logits, labels)
     fold_temperature(model.get_classifier(), temperature)
@@ -202,6 +235,43 @@ def main() -> None:
     model, temperature = finish(trainer, draws, PlainViews(splits["validation"], processor), recipe.statistics_batches)
     folder = Path(arguments.output_dir) / "model"
     save_folder(model, processor, folder)
+    samples_seen = trainer.state.global_step * trainer.get_total_train_batch_size(arguments)
+    training = {
+        "command": shlex.join(["python", *sys.argv]),
+        "seed": arguments.seed,
+        **git_commit(ROOT),
+        "hardware": hardware(arguments.device.type),
+        "wall_seconds": round(clock.seconds, 1),
+        "images_per_second": round(samples_seen / clock.seconds, 1),
+        "samples_seen": samples_seen,
+        "resolutions": recipe.sides,
+        "data_fingerprint": fingerprint(splits),
+        "n_images": len(fit),
+        "n_photos": len(set(fit["photo"])),
+        "temperature": temperature,
+        "recipe": asdict(recipe) | {name: getattr(arguments, name) for name in RECORDED_ARGUMENTS},
+    }
+    source = data_arguments.dataset_name or Path(data_arguments.data_dir).resolve().name
+    # The one place where the test images are looked at: after everything is fixed.
+    measured = [
+        measure(folder, splits[name], source, SPLIT_TITLES.get(name, name)) for name in MEASURED if name in splits
+    ]
+    model_entry = {"name": MODEL_ID, "parameters": model.num_parameters(), "sha256": weights_sha256(folder)}
+    results = {
+        "schema_version": 1,
+        "model": model_entry,
+        "training": training,
+        "versions": environment(),
+        "results": measured,
+    }
+    write_results(folder / "eval_results.json", results)
+    for entry in measured:
+        photos = entry["photo_level"]
+        logger.info(
+            "%s: accuracy %.4f on %d images, %d of %d photos", entry["split"], entry["metrics"]["accuracy"]["value"],
+            entry["n_images"], photos["n_correct"], photos["n_photos"],
+        )  # fmt: skip
+    logger.info("The finished model, its code and its figures stand in %s", folder)
 
 
 if __name__ == "__main__":

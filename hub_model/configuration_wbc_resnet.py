@@ -32,9 +32,25 @@ class WbcResNetConfig(PretrainedConfig):
 
     # Keys of PretrainedConfig that are not attributes of a fresh instance on every supported version of the library.
     _library_keys = frozenset(
-        "attn_implementation auto_map commit_hash custom_pipelines experts_implementation model_type name_or_path num_labels "
-        "output_attentions out_features out_indices quantization_config reshape_last_stage stage_names torch_dtype "
-        "transformers_version use_return_dict".split()
+        {
+            "attn_implementation",
+            "auto_map",
+            "commit_hash",
+            "custom_pipelines",
+            "experts_implementation",
+            "model_type",
+            "name_or_path",
+            "num_labels",
+            "out_features",
+            "out_indices",
+            "output_attentions",
+            "quantization_config",
+            "reshape_last_stage",
+            "stage_names",
+            "torch_dtype",
+            "transformers_version",
+            "use_return_dict",
+        }
     )
 
     def __init__(

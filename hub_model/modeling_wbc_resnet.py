@@ -103,7 +103,7 @@ class WbcResNet(nn.Module):
         self.feature_info = [{"num_chs": stem_channels, "reduction": 2, "module": "act1"}]
         in_channels, reduction = stem_channels, 4
         self.stage_names = []
-        for number, (out_channels, depth) in enumerate(zip(hidden_sizes, depths), start=1):
+        for number, (out_channels, depth) in enumerate(zip(hidden_sizes, depths, strict=True), start=1):
             stride = 1 if number == 1 else 2
             reduction *= stride
             blocks = [Bottleneck(in_channels, out_channels, stride)]
@@ -180,7 +180,8 @@ class WbcResNet(nn.Module):
             raise ValueError(f"Expected at least one image, got an empty batch of shape {tuple(x.shape)}.")
         if min(x.shape[2:]) < MINIMUM_SIZE:
             raise ValueError(
-                f"Expected images of at least {MINIMUM_SIZE}x{MINIMUM_SIZE} px, got {x.shape[2]}x{x.shape[3]}. Resize them first."
+                f"Expected images of at least {MINIMUM_SIZE}x{MINIMUM_SIZE} px, got {x.shape[2]}x{x.shape[3]}. "
+                "Resize them first."
             )
 
 

@@ -86,7 +86,9 @@ def list_class_folders(split_dir: Path) -> dict[str, list[Path]]:
         files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
         foreign = [path for path in files if not _is_image(path)]
         if foreign:
-            raise DataError(f"{foreign[0]} is no image ({', '.join(sorted(IMAGE_ENDINGS))}). Move it out of the class folder.")
+            raise DataError(
+                f"{foreign[0]} is no image ({', '.join(sorted(IMAGE_ENDINGS))}). Move it out of the class folder."
+            )
         if not files:
             raise DataError(f"{folder} holds no images. Remove the empty class folder, or fill it.")
         label = folder.name.lower()
@@ -148,7 +150,9 @@ def load_folder(data_dir: str | Path, check: bool = True) -> datasets.DatasetDic
     split_dirs = find_splits(root)
     splits = {name: list_class_folders(path) for name, path in split_dirs.items()}
     photos = {name: read_photo_column(path) for name, path in split_dirs.items()}
-    rows = {name: [(path, label) for label, paths in classes.items() for path in paths] for name, classes in splits.items()}
+    rows = {
+        name: [(path, label) for label, paths in classes.items() for path in paths] for name, classes in splits.items()
+    }
     labels = _common_labels({name: list(classes) for name, classes in splits.items()}, root)
 
     def read(path: Path) -> str:
@@ -187,7 +191,9 @@ def load_hub(name: str, revision: str | None = None) -> datasets.DatasetDict:
     loaded, label_names = {}, {}
     for split, data in source.items():
         if missing := {"image", "label"} - set(data.column_names):
-            raise DataError(f"{name}, split {split!r}, has the columns {data.column_names}; {sorted(missing)} is missing.")
+            raise DataError(
+                f"{name}, split {split!r}, has the columns {data.column_names}; {sorted(missing)} is missing."
+            )
         feature = data.features["label"]
         names = feature.names if isinstance(feature, datasets.ClassLabel) else sorted(map(str, set(data["label"])))
         label_names[SPLIT_FOLDERS.get(split.lower(), split)] = [label.lower() for label in names]
@@ -195,7 +201,9 @@ def load_hub(name: str, revision: str | None = None) -> datasets.DatasetDict:
     for split, data in source.items():
         feature = data.features["label"]
         columns = defaultdict(list)
-        for number, row in enumerate(tqdm(data.cast_column("image", datasets.Image(decode=False)), desc=split, unit="image")):
+        for number, row in enumerate(
+            tqdm(data.cast_column("image", datasets.Image(decode=False)), desc=split, unit="image")
+        ):
             file = f"{split}/{number:06d}"
             blob = row["image"]["bytes"] or Path(row["image"]["path"]).read_bytes()
             check_image(f"{name} {file}", blob)
@@ -248,7 +256,9 @@ def refuse_shared_content(splits: datasets.DatasetDict) -> datasets.DatasetDict:
         for file, digest, label in zip(data["file"], data["sha256"], data["label"], strict=True):
             other_split, other_file, other_label = seen.setdefault(digest, (split, file, label))
             if other_split != split:
-                raise DataError(f"{file} and {other_file} are the same image in two splits, {split} and {other_split}. Remove one.")
+                raise DataError(
+                    f"{file} and {other_file} are the same image in two splits, {split} and {other_split}. Remove one."
+                )
             if other_label != label:
                 names = data.features["label"].names
                 raise DataError(

@@ -74,13 +74,19 @@ def photos_behind(copies: datasets.Dataset, data_dir: str | Path) -> datasets.Da
     first = {}
     traced = [number for number, photo in enumerate(copies["photo"]) if photo.startswith(PHOTO_PREFIX)]
     if len(traced) < len(copies):
-        logger.warning("%d of %d copies are not traced to a photo and teach nothing", len(copies) - len(traced), len(copies))
+        logger.warning(
+            "%d of %d copies are not traced to a photo and teach nothing", len(copies) - len(traced), len(copies)
+        )
     copies = copies.select(traced)
-    for photo, group, label, file in zip(copies["photo"], copies["group"], copies["label"], copies["file"], strict=True):
+    for photo, group, label, file in zip(
+        copies["photo"], copies["group"], copies["label"], copies["file"], strict=True
+    ):
         kept = first.setdefault(photo, (group, label, file))
         if kept[1] != label:
             names = copies.features["label"].names
-            raise DataError(f"{file} ({names[label]}) and {kept[2]} ({names[kept[1]]}) are copies of one photo, {photo}.")
+            raise DataError(
+                f"{file} ({names[label]}) and {kept[2]} ({names[kept[1]]}) are copies of one photo, {photo}."
+            )
     columns = {name: [] for name in ("image", "label", "file", "sha256", "photo", "group", "boxes")}
     for photo, (group, label, copy) in sorted(first.items()):
         path = folder / "JPEGImages" / f"{photo}.jpg"

@@ -29,8 +29,8 @@ class ArchiveImage:
 class PhotoRow:
     """One line of `kaggle_photos.csv`.
 
-    `sha256`: first 16 hexadecimal digits of the file's sha256. `photo` and `group`: None when unsure. `inliers`: keypoints
-    that agree. `residual`: grey levels, 0 to 255, one decimal.
+    `sha256`: first 16 hexadecimal digits of the file's sha256. `photo` and `group`: None when unsure. `inliers`:
+    keypoints that agree. `residual`: grey levels, 0 to 255, one decimal.
     """
 
     sha256: str
@@ -49,7 +49,7 @@ class PhotoRow:
 
 @dataclass(frozen=True)
 class OverlapRow:
-    """One line of `kaggle_overlaps.csv`: two photos of the same cells, with the labels in `labels.csv`, empty if none."""
+    """One line of `kaggle_overlaps.csv`: two photos of the same cells, and their labels in `labels.csv`."""
 
     photo_a: int
     photo_b: int
@@ -60,7 +60,11 @@ class OverlapRow:
 
 
 def photo_number(path: Path) -> int:
-    """Read the number that ends a photo's name: 12 for `BloodImage_00012.jpg`; ValueError without one."""
+    """Read the number that ends a photo's name: 12 for `BloodImage_00012.jpg`.
+
+    Raises:
+        ValueError: the name has none.
+    """
     digits = path.stem[len(path.stem.rstrip("0123456789")) :]
     if not digits:
         raise ValueError(f"{path} has no number, expected digits at the end of its name as in BloodImage_00012.jpg")
@@ -73,11 +77,16 @@ def fingerprint(path: Path) -> str:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Read an image file as (H, W, 3) uint8 RGB; OSError if it cannot be opened, ValueError if it holds no image."""
+    """Read an image file as (H, W, 3) uint8 RGB.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: the file holds no image.
+    """
     content = path.read_bytes()
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
     if image is None:
-        raise ValueError(f"{path} ({len(content)} bytes) holds no image, expected JPEG or PNG; unpack the archive again")
+        raise ValueError(f"{path} ({len(content)} bytes) holds no image, expected JPEG or PNG; fetch the file again")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -92,7 +101,11 @@ def _folder(archive_root: Path, inside: Path) -> Path:
 
 
 def list_photos(archive_root: Path) -> list[Path]:
-    """List the archive's photos by name; FileNotFoundError if the folder is missing or holds none."""
+    """List the archive's photos by name.
+
+    Raises:
+        FileNotFoundError: the folder is missing or holds none.
+    """
     folder = _folder(archive_root, PHOTO_FOLDER / "JPEGImages")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
@@ -101,7 +114,11 @@ def list_photos(archive_root: Path) -> list[Path]:
 
 
 def list_images(archive_root: Path) -> list[ArchiveImage]:
-    """List the images of TRAIN, TEST and TEST_SIMPLE by folder and name; FileNotFoundError if a split is missing."""
+    """List the images of TRAIN, TEST and TEST_SIMPLE by folder and name.
+
+    Raises:
+        FileNotFoundError: a split's folder is missing or holds none.
+    """
     images = []
     for split in SPLITS:
         folder = _folder(archive_root, IMAGE_FOLDER / split)
@@ -113,7 +130,12 @@ def list_images(archive_root: Path) -> list[ArchiveImage]:
 
 
 def read_labels(archive_root: Path) -> dict[int, str]:
-    """Read `labels.csv`: the subtypes of each photo as written there, in the file's order, empty if none."""
+    """Read `labels.csv`: the subtypes of each photo as written there, in the file's order, empty if none.
+
+    Raises:
+        FileNotFoundError: the folder or the file is missing.
+        ValueError: the columns are others.
+    """
     path = _folder(archive_root, PHOTO_FOLDER) / "labels.csv"
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
@@ -151,7 +173,11 @@ def write_photos(path: Path, rows: Iterable[PhotoRow]) -> None:
 
 
 def read_photos(path: Path) -> list[PhotoRow]:
-    """Read the table of images; ValueError if its columns are others."""
+    """Read the table of images.
+
+    Raises:
+        ValueError: its columns are others.
+    """
     return [_photo_row(**row) for row in _read(path, PhotoRow)]
 
 
@@ -161,7 +187,11 @@ def write_overlaps(path: Path, rows: Iterable[OverlapRow]) -> None:
 
 
 def read_overlaps(path: Path) -> list[OverlapRow]:
-    """Read the table of overlapping photos; ValueError if its columns are others."""
+    """Read the table of overlapping photos.
+
+    Raises:
+        ValueError: its columns are others.
+    """
     return [
         OverlapRow(
             int(row["photo_a"]),

@@ -36,7 +36,9 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
         ValueError: logits and labels do not match, or there are none.
     """
     if logits.ndim != 2 or len(logits) != len(labels) or not len(labels):
-        raise ValueError(f"Expected logits (N, classes) and labels (N,), got {tuple(logits.shape)} and {tuple(labels.shape)}.")
+        raise ValueError(
+            f"Expected logits (N, classes) and labels (N,), got {tuple(logits.shape)} and {tuple(labels.shape)}."
+        )
     logits = logits.double()
 
     def loss(log_temperature: float) -> float:

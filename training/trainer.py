@@ -111,7 +111,9 @@ class WallClock(TrainerCallback, ExportableState):
 
 def newest_checkpoint(output_dir: str | Path) -> Path | None:
     """Return the newest complete checkpoint in a folder, or None; those cut off while being written are named in the log."""
-    found = sorted(Path(output_dir).glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    found = sorted(
+        Path(output_dir).glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True
+    )
     for path in found:
         if (path / STATE_FILE).exists():
             return path

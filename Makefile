@@ -1,0 +1,38 @@
+# The environment stands outside the clone, one for each version of requirements.txt, so that clones share it.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/wbc-resnet
+VENV ?= $(CACHE)/venv-$(shell sha256sum requirements.txt | cut -c1-12)
+RUN := $(VENV)/bin/python
+PORT ?= 7860
+
+.PHONY: demo test lint train card environment browser
+
+demo: environment  ## open the Space on a loopback port with the shipped weights
+	$(RUN) space/app.py --model hub_model --port $(PORT)
+
+test: environment browser  ## everything the project claims
+	$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
+	$(RUN) -m evaluation.card --template model_card.md --folder hub_model --readme README.md --check
+	$(RUN) -m pytest
+
+train: environment  ## train the shipped weights; make train DATA=blood-cells
+	$(RUN) train.py --data_dir $(DATA)
+
+card: environment  ## render hub_model/README.md and the table in README.md from eval_results.json
+	$(RUN) -m evaluation.card --template model_card.md --folder hub_model --readme README.md
+
+environment: $(VENV)/ready
+
+$(VENV)/ready:
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip
+	$(RUN) -m pip install --progress-bar off --requirement requirements.txt
+	touch $@
+
+browser:  ## Chromium for the browser test: Debian's package where we may install it, else the test says how
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	  || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	       && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium >/dev/null; } \
+	  || echo "Chromium is not installed: the browser test will be skipped"

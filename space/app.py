@@ -1,0 +1,214 @@
+"""A page that names the white blood cell in one photograph and shows where the network looked.
+
+python space/app.py                                     # the model in ../hub_model, else the one on the Hub
+python space/app.py --model hub_model --port 7860       # a folder, or a model's name on the Hub
+
+WBC_MODEL and WBC_REVISION in the environment say which model, before the argument does. The page is served to this machine
+alone unless --host says otherwise.
+"""
+
+import argparse
+import hashlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import page
+import texts
+import torch
+from huggingface_hub import hf_hub_download
+from numpy.typing import NDArray
+from overlay import overlay, speaks_for
+from PIL import Image
+from reading import PictureError, read_picture
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+MODEL = "wbc-resnet/wbc-resnet24"
+REVISION = "v1.0.0"
+HERE = Path(__file__).resolve().parent
+WEIGHTS = "model.safetensors"
+
+
+@dataclass
+class Classifier:
+    """The network with its image processor, and how to tell which weights they are.
+
+    Attributes:
+        name: the folder's name, or the model's name on the Hub.
+        revision: of the model on the Hub; None for a folder.
+        sha256: of the file of weights.
+    """
+
+    network: torch.nn.Module
+    processor: Any
+    name: str
+    revision: str | None
+    sha256: str
+
+    @property
+    def labels(self) -> list[str]:
+        """The subtypes, as the model's configuration numbers them."""
+        return [self.network.config.id2label[number] for number in range(self.network.config.num_labels)]
+
+    @torch.inference_mode()
+    def classify(self, image: Image.Image) -> tuple[dict[str, float], NDArray[np.float32]]:
+        """Return the probability of every label, in the configuration's order, and the evidence (classes, h, w)."""
+        pixels = self.processor(image, return_tensors="pt")["pixel_values"]  # (1, 3, 224, 224)
+        output = self.network(pixel_values=pixels, output_evidence=True)
+        probabilities = output.logits[0].softmax(dim=-1).tolist()
+        return dict(zip(self.labels, probabilities, strict=True)), output.evidence[0].numpy()
+
+
+def load(model: str | Path) -> Classifier:
+    """Load a model by folder or by name on the Hub.
+
+    Raises:
+        ValueError: it is neither, or it gives no evidence map.
+        OSError: the Hub does not have it, or cannot be reached.
+    """
+    model = str(model)
+    folder = Path(model)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ValueError(texts.NO_CONFIG.format(model=model))
+        revision, name, weights = None, folder.resolve().name, folder / WEIGHTS
+        pinned = {}
+    elif model.count("/") == 1 and not model.startswith((".", "/")):
+        revision, name = os.environ.get("WBC_REVISION", REVISION), model
+        weights = Path(hf_hub_download(model, WEIGHTS, revision=revision))
+        pinned = {"revision": revision}
+    else:
+        raise ValueError(texts.NO_FOLDER.format(model=model, example=MODEL))
+    # The library's own ResNet loads the same folder, but only the model's own class tells where it looked.
+    network = AutoModelForImageClassification.from_pretrained(model, trust_remote_code=True, **pinned).eval()
+    processor = AutoImageProcessor.from_pretrained(model, **pinned)
+    classifier = Classifier(network, processor, name, revision, hashlib.sha256(weights.read_bytes()).hexdigest())
+    try:
+        # A first picture also makes the visitor's first answer a quick one.
+        classifier.classify(Image.new("RGB", (64, 64)))
+    except (TypeError, AttributeError) as error:
+        raise ValueError(texts.NO_EVIDENCE.format(model=model)) from error
+    return classifier
+
+
+def chosen_model(argument: str | None = None) -> str:
+    """Say which model to load: WBC_MODEL, else the argument, else the checkout's own folder, else the one on the Hub."""
+    beside = HERE.parent / "hub_model"
+    default = str(beside) if (beside / "config.json").is_file() else MODEL
+    return os.environ.get("WBC_MODEL") or argument or default
+
+
+def build(model_dir: str | Path) -> gr.Blocks:
+    """Build the page around the model in a folder, or on the Hub by its name."""
+    classifier = load(model_dir)
+
+    def show(upload: dict[str, Any] | None) -> str:
+        if upload is None:
+            return page.welcome(classifier.labels)
+        try:
+            picture = read_picture(upload.get("path"))
+        except PictureError as error:
+            return page.problem(str(error))
+        probabilities, evidence = classifier.classify(picture.image)
+        values = speaks_for(evidence, int(np.argmax(list(probabilities.values()))))
+        return page.answer(probabilities, overlay(picture.image, values), bool(values.any()), picture.notes)
+
+    def classify(upload: dict[str, Any] | None) -> dict[str, Any]:
+        try:
+            picture = read_picture(upload and upload.get("path"))
+        except PictureError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        probabilities, _ = classifier.classify(picture.image)
+        label = max(probabilities, key=lambda key: probabilities[key])
+        return {
+            "label": label,
+            "score": probabilities[label],
+            "probabilities": probabilities,
+            "notes": picture.notes,
+            "model": {"name": classifier.name, "revision": classifier.revision, "sha256": classifier.sha256},
+        }
+
+    # delete_cache: every five minutes, what is older than five minutes.
+    with gr.Blocks(title=texts.TITLE, analytics_enabled=False, delete_cache=(300, 300)) as demo:
+        gr.HTML(page.header())
+        with gr.Row(elem_classes="wbc-row"):
+            with gr.Column(scale=4, min_width=300):
+                photo = gr.Image(
+                    label=texts.PHOTO,
+                    show_label=False,
+                    placeholder=texts.PLACEHOLDER,
+                    sources=["upload", "clipboard", "webcam"],
+                    type="filepath",
+                    image_mode=None,
+                    height=300,
+                    buttons=[],
+                    elem_id="photo",
+                )
+                examples = sorted((HERE / "examples").glob("*.png"))
+                gr.Examples([[str(file)] for file in examples], photo, label=texts.EXAMPLES, api_visibility="private")
+            with gr.Column(scale=9, min_width=300):
+                result = gr.HTML(page.welcome(classifier.labels), elem_id="result")
+        gr.HTML(page.footer(classifier.name, classifier.revision, classifier.sha256))
+        answer = gr.JSON(visible=False)
+        # preprocess=False hands over the path of the upload, which gradio has checked to lie in its own folder; its own
+        # reading would clip 16-bit grey, drop transparency, and raise Pillow's errors at the visitor.
+        common = {"inputs": photo, "preprocess": False, "concurrency_id": "network", "concurrency_limit": 1}
+        photo.change(
+            show, outputs=result, api_visibility="private", show_progress="hidden", trigger_mode="always_last", **common
+        )
+        gr.on([], classify, outputs=answer, api_name="classify", api_description=texts.API, **common)
+    return demo.queue(max_size=32)
+
+
+def launch(demo: gr.Blocks, host: str, port: int) -> str:
+    """Serve the page without waiting for its end, and return its address.
+
+    Raises:
+        OSError: the port is taken, or the address is not this machine's.
+    """
+    _, url, _ = demo.launch(
+        server_name=host,
+        server_port=port,
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        theme=gr.themes.Default(primary_hue="indigo", neutral_hue="zinc", radius_size="lg"),
+        css_paths=page.CSS,
+        favicon_path=HERE / "favicon.png",
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        max_file_size="50mb",
+        ssr_mode=False,
+        pwa=False,
+    )
+    return url
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="a folder, or a model's name on the Hub")
+    # A Space sets these two variables; elsewhere the page stays on this machine.
+    parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
+    parser.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT", "7860")))
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    model = chosen_model(options.model)
+    try:
+        demo = build(model)
+    except (OSError, ValueError) as error:
+        sys.exit(texts.NOT_LOADED.format(model=model, reason=error))
+    try:
+        url = launch(demo, options.host, options.port)
+    except OSError:
+        sys.exit(texts.PORT_TAKEN.format(host=options.host, port=options.port, other=options.port + 1))
+    print(texts.RUNNING.format(url=url))
+    demo.block_thread()
+
+
+if __name__ == "__main__":
+    main()

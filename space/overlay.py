@@ -1,0 +1,56 @@
+"""Lay the network's evidence over the photograph."""
+
+import numpy as np
+from colours import evidence_colours
+from numpy.typing import NDArray
+from PIL import Image
+
+STRIDE = 8  # photograph pixels, at the network's size, from one place of the evidence map to the next
+LONGEST = 1024  # px, the longer side of the overlay: sharp on a large screen, light to send
+
+
+def speaks_for(evidence: NDArray[np.floating], number: int) -> NDArray[np.float64]:
+    """Say how much more each place speaks for one class than for the classes on average.
+
+    Only differences between classes decide a softmax, hence the mean is taken off; what is left below zero spoke for
+    another class and is set to zero.
+
+    Args:
+        evidence: (classes, h, w) in logits.
+        number: the class.
+
+    Returns:
+        (h, w), 0..1, where 1 is the strongest half per cent of the places; all 0 where nothing spoke for the class.
+    """
+    more = np.clip(evidence[number] - evidence.mean(axis=0), 0, None)
+    # The very strongest places would leave the rest of the map dark.
+    top = np.percentile(more, 99.5) or more.max()
+    return np.clip(more / top, 0, 1) if top > 0 else np.zeros(more.shape)
+
+
+def stretch(values: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.float64]:
+    """Stretch a map (h, w) over a picture of ``size`` (width, height) that the network saw squashed: (height, width), 0..1.
+
+    The network's paddings centre place 0 on pixel 0, place 1 on pixel 8 and so on; a plain resize would centre place 0 on
+    the middle of the first eight pixels, half a place too far right and down.
+    """
+    rows, columns = values.shape
+    padded = np.pad(values, ((0, 1), (0, 1)), mode="edge").astype(np.float32)
+    start = 0.5 - 0.5 / STRIDE
+    box = (start, start, columns + start, rows + start)
+    resized = Image.fromarray(padded).resize(size, Image.Resampling.BICUBIC, box=box)
+    return np.clip(np.asarray(resized, dtype=np.float64), 0, 1)
+
+
+def overlay(photo: Image.Image, values: NDArray[np.floating]) -> Image.Image:
+    """Colour the places where ``values`` (h, w; 0..1) are high, over the photograph in grey.
+
+    The photograph loses its own colours so that the stain cannot be taken for evidence.
+    """
+    photo = photo.copy()
+    photo.thumbnail((LONGEST, LONGEST))
+    grey = np.asarray(photo.convert("L"), dtype=np.float64)[..., None] * 0.92  # (height, width, 1)
+    heat = stretch(values, photo.size)
+    opacity = 0.88 * heat[..., None] ** 0.75
+    mixed = grey * (1 - opacity) + evidence_colours(heat) * opacity  # (height, width, 3)
+    return Image.fromarray(np.rint(mixed).astype(np.uint8))

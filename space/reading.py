@@ -1,0 +1,94 @@
+"""Read a picture that somebody sent: an upright 8-bit RGB image, or an error that says what to do."""
+
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import texts
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+LARGEST = 40_000_000  # pixels; a decoded picture of that size takes 120 MB
+SMALLEST = 16  # px, the shorter side
+
+
+class PictureError(ValueError):
+    """The picture cannot be used; the message says why and what to do."""
+
+
+@dataclass
+class Picture:
+    """A picture that was read.
+
+    Attributes:
+        image: RGB, 8 bits, upright.
+        notes: what a person should know was done to it, in words.
+    """
+
+    image: Image.Image
+    notes: list[str] = field(default_factory=list)
+
+
+def read_picture(path: str | Path | None) -> Picture:
+    """Read the file at ``path``.
+
+    Raises:
+        PictureError: nothing came, the file is no picture or is damaged, or it is too large or too small.
+    """
+    if not path:
+        raise PictureError(texts.NO_IMAGE)
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            # The header gives the size: refuse before the pixels are unpacked.
+            if image.width * image.height > LARGEST:
+                raise PictureError(_too_large(image.width * image.height))
+            if min(image.size) < SMALLEST:
+                raise PictureError(texts.TOO_SMALL.format(width=image.width, height=image.height, limit=SMALLEST))
+            image.load()
+            frames = getattr(image, "n_frames", 1)
+            return _to_rgb(image, frames)
+    except PictureError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise PictureError(_too_large(2 * (Image.MAX_IMAGE_PIXELS or LARGEST))) from error
+    except UnidentifiedImageError as error:
+        raise PictureError(texts.UNREADABLE) from error
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        # Pillow's decoders raise any of these on broken data.
+        raise PictureError(texts.TRUNCATED) from error
+
+
+def _too_large(pixels: int) -> str:
+    return texts.TOO_LARGE.format(megapixels=pixels / 1e6, limit=LARGEST / 1e6)
+
+
+def _to_rgb(image: Image.Image, frames: int) -> Picture:
+    notes = []
+    # Cameras store a preview beside the photo in a JPEG (MPO); that is no second picture.
+    if frames > 1 and image.format != "MPO":
+        notes.append(texts.NOTE_FRAMES.format(frames=frames))
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        # Pillow's convert("RGB") would clip these to white without a word.
+        notes += [texts.NOTE_DEEP_GREY, texts.NOTE_GREY]
+        return Picture(_spread(image).convert("RGB"), notes)
+    if image.mode in ("L", "LA", "1"):
+        notes.append(texts.NOTE_GREY)
+    if image.mode == "CMYK":
+        notes.append(texts.NOTE_CMYK)
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        if layer.getextrema()[3][0] < 255:
+            notes.append(texts.NOTE_TRANSPARENT)
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return Picture(image.convert("RGB"), notes)
+
+
+def _spread(image: Image.Image) -> Image.Image:
+    """Spread grey values of any depth over 0..255; a picture of one value becomes black."""
+    values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise PictureError(texts.NOT_FINITE)
+    low, high = values.min(), values.max()
+    return Image.fromarray(np.rint((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8))

@@ -1,0 +1,69 @@
+"""Every sentence that a person reads on the page or in an error, in English."""
+
+LICENCE = "Apache-2.0"
+
+TITLE = "Which white blood cell is this?"
+LEAD = "Give it a photograph of one cell in a stained blood smear. It names the subtype and shows where it looked."
+PURPOSE = "For research and teaching, not for diagnosis."
+
+PHOTO = "Photograph of a stained blood smear"
+PLACEHOLDER = "Drop a photograph here\n- or -\nclick to choose one"
+EXAMPLES = "Or try one of these. They are drawings, made by a program; no patient's cells."
+EXAMPLE_NAME = "{name}, a drawing"
+
+WELCOME = "What it can name"
+WELCOME_HINT = "Best with one white cell, sharp and near the middle, taken through a 100x objective."
+
+SUBTYPES = {
+    "EOSINOPHIL": "Two lobes; coarse orange-red granules.",
+    "LYMPHOCYTE": "Round dense nucleus; a thin rim of blue.",
+    "MONOCYTE": "Large kidney-shaped nucleus; grey-blue cytoplasm.",
+    "NEUTROPHIL": "Three to five lobes; fine pale granules.",
+    "BASOPHIL": "Coarse blue-black granules over the nucleus.",
+}
+
+SURE = "{percent} sure"
+DOUBTFUL = "Less than half: more likely some other cell than this one."
+PROBABILITIES = "Probability of each subtype"
+LOOKED = "Where it looked for: {name}"
+LOOKED_ALT = "The photograph in grey. Colour marks the places that spoke for: {name}."
+SCALE = ("less", "more")
+EXPLANATION = (
+    "Brighter places spoke more for this subtype than for the others. Averaged over the picture, this evidence is what the "
+    "answer was computed from."
+)
+EXPLANATION_EMPTY = "No single place spoke for this subtype more than for the others."
+
+FOOTER_CHOICE = "It always chooses from this list, even for a picture without a white blood cell."
+FOOTER_PRIVACY = "Nothing is kept: your picture is deleted within minutes and used for nothing else."
+FOOTER_WEIGHTS = "Weights"
+
+API = (
+    "Name the white blood cell in one image. Returns label, score, the probability of every label, and which model "
+    "answered. For research and teaching, not for diagnosis."
+)
+
+# What was done to a picture before the network saw it.
+NOTE_TRANSPARENT = "The picture has transparent parts; they were laid on white."
+NOTE_CMYK = "The picture is in printing colours (CMYK); its colours were converted to RGB and may be off."
+NOTE_GREY = "The picture is grey. The network learned from coloured stains: trust this answer less."
+NOTE_DEEP_GREY = "The picture has more than 8 bits of grey; its darkest to lightest values were spread over 8 bits."
+NOTE_FRAMES = "The file holds {frames} pictures; the first one was used."
+
+# What stops the answer: what came, what is expected, what to do.
+NO_IMAGE = "No picture came. Choose one, paste one, or take one with the camera."
+UNREADABLE = "This file cannot be read as a picture. Send a JPEG, PNG, WebP, TIFF, BMP or GIF; for others, export a PNG first."
+TRUNCATED = "This picture is damaged or cut short: its last part is missing. Copy or export it again."
+TOO_LARGE = "This picture has {megapixels:.0f} million pixels; the limit is {limit:.0f} million. Crop it to the cell first."
+TOO_SMALL = "This picture has {width}x{height} px; at least {limit}x{limit} px are needed. Send a larger crop of the cell."
+NOT_FINITE = "This picture holds values that are not numbers (NaN or infinite). Export it again as an 8-bit PNG."
+
+# For the person who starts the program.
+RUNNING = "Running on {url} (stop with Ctrl+C)"
+NO_FOLDER = "{model!r} is neither a folder on this machine nor a model's name on the Hub, such as {example!r}."
+NO_CONFIG = "The folder {model!r} holds no config.json: give the folder that train.py wrote, or a model's name on the Hub."
+NO_EVIDENCE = (
+    "The model {model!r} gives no evidence map (logits, and evidence of shape (1, classes, h, w)); it is not a WBC ResNet."
+)
+NOT_LOADED = "The model {model!r} could not be loaded: {reason}"
+PORT_TAKEN = "Cannot listen on {host}:{port}: the port is taken, or the address is not this machine's. Try --port {other}."
