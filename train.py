@@ -94,7 +94,7 @@ class RecipeArguments:
         default=None, metadata={"help": "folder of a checkpoint, or a ResNet-50 weights file; else from scratch"}
     )
     sides: list[int] = field(default_factory=lambda: [112, 160, 224], metadata={"help": "input side of each phase, px"})
-    phase_epochs: list[int] = field(default_factory=lambda: [22, 10, 7], metadata={"help": "epochs of each phase"})
+    phase_epochs: list[int] = field(default_factory=lambda: [14, 9, 6], metadata={"help": "epochs of each phase"})
     draws_per_epoch: int = field(default=6400, metadata={"help": "augmented images in an epoch"})
     ema_decay: float = field(
         default=0.998, metadata={"help": "of the moving average of the weights; 0 keeps the last ones"}

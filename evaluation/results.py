@@ -113,7 +113,21 @@ def _require_equal(came: float, expected: float, where: str, reason: str) -> Non
     _require(abs(came - expected) <= 10**-DECIMALS, where, came, f"{round(expected, DECIMALS)}, {reason}")
 
 
-def _validate_entry(entry: Any, where: str) -> None:
+def validate_entry(entry: Any, where: str = "the entry") -> None:
+    """Check one measurement, as ``evaluation.measure.measure`` gives it.
+
+    Parameters
+    ----------
+    entry
+        The measurement.
+    where
+        What an error calls it.
+
+    Raises
+    ------
+    ResultsError
+        (a ValueError) As for ``validate_results``.
+    """
     _require_keys(entry, ENTRY_KEYS, where)
     for key in ("dataset", "split"):
         _require(isinstance(entry[key], str) and entry[key].strip(), f"{where}.{key}", entry[key], "a name")
@@ -227,7 +241,7 @@ def validate_results(results: Any) -> None:
     entries = results["results"]
     _require(isinstance(entries, list) and entries, "results", entries, "a list of one or more measurements")
     for number, entry in enumerate(entries):
-        _validate_entry(entry, f"results[{number}]")
+        validate_entry(entry, f"results[{number}]")
     names = [(entry["dataset"], entry["split"]) for entry in entries]
     _require(len(set(names)) == len(names), "the list of data sets and splits", names, "each of them once")
 

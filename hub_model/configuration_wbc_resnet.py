@@ -79,8 +79,12 @@ class WbcResNetConfig(PretrainedConfig):
             raise ValueError(
                 f"depths {tuple(depths)} and hidden_sizes {tuple(hidden_sizes)} must name the same stages, one number each."
             )
+        if len(depths) > 4 or min(depths) < 1:
+            raise ValueError(f"depths is {tuple(depths)}; expected one to four stages of at least one block each.")
         if any(size % 4 for size in hidden_sizes):
-            raise ValueError(f"hidden_sizes {tuple(hidden_sizes)} must be multiples of 4: a bottleneck is a quarter wide.")
+            raise ValueError(
+                f"hidden_sizes {tuple(hidden_sizes)} must be multiples of 4: a bottleneck is a quarter wide."
+            )
         self.num_channels = num_channels
         self.embedding_size = embedding_size
         self.hidden_sizes = list(hidden_sizes)

@@ -24,7 +24,8 @@ except ImportError as error:
         "same folder without trust_remote_code: AutoModelForImageClassification.from_pretrained(ID) gives the same logits."
     ) from error
 
-MINIMUM_SIZE = 64  # px; below it the 8x8 feature map is smaller than the receptive field's core and says nothing of a cell
+# px; below it the 8x8 feature map is smaller than the receptive field's core and says nothing of a cell
+MINIMUM_SIZE = 64
 
 
 class Bottleneck(nn.Module):
@@ -64,6 +65,7 @@ def initialise(module: nn.Module) -> None:
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.zeros_(module.running_mean)
         nn.init.ones_(module.running_var)
+        nn.init.zeros_(module.num_batches_tracked)  # from_pretrained leaves what a file lacks uninitialised
         nn.init.constant_(module.weight, 0.0 if getattr(module, "ends_block", False) else 1.0)
         nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Linear):
@@ -132,7 +134,8 @@ class WbcResNet(nn.Module):
                 raise ValueError(f"global_pool={global_pool!r} is not offered; use 'avg' or ''.")
             self.global_pool = global_pool
         self.num_classes = num_classes
-        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        like = {"device": self.conv1.weight.device, "dtype": self.conv1.weight.dtype}
+        self.fc = nn.Linear(self.num_features, num_classes, **like) if num_classes else nn.Identity()
         initialise(self.fc)
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -156,7 +159,9 @@ class WbcResNet(nn.Module):
         if self.global_pool == "avg":
             x = x.mean(dim=(2, 3))  # (B, 512)
         elif not pre_logits and self.num_classes:
-            raise ValueError("global_pool='' keeps the map of features; classify with pre_logits=True or global_pool='avg'.")
+            raise ValueError(
+                "global_pool='' keeps the map of features; classify with pre_logits=True or global_pool='avg'."
+            )
         return x if pre_logits else self.fc(x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -335,5 +340,7 @@ def torchvision_names(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
                 renamed[".".join([re.sub(r"\(\\d\+\)", match.group(1), ours), match.group(match.lastindex)])] = tensor
                 break
         else:
-            raise KeyError(f"{stored!r} is no tensor of transformers' ResNet; expected names like {STORED_NAMES[0][0]!r}.")
+            raise KeyError(
+                f"{stored!r} is no tensor of transformers' ResNet; expected names like {STORED_NAMES[0][0]!r}."
+            )
     return renamed

@@ -47,14 +47,23 @@ def find_splits(data_dir: str | Path) -> dict[str, Path]:
     folder of class folders, which is one split named ``train``.
 
     Raises:
-        DataError: the folder is missing, empty, or holds no class folders.
+        DataError: the folder is missing, empty, or holds no class folders, or two of its folders name one split.
     """
     root = Path(data_dir)
     if not root.is_dir():
         raise DataError(f"{root} is no folder. Unpack the archive and name the folder that holds its images.")
     for candidate in [root, *(root / folder for folder in ARCHIVE_FOLDERS)]:
         folders = sorted(path for path in candidate.iterdir() if path.is_dir()) if candidate.is_dir() else []
-        splits = {SPLIT_FOLDERS[path.name.lower()]: path for path in folders if path.name.lower() in SPLIT_FOLDERS}
+        splits = {}
+        for path in folders:
+            split = SPLIT_FOLDERS.get(path.name.lower())
+            if split in splits:
+                raise DataError(
+                    f"{splits[split].name} and {path.name} in {candidate} both name the split {split!r}. "
+                    "Put their images into one folder, or name one of them alone."
+                )
+            if split:
+                splits[split] = path
         if splits:
             others = [path.name for path in folders if path.name.lower() not in SPLIT_FOLDERS and path.name[0] != "."]
             if others:
@@ -104,18 +113,25 @@ def read_photo_column(split_dir: Path) -> dict[str, str]:
     """Read which photo each file shows from ``metadata.csv`` (file_name, photo), if the split has one.
 
     Several files of one photo, cell or slide must not be split between training and validation; this is how a user says so.
+    A file without an entry stands for itself.
 
     Raises:
-        DataError: the table lacks one of the two columns.
+        DataError: the table lacks one of the two columns, or names a file that is not there.
     """
     table = split_dir / "metadata.csv"
     if not table.exists():
         return {}
-    with table.open(newline="", encoding="utf-8") as stream:
+    with table.open(newline="", encoding="utf-8-sig") as stream:  # spreadsheets put a mark in front
         reader = csv.DictReader(stream)
         if not {"file_name", "photo"} <= set(reader.fieldnames or []):
             raise DataError(f"{table} has the columns {reader.fieldnames}; expected 'file_name' and 'photo'.")
-        return {row["file_name"]: row["photo"] for row in reader}
+        photos = {row["file_name"]: row["photo"] for row in reader if row["photo"]}
+    for file in photos:
+        if not (split_dir / file).is_file():
+            raise DataError(
+                f"{table} names {file!r}, which is not a file below {split_dir}. Write names as CLASS/image.jpg, from there."
+            )
+    return photos
 
 
 def check_image(name: str, data: bytes) -> None:
@@ -127,10 +143,11 @@ def check_image(name: str, data: bytes) -> None:
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
-            if image.mode.startswith(("I", "F")):
-                raise DataError(f"{name} has {image.mode} pixels (16 bits or more). Rescale it to 8 bits per channel.")
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+            mode = image.mode
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{name} cannot be read as an image ({error}). Replace the file or remove it.") from error
+    if mode.startswith(("I", "F")):
+        raise DataError(f"{name} has {mode} pixels (16 bits or more). Rescale it to 8 bits per channel.")
 
 
 def load_folder(data_dir: str | Path, check: bool = True) -> datasets.DatasetDict:
@@ -188,16 +205,23 @@ def load_hub(name: str, revision: str | None = None) -> datasets.DatasetDict:
         DataError: as ``load_folder``, or a column is missing.
     """
     source = datasets.load_dataset(name, revision=revision)
-    loaded, label_names = {}, {}
+    loaded, label_names, declared = {}, {}, set()
     for split, data in source.items():
         if missing := {"image", "label"} - set(data.column_names):
             raise DataError(
                 f"{name}, split {split!r}, has the columns {data.column_names}; {sorted(missing)} is missing."
             )
-        feature = data.features["label"]
-        names = feature.names if isinstance(feature, datasets.ClassLabel) else sorted(map(str, set(data["label"])))
-        label_names[SPLIT_FOLDERS.get(split.lower(), split)] = [label.lower() for label in names]
+        feature, values = data.features["label"], data["label"][:]
+        is_class_label = isinstance(feature, datasets.ClassLabel)
+        for number, value in enumerate(values):
+            if value is None or (is_class_label and value < 0):
+                raise DataError(f"{name} {split}/{number:06d} has no label ({value}). Leave the row out.")
+        shown = {feature.int2str(value) if is_class_label else str(value) for value in set(values)}
+        label_names[SPLIT_FOLDERS.get(split.lower(), split)] = [label.lower() for label in shown]
+        declared.update(label.lower() for label in (feature.names if is_class_label else shown))
     labels = _common_labels(label_names, name)
+    if absent := sorted(declared - set(labels)):
+        raise DataError(f"{name}: the class {absent[0]!r} is declared but has no image. Add some, or drop its name.")
     for split, data in source.items():
         feature = data.features["label"]
         columns = defaultdict(list)

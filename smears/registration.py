@@ -49,9 +49,9 @@ class PhotoIndex:
     """Photos prepared for searching.
 
     `numbers`: the P photo numbers, ascending; `photos`: their descriptions; `groups`: for each the smallest number
-    among the photos of the same cells. `mean` (128,) and `axes` (128, 32) project descriptors for voting; `projected` (K, 33)
-    holds those of all photos with half their squared length as last column, `owners` (K,) the position of each one's
-    photo in `numbers`.
+    among the photos of the same cells. `mean` (128,) and `axes` (128, 32) project descriptors for voting; `projected`
+    (K, 33) holds those of all photos with half their squared length as last column, `owners` (K,) the position of each
+    one's photo in `numbers`.
     """
 
     numbers: tuple[int, ...]
@@ -226,10 +226,12 @@ def group_photos(index: PhotoIndex, overlaps: Iterable[tuple[int, int]]) -> Phot
     """Return the index with photos that overlap, directly or through others, in one group.
 
     Raises:
-        KeyError: a pair names a photo that the index lacks.
+        ValueError: a pair names a photo that the index lacks.
     """
     group = {number: number for number in index.numbers}
     for pair in overlaps:
+        if not set(pair) <= set(group):
+            raise ValueError(f"photos {pair} overlap, expected photos of the index; build it from the same folder")
         kept, merged = sorted(group[number] for number in pair)
         group = {number: kept if of == merged else of for number, of in group.items()}
     return replace(index, groups=tuple(group[number] for number in index.numbers))

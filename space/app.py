@@ -12,6 +12,7 @@ import hashlib
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,41 @@ import numpy as np
 import page
 import texts
 import torch
+from gradio.utils import get_upload_folder
 from huggingface_hub import hf_hub_download
 from numpy.typing import NDArray
 from overlay import overlay, speaks_for
 from PIL import Image
-from reading import PictureError, read_picture
+from reading import PictureError, read_upload
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 MODEL = "wbc-resnet/wbc-resnet24"
 REVISION = "v1.0.0"
 HERE = Path(__file__).resolve().parent
+EXAMPLES = HERE / "examples"
 WEIGHTS = "model.safetensors"
+# gradio brings the weight 600 of this font with Cyrillic letters only: 700 is whole.
+FONT = (gr.themes.LocalFont("Source Sans Pro", weights=(400, 700)), "ui-sans-serif", "system-ui", "sans-serif")
+
+# What /classify answers, as a JSON schema for its clients.
+ANSWER = {
+    "title": "Answer",
+    "type": "object",
+    "properties": {
+        "label": {"type": "string"},
+        "score": {"type": "number"},
+        "probabilities": {"type": "object", "additionalProperties": {"type": "number"}},
+        "notes": {"type": "array", "items": {"type": "string"}},
+        "model": {
+            "type": "object",
+            "properties": {
+                "name": {"type": "string"},
+                "revision": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+                "sha256": {"type": "string"},
+            },
+        },
+    },
+}
 
 
 @dataclass
@@ -105,21 +130,22 @@ def chosen_model(argument: str | None = None) -> str:
 def build(model_dir: str | Path) -> gr.Blocks:
     """Build the page around the model in a folder, or on the Hub by its name."""
     classifier = load(model_dir)
+    readable = (Path(get_upload_folder()), EXAMPLES)
 
-    def show(upload: dict[str, Any] | None) -> str:
-        if upload is None:
+    def show(image: dict[str, Any] | None) -> str:
+        if image is None:
             return page.welcome(classifier.labels)
         try:
-            picture = read_picture(upload.get("path"))
+            picture = read_upload(image, readable)
         except PictureError as error:
             return page.problem(str(error))
         probabilities, evidence = classifier.classify(picture.image)
         values = speaks_for(evidence, int(np.argmax(list(probabilities.values()))))
         return page.answer(probabilities, overlay(picture.image, values), bool(values.any()), picture.notes)
 
-    def classify(upload: dict[str, Any] | None) -> dict[str, Any]:
+    def classify(image: dict[str, Any] | None) -> dict[str, Any]:
         try:
-            picture = read_picture(upload and upload.get("path"))
+            picture = read_upload(image, readable)
         except PictureError as error:
             raise gr.Error(str(error), print_exception=False) from error
         probabilities, _ = classifier.classify(picture.image)
@@ -132,6 +158,8 @@ def build(model_dir: str | Path) -> gr.Blocks:
             "model": {"name": classifier.name, "revision": classifier.revision, "sha256": classifier.sha256},
         }
 
+    # Served from where they lie: a copy in the cache would be deleted with the visitors' pictures.
+    gr.set_static_paths(EXAMPLES)
     # delete_cache: every five minutes, what is older than five minutes.
     with gr.Blocks(title=texts.TITLE, analytics_enabled=False, delete_cache=(300, 300)) as demo:
         gr.HTML(page.header())
@@ -144,18 +172,23 @@ def build(model_dir: str | Path) -> gr.Blocks:
                     sources=["upload", "clipboard", "webcam"],
                     type="filepath",
                     image_mode=None,
-                    height=300,
+                    height=312,
                     buttons=[],
                     elem_id="photo",
                 )
-                examples = sorted((HERE / "examples").glob("*.png"))
-                gr.Examples([[str(file)] for file in examples], photo, label=texts.EXAMPLES, api_visibility="private")
-            with gr.Column(scale=9, min_width=300):
+                gr.HTML(page.examples_label())
+                with gr.Row(elem_classes="wbc-examples"):
+                    for file in sorted(EXAMPLES.glob("*.png")):
+                        example = gr.Button(page.human(file.stem), icon=file, variant="secondary", min_width=60)
+                        example.click(
+                            partial(str, file), outputs=photo, api_visibility="private", show_progress="hidden"
+                        )
+            with gr.Column(scale=9, min_width=300, elem_classes="wbc-result"):
                 result = gr.HTML(page.welcome(classifier.labels), elem_id="result")
         gr.HTML(page.footer(classifier.name, classifier.revision, classifier.sha256))
-        answer = gr.JSON(visible=False)
-        # preprocess=False hands over the path of the upload, which gradio has checked to lie in its own folder; its own
-        # reading would clip 16-bit grey, drop transparency, and raise Pillow's errors at the visitor.
+        answer = gr.JSON(label="answer", visible=False)
+        answer.api_info = lambda: ANSWER
+        # preprocess=False: gradio's own reading would clip 16-bit grey and raise Pillow's errors at the visitor.
         common = {"inputs": photo, "preprocess": False, "concurrency_id": "network", "concurrency_limit": 1}
         photo.change(
             show, outputs=result, api_visibility="private", show_progress="hidden", trigger_mode="always_last", **common
@@ -176,7 +209,7 @@ def launch(demo: gr.Blocks, host: str, port: int) -> str:
         prevent_thread_lock=True,
         quiet=True,
         share=False,
-        theme=gr.themes.Default(primary_hue="indigo", neutral_hue="zinc", radius_size="lg"),
+        theme=gr.themes.Default(primary_hue="indigo", neutral_hue="zinc", radius_size="lg", font=FONT),
         css_paths=page.CSS,
         favicon_path=HERE / "favicon.png",
         footer_links=[],

@@ -1,5 +1,6 @@
-"""Draw the example smears: ``python space/draw_examples.py`` writes one small PNG for each subtype into ``space/examples``.
+"""Draw the example smears and the page's icon: ``python space/draw_examples.py``.
 
+One small PNG for each subtype goes into ``space/examples``, the icon into ``space/favicon.png``.
 The pictures are drawings, not photographs: signed distances give the outlines, and light is absorbed by each stain in
 turn (Beer and Lambert), so that cells that overlap darken as they do under a microscope. The same seed gives the same
 picture. Lengths are pixels of the finished picture; one micrometre is 15 px.
@@ -174,7 +175,9 @@ def eosinophil(smear: Smear, cx: float, cy: float) -> None:
     distance = join(lobes, 5)
     body, core = inside(cell, 1.5), inside(distance, 1.8)
     smear.lay("rosy cytoplasm", body * (1 - core) * (0.95 + 0.06 * smear.noise(7)))
-    smear.granules(body * (1 - core) * inside(cell + 3, 2), "orange-red granule", radius=4.4, spacing=6.6, strength=0.68)
+    smear.granules(
+        body * (1 - core) * inside(cell + 3, 2), "orange-red granule", radius=4.4, spacing=6.6, strength=0.68
+    )
     smear.nucleus(distance, "lobed nucleus", coarse=13, contrast=0.16)
     # A few granules lie above the nucleus.
     smear.granules(core * (smear.noise(16) > 1.0), "orange-red granule", radius=4, spacing=8, strength=0.22)
@@ -247,11 +250,22 @@ def draw(name: str) -> Image.Image:
     return smear.photograph()
 
 
+def icon() -> Image.Image:
+    """Return the page's icon: the drawn neutrophil in a round frame, RGBA, 64x64 px."""
+    _, cx, cy, room, _ = EXAMPLES["neutrophil"]
+    frame = (int(cx - room), int(cy - room), int(cx + room), int(cy + room))
+    cell = draw("neutrophil").crop(frame).resize((64, 64), Image.Resampling.LANCZOS)
+    rows, columns = np.mgrid[0:64, 0:64] - 31.5
+    cell.putalpha(Image.fromarray(np.uint8(255 * inside(np.hypot(rows, columns) - 31, 0.4))))
+    return cell
+
+
 def main() -> None:
     folder = Path(__file__).with_name("examples")
     folder.mkdir(exist_ok=True)
     for name in EXAMPLES:
         draw(name).save(folder / f"{name}.png", optimize=True)
+    icon().save(Path(__file__).with_name("favicon.png"), optimize=True)
 
 
 if __name__ == "__main__":

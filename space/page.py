@@ -31,7 +31,7 @@ def header() -> str:
     """Return the title, what the page does, and what it is not for."""
     return (
         f'<header class="wbc-header"><h1>{escape(texts.TITLE)}</h1>'
-        f"<p>{escape(texts.LEAD)} <strong>{escape(texts.PURPOSE)}</strong></p></header>"
+        f"<p>{escape(texts.LEAD)}</p><p><strong>{escape(texts.PURPOSE)}</strong></p></header>"
     )
 
 
@@ -46,6 +46,11 @@ def welcome(labels: Iterable[str]) -> str:
         f'<section class="wbc-welcome"><h2>{escape(texts.WELCOME)}</h2><ul>{rows}</ul>'
         f"<p>{escape(texts.WELCOME_HINT)}</p></section>"
     )
+
+
+def examples_label() -> str:
+    """Return the line over the example pictures, which says that they are drawings."""
+    return f'<p class="wbc-examples-label">{escape(texts.EXAMPLES)}</p>'
 
 
 def problem(message: str) -> str:
@@ -83,7 +88,7 @@ def answer(probabilities: Mapping[str, float], overlay: Image.Image, looked: boo
         f'<ul class="wbc-bars" aria-label="{escape(texts.PROBABILITIES)}">{bars}</ul></div>'
         f'<figure class="wbc-figure"><img class="wbc-overlay" src="{_as_url(overlay)}" width="{overlay.width}" '
         f'height="{overlay.height}" alt="{escape(texts.LOOKED_ALT.format(name=name))}">'
-        f"<figcaption><p><b>{escape(texts.LOOKED.format(name=name))}</b>"
+        f'<figcaption><p class="wbc-caption"><b>{escape(texts.LOOKED)}</b>'
         f'<span class="wbc-scale" aria-hidden="true">{escape(texts.SCALE[0])}'
         f'<i style="background:linear-gradient(90deg,{scale})"></i>{escape(texts.SCALE[1])}</span></p>'
         f"<p>{escape(explanation)}</p></figcaption></figure></section>"
@@ -92,12 +97,11 @@ def answer(probabilities: Mapping[str, float], overlay: Image.Image, looked: boo
 
 def footer(model: str, revision: str | None, sha256: str) -> str:
     """Return which weights answer, under which licence, and what becomes of the pictures."""
-    weights = " ".join(filter(None, (model, revision)))
+    name = " ".join(filter(None, (model, revision)))
+    weights = texts.FOOTER_WEIGHTS.format(name=name, sha256=sha256[:12], licence=texts.LICENCE)
     return (
         f'<footer class="wbc-footer"><p>{escape(texts.FOOTER_CHOICE)} {escape(texts.FOOTER_PRIVACY)}</p>'
-        f"<p>{escape(texts.FOOTER_WEIGHTS)} {escape(weights)}, "
-        f'<span title="sha256 {escape(sha256)}">sha256 <code>{escape(sha256[:12])}</code></span>, '
-        f"{escape(texts.LICENCE)}. {escape(texts.PURPOSE)}</p></footer>"
+        f'<p title="sha256 {escape(sha256)}">{escape(weights)}</p></footer>'
     )
 
 

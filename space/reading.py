@@ -1,8 +1,13 @@
 """Read a picture that somebody sent: an upright 8-bit RGB image, or an error that says what to do."""
 
+import base64
+import binascii
+import io
 import struct
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import texts
@@ -30,16 +35,33 @@ class Picture:
     notes: list[str] = field(default_factory=list)
 
 
-def read_picture(path: str | Path | None) -> Picture:
-    """Read the file at ``path``.
+def read_upload(upload: Mapping[str, Any] | None, folders: Iterable[Path]) -> Picture:
+    """Read what gradio received: a file in one of ``folders``, or a data URL.
+
+    gradio 6.31 lets a client name any path of this machine, so the path is held against the folders here.
 
     Raises:
-        PictureError: nothing came, the file is no picture or is damaged, or it is too large or too small.
+        PictureError: as ``read_picture``; a path outside the folders counts as no picture.
     """
-    if not path:
-        raise PictureError(texts.NO_IMAGE)
+    path, url = (upload or {}).get("path"), (upload or {}).get("url") or ""
+    if path and any(Path(path).resolve().is_relative_to(folder.resolve()) for folder in folders):
+        return read_picture(Path(path))
+    if not path and url.startswith("data:"):
+        try:
+            return read_picture(io.BytesIO(base64.b64decode(url.partition(",")[2], validate=True)))
+        except binascii.Error as error:
+            raise PictureError(texts.UNREADABLE) from error
+    raise PictureError(texts.NO_IMAGE)
+
+
+def read_picture(source: Path | BinaryIO) -> Picture:
+    """Read a file, or its bytes.
+
+    Raises:
+        PictureError: the file is no picture or is damaged, or the picture is too large or too small.
+    """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(source, formats=FORMATS) as image:
             # The header gives the size: refuse before the pixels are unpacked.
             if image.width * image.height > LARGEST:
                 raise PictureError(_too_large(image.width * image.height))

@@ -3,13 +3,12 @@
 LICENCE = "Apache-2.0"
 
 TITLE = "Which white blood cell is this?"
-LEAD = "Give it a photograph of one cell in a stained blood smear. It names the subtype and shows where it looked."
+LEAD = "Give it a photograph of a stained blood smear. It names the white cell and shows where it looked."
 PURPOSE = "For research and teaching, not for diagnosis."
 
 PHOTO = "Photograph of a stained blood smear"
-PLACEHOLDER = "Drop a photograph here\n- or -\nclick to choose one"
-EXAMPLES = "Or try one of these. They are drawings, made by a program; no patient's cells."
-EXAMPLE_NAME = "{name}, a drawing"
+PLACEHOLDER = "Drop a photograph here,\nor click to choose one"
+EXAMPLES = "Or try a drawing. These four were drawn by a program; they are no photographs."
 
 WELCOME = "What it can name"
 WELCOME_HINT = "Best with one white cell, sharp and near the middle, taken through a 100x objective."
@@ -25,7 +24,7 @@ SUBTYPES = {
 SURE = "{percent} sure"
 DOUBTFUL = "Less than half: more likely some other cell than this one."
 PROBABILITIES = "Probability of each subtype"
-LOOKED = "Where it looked for: {name}"
+LOOKED = "Where it looked"
 LOOKED_ALT = "The photograph in grey. Colour marks the places that spoke for: {name}."
 SCALE = ("less", "more")
 EXPLANATION = (
@@ -36,7 +35,7 @@ EXPLANATION_EMPTY = "No single place spoke for this subtype more than for the ot
 
 FOOTER_CHOICE = "It always chooses from this list, even for a picture without a white blood cell."
 FOOTER_PRIVACY = "Nothing is kept: your picture is deleted within minutes and used for nothing else."
-FOOTER_WEIGHTS = "Weights"
+FOOTER_WEIGHTS = "Weights: {name}, sha256 {sha256}, {licence}."
 
 API = (
     "Name the white blood cell in one image. Returns label, score, the probability of every label, and which model "
@@ -52,18 +51,26 @@ NOTE_FRAMES = "The file holds {frames} pictures; the first one was used."
 
 # What stops the answer: what came, what is expected, what to do.
 NO_IMAGE = "No picture came. Choose one, paste one, or take one with the camera."
-UNREADABLE = "This file cannot be read as a picture. Send a JPEG, PNG, WebP, TIFF, BMP or GIF; for others, export a PNG first."
+UNREADABLE = (
+    "This file cannot be read as a picture. Send a JPEG, PNG, WebP, TIFF, BMP or GIF; for others, export a PNG first."
+)
 TRUNCATED = "This picture is damaged or cut short: its last part is missing. Copy or export it again."
-TOO_LARGE = "This picture has {megapixels:.0f} million pixels; the limit is {limit:.0f} million. Crop it to the cell first."
-TOO_SMALL = "This picture has {width}x{height} px; at least {limit}x{limit} px are needed. Send a larger crop of the cell."
+TOO_LARGE = (
+    "This picture has {megapixels:.0f} million pixels; the limit is {limit:.0f} million. Crop it to the cell first."
+)
+TOO_SMALL = (
+    "This picture has {width}x{height} px; at least {limit}x{limit} px are needed. Send a larger crop of the cell."
+)
 NOT_FINITE = "This picture holds values that are not numbers (NaN or infinite). Export it again as an 8-bit PNG."
 
 # For the person who starts the program.
 RUNNING = "Running on {url} (stop with Ctrl+C)"
 NO_FOLDER = "{model!r} is neither a folder on this machine nor a model's name on the Hub, such as {example!r}."
-NO_CONFIG = "The folder {model!r} holds no config.json: give the folder that train.py wrote, or a model's name on the Hub."
-NO_EVIDENCE = (
-    "The model {model!r} gives no evidence map (logits, and evidence of shape (1, classes, h, w)); it is not a WBC ResNet."
+NO_CONFIG = (
+    "The folder {model!r} holds no config.json: give the folder that train.py wrote, or a model's name on the Hub."
 )
+NO_EVIDENCE = "The model {model!r} gives no evidence map (logits, and evidence of shape (1, classes, h, w)); it is not a WBC ResNet."
 NOT_LOADED = "The model {model!r} could not be loaded: {reason}"
-PORT_TAKEN = "Cannot listen on {host}:{port}: the port is taken, or the address is not this machine's. Try --port {other}."
+PORT_TAKEN = (
+    "Cannot listen on {host}:{port}: the port is taken, or the address is not this machine's. Try --port {other}."
+)

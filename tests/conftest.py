@@ -89,7 +89,9 @@ def model_folder(tmp_path_factory):
     model.config.auto_map = AUTO_MAP
     model.save_pretrained(folder)
     # Mean and deviation of no known data set, so that a second list of them somewhere shows.
-    pixels = ViTImageProcessor(size={"height": 224, "width": 224}, image_mean=[0.7, 0.6, 0.65], image_std=[0.2, 0.25, 0.3])
+    pixels = ViTImageProcessor(
+        size={"height": 224, "width": 224}, image_mean=[0.7, 0.6, 0.65], image_std=[0.2, 0.25, 0.3]
+    )
     pixels.save_pretrained(folder)
     return folder
 

@@ -4,7 +4,7 @@ import inspect
 import json
 
 import pytest
-from conftest import AUTO_MAP, LABELS
+from conftest import AUTO_MAP, LABELS, REPOSITORY
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from hub_model.configuration_wbc_resnet import WbcResNetConfig
@@ -30,7 +30,9 @@ OWN_FIELDS = [
     ],
 )
 def test_a_typo_is_refused_and_the_right_word_offered(typo, meant):
-    with pytest.raises(ValueError, match=rf"Unknown configuration key '{typo}'.*nothing reads it. Did you mean '{meant}'"):
+    with pytest.raises(
+        ValueError, match=rf"Unknown configuration key '{typo}'.*nothing reads it. Did you mean '{meant}'"
+    ):
         WbcResNetConfig(**{typo: 3})
 
 
@@ -48,6 +50,8 @@ def test_a_key_like_no_other_is_refused_without_a_guess():
         ({"downsample_in_bottleneck": True}, r"downsample_in_bottleneck=True is not offered.*False"),
         ({"depths": [3, 4, 6]}, r"depths \(3, 4, 6\) and hidden_sizes \(256, 512\) must name the same stages"),
         ({"depths": [], "hidden_sizes": []}, r"must name the same stages"),
+        ({"depths": [0, 4]}, r"depths is \(0, 4\); expected one to four stages of at least one block"),
+        ({"depths": [1] * 5, "hidden_sizes": [64] * 5}, r"depths is \(1, 1, 1, 1, 1\); expected one to four stages"),
         ({"hidden_sizes": [256, 510]}, r"hidden_sizes \(256, 510\) must be multiples of 4"),
     ],
 )
@@ -120,8 +124,6 @@ def test_keys_that_transformers_4_wrote_are_accepted():
 
 
 def test_the_keys_of_the_shipped_config_are_accepted(model_folder):
-    from conftest import REPOSITORY
-
     shipped = REPOSITORY / "hub_model" / "config.json"
     config = WbcResNetConfig.from_pretrained((shipped if shipped.is_file() else model_folder / "config.json").parent)
     assert (config.depths, config.hidden_sizes) == ([3, 4], [256, 512])

@@ -156,10 +156,13 @@ def test_reset_classifier(model):
     assert fc.bias.abs().max() == 0 and 0.005 < fc.weight.std() < 0.02
 
     network = model.network
-    network.reset_classifier(0)
-    torch.testing.assert_close(network(x), before.mean(dim=(2, 3)), **ROUNDING)
+    network.to(torch.bfloat16).reset_classifier(3)
+    assert network.fc.weight.dtype == torch.bfloat16
+    network.float().reset_classifier(0)
+    features = network.forward_features(x)
+    torch.testing.assert_close(network(x), features.mean(dim=(2, 3)), **ROUNDING)
     network.reset_classifier(0, global_pool="")
-    assert torch.equal(network(x), before)
+    assert torch.equal(network(x), features)
 
 
 @pytest.mark.parametrize("build", [WbcResNet, lambda: WbcResNetForImageClassification(WbcResNetConfig())])
@@ -167,7 +170,9 @@ def test_every_block_starts_as_the_identity(build):
     network = build()
     zero = {name for name, m in network.named_modules() if isinstance(m, nn.BatchNorm2d) and not m.weight.any()}
     prefix = "network." if hasattr(network, "network") else ""
-    expected = {f"{prefix}layer1.{block}.bn3" for block in range(3)} | {f"{prefix}layer2.{block}.bn3" for block in range(4)}
+    expected = {f"{prefix}layer1.{block}.bn3" for block in range(3)} | {
+        f"{prefix}layer2.{block}.bn3" for block in range(4)
+    }
     assert zero == expected
     block = network.get_submodule(f"{prefix}layer2.1").eval()
     x = images(1, 512, 8, 8).relu()

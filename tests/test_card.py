@@ -1,0 +1,372 @@
+"""The results file and the card: what is written is what was measured, and what was tampered with is refused."""
+
+import copy
+import hashlib
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from PIL import Image
+
+from evaluation import card
+from evaluation.card import CardError, main, render_card, render_readme, results_table, validate_head
+from evaluation.measure import summarise
+from evaluation.results import (
+    METRICS,
+    ResultsError,
+    environment,
+    git_commit,
+    hardware,
+    read_results,
+    validate_results,
+    weights_sha256,
+    write_results,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+TEMPLATE = ROOT / "model_card.md"
+NAMES = ["eosinophil", "lymphocyte", "monocyte", "neutrophil"]
+
+
+def made_up_entry(split: str, seed: int) -> dict:
+    """Summarise drawn probabilities for 24 photos of 5 copies."""
+    generator = np.random.default_rng(seed)
+    photos = np.repeat(np.arange(24), 5)
+    references = photos % 4
+    logits = generator.normal(size=(120, 4)) + 1.5 * np.eye(4)[references]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return summarise(
+        probabilities, references, [f"photo {p}" for p in photos], NAMES, "Made-up cells", split, resamples=50
+    )
+
+
+def made_up_results() -> dict:
+    return {
+        "schema_version": 1,
+        "model": {"name": "wbc-resnet/wbc-resnet24", "parameters": 7654321, "sha256": "ab" * 32},
+        "training": {
+            "command": "python train.py --data_dir cells --seed 31",
+            "seed": 31,
+            "commit": "c0ffee" + "0" * 34,
+            "dirty": False,
+            "wall_seconds": 4400.5,
+            "images_per_second": 321.4,
+            "samples_seen": 1234567,
+            "resolutions": [112, 160, 224],
+            "hardware": {"cpu": "Some Processor", "threads": 2},
+            "data_fingerprint": "f1f2f3",
+            "n_images": 8765,
+            "n_photos": 242,
+            "temperature": 1.2345,
+            "recipe": {"anything": "is allowed here"},
+        },
+        "versions": {"python": "3.11.7", "torch": "2.15.0", "transformers": "5.23.0"},
+        "results": [made_up_entry("validation", 1), made_up_entry("TEST", 2)],
+    }
+
+
+@pytest.fixture
+def results():
+    return made_up_results()
+
+
+@pytest.fixture
+def folder(tmp_path, results):
+    """A model folder that holds made-up results."""
+    write_results(tmp_path / "hub" / "eval_results.json", results)
+    return tmp_path / "hub"
+
+
+def run(folder: Path, *more: str) -> int:
+    return main(["--template", str(TEMPLATE), "--folder", str(folder), *more])
+
+
+def test_results_come_back_as_they_were_written(tmp_path, results):
+    path = tmp_path / "eval_results.json"
+    write_results(path, results)
+    assert read_results(path) == results
+    assert [file.name for file in tmp_path.iterdir()] == ["eval_results.json"]  # nothing unfinished is left
+
+
+def test_a_refused_write_leaves_the_file_as_it_was(tmp_path, results):
+    path = tmp_path / "eval_results.json"
+    write_results(path, results)
+    before = path.read_bytes()
+    with pytest.raises(ResultsError, match="model.parameters is 0"):
+        write_results(path, results | {"model": results["model"] | {"parameters": 0}})
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        (("schema_version",), 2, "schema_version is 2; expected 1"),
+        (("extra",), 1, r"unknown keys \['extra'\]"),
+        (("model", "sha256"), "abc", "64 hexadecimal digits"),
+        (("training", "seed"), True, "training.seed is True"),
+        (("training", "wall_seconds"), float("inf"), "training.wall_seconds is inf"),
+        (("training", "hardware"), {"cpu": "x"}, r"training.hardware lacks \['threads'\]"),
+        (("training", "resolutions"), [], "sizes in px"),
+        (("versions",), {"python": "3.11"}, r"versions lacks \['torch', 'transformers'\]"),
+        (("results",), [], "one or more measurements"),
+        (
+            ("results", 1, "metrics", "accuracy", "value"),
+            0.99,
+            "metrics.accuracy.value is 0.99.*the confusion matrix's",
+        ),
+        (("results", 1, "metrics", "nll", "low"), 9.0, "at most its high"),
+        (("results", 1, "metrics", "ece", "value"), float("nan"), "ece.value is nan"),
+        (("results", 1, "recall", "monocyte", "value"), 1.0, "recall.monocyte.value is 1.0"),
+        (("results", 1, "recall", "monocyte", "n"), 7, "monocyte.n is 7; expected 30"),
+        (("results", 1, "recall", "basophil"), {}, r"unknown keys \['basophil'\]"),
+        (("results", 1, "confusion_matrix", 0), [1, 2], "4 rows of 4 counts"),
+        (("results", 1, "n_images"), 121, "sum of .* is 120; expected 121"),
+        (("results", 1, "photo_level", "n_correct"), 3, "n_correct is 3"),
+        (("results", 1, "labels"), ["a", "a", "b", "c"], "two or more different names"),
+        (("results", 1, "split"), "validation", "each of them once"),
+    ],
+)
+def test_results_that_contradict_themselves_are_refused(results, where, value, message):
+    inner = results
+    for key in where[:-1]:
+        inner = inner[key]
+    inner[where[-1]] = value
+    with pytest.raises(ResultsError, match=message):
+        validate_results(results)
+
+
+def test_every_required_key_is_missed(results):
+    for key in ("seed", "commit", "temperature", "data_fingerprint"):
+        broken = copy.deepcopy(results)
+        del broken["training"][key]
+        with pytest.raises(ResultsError, match=rf"training lacks \['{key}'\]"):
+            validate_results(broken)
+
+
+def test_reading_is_strict(tmp_path, results):
+    path = tmp_path / "eval_results.json"
+    with pytest.raises(FileNotFoundError, match="expected measured results"):
+        read_results(path)
+    text = json.dumps(results)
+    for tampered, message in (
+        (text[:-5], "no valid JSON"),
+        (text.replace("4400.5", "NaN"), "NaN is no JSON number"),
+        (text.replace('"seed": 31', '"seed": 31, "seed": 32'), r"\['seed'\] stand twice"),
+    ):
+        assert tampered != text
+        path.write_text(tampered)
+        with pytest.raises(ResultsError, match=message):
+            read_results(path)
+
+
+def test_environment_hardware_and_weights_are_named(tmp_path):
+    import torch
+    import transformers
+
+    versions = environment()
+    assert versions["transformers"] == transformers.__version__
+    assert torch.__version__.split("+")[0] == versions["torch"].split("+")[0]  # the build is not always in the metadata
+    assert set(hardware()) == {"cpu", "threads"} and hardware()["threads"] == torch.get_num_threads()
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    assert weights_sha256(tmp_path) == hashlib.sha256(b"weights").hexdigest()
+    with pytest.raises(FileNotFoundError, match="expected a model's weights"):
+        weights_sha256(tmp_path / "nowhere")
+
+
+def test_git_names_the_commit_and_whether_files_differ(tmp_path, monkeypatch):
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "someone")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "someone@example.org")
+    # The folder must not be taken for a part of a repository that lies around it.
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", tmp_path, *arguments], check=True, capture_output=True, text=True).stdout
+
+    with pytest.raises(RuntimeError, match="expected a repository with a commit"):
+        git_commit(tmp_path)
+    git("init")
+    with pytest.raises(RuntimeError, match="Commit first"):
+        git_commit(tmp_path)
+    git("commit", "--allow-empty", "-m", "first")
+    assert git_commit(tmp_path) == {"commit": git("rev-parse", "HEAD").strip(), "dirty": False}
+    (tmp_path / "new.py").write_text("")
+    assert git_commit(tmp_path)["dirty"] is True
+
+
+def test_the_card_states_what_was_measured(results):
+    text = render_card(TEMPLATE.read_text("utf-8"), results)
+    test = results["results"][1]
+    accuracy = test["metrics"]["accuracy"]
+    shown = f"{100 * accuracy['value']:.1f} % [{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]"
+    photos = test["photo_level"]
+    expected = [
+        shown,
+        f"{photos['n_correct']} of the {photos['n_photos']} photos",
+        "7,654,321 parameters",
+        "python train.py --data_dir cells --seed 31",
+        results["training"]["commit"],
+        "1 h 13 min, 321 images/s",
+        "1,234,567, at 112, 160, 224 px",
+        "8,765 images",
+        "242 photos",
+        "temperature of 1.234",
+        "Some Processor, 2 threads",
+        results["model"]["sha256"],
+        # Six monocyte photos in 30 copies among 120 images: 5 of 120 each.
+        "worth\n  4.2 points",
+    ]
+    for one in expected:
+        assert one in text, one
+    for entry in results["results"]:
+        assert f"{entry['metrics']['nll']['value']:.3f}" in text
+        for label in NAMES:
+            assert f"{100 * entry['recall'][label]['value']:.1f} %" in text
+    for label, row in zip(NAMES, test["confusion_matrix"], strict=True):
+        assert f"| **{label}** | {' | '.join(map(str, row))} |" in text
+    assert "{{" not in text.replace("{{ResNet}}", "") and "{%" not in text
+
+
+def test_every_table_of_the_card_is_whole(results):
+    lines = render_card(TEMPLATE.read_text("utf-8"), results).splitlines()
+    tables, block = [], []
+    for line in [*lines, ""]:
+        if line.startswith("|"):
+            block.append(line)
+        elif block:
+            tables.append(block)
+            block = []
+    assert len(tables) == 6
+    for table in tables:
+        assert len(table) >= 3 and re.fullmatch(r"\|(-+:?\|)+", table[1]), table
+        assert len({line.count("|") for line in table}) == 1, table
+
+
+def test_the_head_is_the_hubs(results):
+    text = render_card(TEMPLATE.read_text("utf-8"), results)
+    head = ModelCard(text).data
+    assert (head.license, head.library_name, head.pipeline_tag) == (
+        "apache-2.0",
+        "transformers",
+        "image-classification",
+    )
+    assert head.model_name == "wbc-resnet/wbc-resnet24"
+    stated = {(one.dataset_split, one.metric_name): one.metric_value for one in head.eval_results}
+    assert len(stated) == 2 * len(METRICS)
+    for entry in results["results"]:
+        for name in METRICS:
+            assert stated[entry["split"], card.HUB_METRICS[name][1]] == entry["metrics"][name]["value"]
+
+
+def test_the_cards_snippets_run_on_the_published_folder(results, model_folder, tmp_path, monkeypatch):
+    text = render_card(TEMPLATE.read_text("utf-8"), results).replace(results["model"]["name"], str(model_folder))
+    plain, ours = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[:2]
+    Image.new("RGB", (64, 48), "plum").save(tmp_path / "cell.jpg")
+    monkeypatch.chdir(tmp_path)
+    seen = {}
+    exec(plain.replace("\nclassify(", "\nanswers = classify("), seen)
+    exec(ours, seen)
+    top, output = seen["answers"][0], seen["output"]
+    assert top["label"] == seen["model"].config.id2label[seen["best"]]
+    assert top["score"] == pytest.approx(float(output.logits.softmax(-1).max()), abs=1e-6)
+    assert output.evidence[0, seen["best"]].shape == (28, 28)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("license: apache-2.0\n", "", "The head's license is None"),
+        ("library_name: transformers", "library_name: timm", "library_name is 'timm'; expected 'transformers'"),
+        ("pipeline_tag: image-classification", "pipeline_tag: 7", "pipeline_tag is 7; expected a text"),
+        ("- balanced_accuracy", "- beauty", r"metrics \['beauty'\] are not measured"),
+        ("- paultimothymooney/blood-cells", "- https://kaggle.com/x", "are no repository ids"),
+        ("---\nlicense", "license", "has no YAML head"),
+        ("license: apache-2.0", "license: [", "no valid YAML"),
+    ],
+)
+def test_a_head_that_the_hub_would_refuse_is_refused(results, old, new, message):
+    text = render_card(TEMPLATE.read_text("utf-8"), results)
+    assert old in text
+    with pytest.raises(CardError, match=message):
+        validate_head(text.replace(old, new, 1), results)
+
+
+def test_a_model_index_with_another_number_is_refused(results):
+    text = render_card(TEMPLATE.read_text("utf-8"), results)
+    value = yaml.safe_dump(results["results"][1]["metrics"]["accuracy"]["value"]).split()[0]
+    head, rest = text[:4000], text[4000:]
+    with pytest.raises(CardError, match="model-index differs"):
+        validate_head(head.replace(f"value: {value}", "value: 0.999") + rest, results)
+
+
+def test_a_name_that_nobody_measured_is_refused(results):
+    head = TEMPLATE.read_text("utf-8").split("\n---\n")[0] + "\n---\n"
+    for body, message in (
+        ("{{ training.beauty }}", "has no attribute 'beauty'"),
+        ("{{ beauty }}", "'beauty' is undefined"),
+        ("{{ entry('moon').n_images }}", "asks for split 'moon'.*found 0"),
+        ("{{ recall_of(entry('TEST'), 'blast').n }}", "asks for the recall of 'blast'"),
+        ("{% if %}", "cannot be filled in"),
+    ):
+        with pytest.raises(CardError, match=message):
+            render_card(head + body, results)
+    assert render_card(head + "{{ training.seed }}", results).endswith("31")
+
+
+def test_check_passes_what_was_rendered_and_fails_what_was_tampered_with(folder, tmp_path, capsys):
+    readme = tmp_path / "README.md"
+    readme.write_text("# Title\n\n<!-- results:begin -->\nold\n<!-- results:end -->\n\nThe rest.\n")
+    assert run(folder, "--check") == 1  # there is no card yet
+    assert run(folder, "--readme", str(readme)) == 0
+    assert run(folder, "--readme", str(readme), "--check") == 0
+    capsys.readouterr()
+    for path in (folder / "README.md", readme):
+        text = path.read_text()
+        tampered = re.sub(r"\d+\.\d %", "99.9 %", text, count=1)
+        assert tampered != text
+        path.write_text(tampered)
+        assert run(folder, "--readme", str(readme), "--check") == 1
+        assert "+" in capsys.readouterr().out and path.read_text() == tampered  # shown, not mended
+        path.write_text(text)
+    assert run(folder, "--readme", str(readme), "--check") == 0
+
+
+def test_results_of_other_weights_are_refused(folder, capsys):
+    (folder / "model.safetensors").write_bytes(b"other weights")
+    assert run(folder) == 2
+    assert "expected the same weights" in capsys.readouterr().err
+    assert not (folder / "README.md").exists()
+
+
+def test_the_readme_keeps_what_stands_around_its_table(results):
+    readme = "before\n<!-- results:begin -->\n<!-- results:end -->\nafter"
+    text = render_readme(readme, results)
+    assert text.startswith("before\n") and text.endswith("\nafter")
+    assert results_table(results["results"]) in text
+    assert render_readme(text, results) == text
+    for broken in ("no markers", "<!-- results:end --> <!-- results:begin -->", readme + readme):
+        with pytest.raises(CardError, match="once each, in this order"):
+            render_readme(broken, results)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(42.4, "42 s"), (245, "4 min 5 s"), (4400.5, "1 h 13 min"), (7199.9, "2 h 0 min")]
+)
+def test_durations(seconds, text):
+    assert card.duration(seconds) == text
+
+
+def test_the_published_card_agrees_with_the_published_results(capsys):
+    published = ROOT / "hub_model"
+    if not (published / "eval_results.json").is_file():
+        pytest.skip("no measured results yet: hub_model/eval_results.json does not exist")
+    readme = ROOT / "README.md"
+    more = ("--readme", str(readme)) if readme.is_file() else ()
+    status = run(published, *more, "--check")
+    output = capsys.readouterr()
+    assert status == 0, output.out + output.err
