@@ -5,7 +5,7 @@ VENV ?= $(CACHE)/venv-$(shell sha256sum requirements.txt | cut -c1-12)
 RUN := $(VENV)/bin/python
 PORT ?= 7860
 
-.PHONY: demo test lint train card environment browser
+.PHONY: demo test train card where environment browser
 
 demo: environment  ## open the Space on a loopback port with the shipped weights
 	$(RUN) space/app.py --model hub_model --port $(PORT)
@@ -20,6 +20,9 @@ train: environment  ## train the shipped weights; make train DATA=blood-cells
 
 card: environment  ## render hub_model/README.md and the table in README.md from eval_results.json
 	$(RUN) -m evaluation.card --template model_card.md --folder hub_model --readme README.md
+
+where:  ## print the environment's folder
+	@echo $(VENV)
 
 environment: $(VENV)/ready
 

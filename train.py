@@ -94,7 +94,7 @@ class RecipeArguments:
         default=None, metadata={"help": "folder of a checkpoint, or a ResNet-50 weights file; else from scratch"}
     )
     sides: list[int] = field(default_factory=lambda: [112, 160, 224], metadata={"help": "input side of each phase, px"})
-    phase_epochs: list[int] = field(default_factory=lambda: [14, 9, 6], metadata={"help": "epochs of each phase"})
+    phase_epochs: list[int] = field(default_factory=lambda: [12, 9, 7], metadata={"help": "epochs of each phase"})
     draws_per_epoch: int = field(default=6400, metadata={"help": "augmented images in an epoch"})
     ema_decay: float = field(
         default=0.998, metadata={"help": "of the moving average of the weights; 0 keeps the last ones"}
@@ -104,11 +104,11 @@ class RecipeArguments:
     )
 
 
-def bf16_pays() -> bool:
-    """Say whether this machine computes in bfloat16 natively."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu.get_capabilities().get("avx512_bf16", False)
+def has_bf16(on_cpu: bool) -> bool:
+    """Say whether the processor that will train computes in bfloat16 natively."""
+    if on_cpu:
+        return torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 @dataclass
@@ -126,7 +126,7 @@ class SmearTrainingArguments(TrainingArguments):
     warmup_steps: float = 0.05
     label_smoothing_factor: float = 0.05
     max_grad_norm: float = 5.0
-    bf16: bool = field(default_factory=bf16_pays)
+    bf16: bool | None = field(default=None, metadata={"help": "bfloat16 autocast; left out: where the machine has it"})
     eval_strategy: str = "epoch"
     save_strategy: str = "epoch"
     save_total_limit: int = 2
@@ -135,6 +135,13 @@ class SmearTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = False
     label_names: list[str] = field(default_factory=lambda: ["labels"])
     report_to: str = "none"
+
+    def __post_init__(self):
+        if not torch.accelerator.is_available():
+            self.use_cpu, self.dataloader_pin_memory = True, False
+        if self.bf16 is None:
+            self.bf16 = has_bf16(on_cpu=self.use_cpu)
+        super().__post_init__()
 
 
 def load_images(arguments: DataArguments):

@@ -68,11 +68,16 @@ def photos_behind(copies: datasets.Dataset, data_dir: str | Path) -> datasets.Da
     photo, from the archive's VOC annotations; it is empty where the photo has none.
 
     Raises:
-        DataError: the photos are missing or unreadable, or copies of one photo carry two labels.
+        DataError: the photos are missing or unreadable, no copy is traced to one, or copies of one photo carry two labels.
     """
     folder = find_photo_folder(data_dir)
     first = {}
     traced = [number for number, photo in enumerate(copies["photo"]) if photo.startswith(PHOTO_PREFIX)]
+    if not traced:
+        raise DataError(
+            f"None of the {len(copies)} copies is traced to a photo of the archive: other files, or saved anew. Take the "
+            "archive's own files, or train on the images as they lie with --train_on images."
+        )
     if len(traced) < len(copies):
         logger.warning(
             "%d of %d copies are not traced to a photo and teach nothing", len(copies) - len(traced), len(copies)

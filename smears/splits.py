@@ -1,5 +1,6 @@
 """Split by photo, so that no cell stands on both sides."""
 
+import warnings
 from collections import defaultdict
 
 import datasets
@@ -13,6 +14,7 @@ def hold_out(data: datasets.Dataset, share: float = 0.125, seed: int = 0) -> tup
     """Split into a part to fit and a part to validate, by ``group``, about ``share`` of the groups of each class in the latter.
 
     The split depends on the groups and their labels alone, not on the order of the rows or the number of copies of a photo.
+    A class with too few groups for its share gives one.
 
     Returns:
         The rows to fit and the rows to validate, each in their former order.
@@ -29,16 +31,19 @@ def hold_out(data: datasets.Dataset, share: float = 0.125, seed: int = 0) -> tup
     # Photos of the same cells may disagree (one cell of the Kaggle set has two labels): the group counts for its first class.
     groups = np.array(sorted(labels_of))
     labels = np.array([min(labels_of[group]) for group in groups])
-    folds = round(1 / share)
     counts = np.bincount(labels, minlength=len(names))
     if counts.min() < 2:
         raise DataError(
             f"The class {names[int(counts.argmin())]!r} has {counts.min()} photo(s); two are needed to validate by photo. "
             "Add images, or bring a validation split of your own."
         )
-    folds = min(folds, int(counts.min()))
-    splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-    _, held = next(splitter.split(groups, labels, groups))
+    splitter = StratifiedGroupKFold(min(round(1 / share), int(counts.max())), shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")  # seen to below
+        _, held = next(splitter.split(groups, labels, groups))
     held_groups = set(groups[held])
+    rng = np.random.default_rng(seed)
+    for label in np.setdiff1d(labels, labels[held]):
+        held_groups.add(rng.choice(groups[labels == label]))
     inside = np.array([group in held_groups for group in data["group"]])
     return data.select(np.flatnonzero(~inside)), data.select(np.flatnonzero(inside))

@@ -14,6 +14,8 @@ from smears.registration import build_index, find_overlaps, find_photo, group_ph
 PHOTO_TABLE = "smears/kaggle_photos.csv"
 OVERLAP_TABLE = "smears/kaggle_overlaps.csv"
 CROSSINGS = {(204, 277), (204, 276), (224, 264), (230, 257), (377, 400)}  # shared/data/README.md
+# found besides: the first pair shares red cells at its edges, the others the neutrophil
+NARROW_CROSSINGS = {(225, 264), (364, 409), (365, 408)}
 
 
 def draw_field(seed, height=480, width=640):
@@ -289,8 +291,7 @@ def test_the_overlaps_hold_the_known_ones(overlaps, official):
     crossing = {
         pair for pair in pairs if len(set(pair) & photos_of["TEST"]) == len(set(pair) & photos_of["TRAIN"]) == 1
     }
-    # photos 225 and 264 share a strip of red cells at their edges
-    assert crossing == CROSSINGS | {(225, 264)}
+    assert crossing == CROSSINGS | NARROW_CROSSINGS
 
 
 def test_groups_in_the_table_are_those_of_the_overlaps(table, overlaps):
@@ -308,9 +309,11 @@ def test_a_sample_of_the_images_registers_to_the_photo_in_the_table(kaggle, tabl
     rows = [known[provenance.fingerprint(image.path), image.split, image.label] for image in sample]
     paths = {provenance.photo_number(path): path for path in provenance.list_photos(kaggle)}
     pairs = [(row.photo_a, row.photo_b) for row in overlaps]
-    # the photos sought, the photos that overlap others and thirty more stand for all, to keep the test short
-    wanted = {row.photo for row in rows} | set(sum(pairs, ())) | set(random.choice(sorted(paths), 30, replace=False))
-    index = group_photos(build_index([paths[number] for number in wanted if number in paths]), pairs)
+    # the photos sought, those of the same cells and twenty more stand for all, to keep the test short
+    wanted = {row.photo for row in rows} | set(random.choice(sorted(paths), 20, replace=False).tolist())
+    wanted |= {number for pair in pairs for number in pair if wanted & set(pair)}
+    pairs = [pair for pair in pairs if set(pair) <= wanted]
+    index = group_photos(build_index([paths[number] for number in sorted(wanted)]), pairs)
     found = [find_photo(provenance.read_image(image.path), index) for image in sample]
     assert [match.photo for match in found] == [row.photo for row in rows]
     assert [match.registration.inliers for match in found] == pytest.approx([row.inliers for row in rows], abs=5)
