@@ -33,7 +33,7 @@ HUB_METRICS = {
     "ece": ("expected_calibration_error", "Expected calibration error (15 bins)"),
     "nll": ("negative_log_likelihood", "Negative log-likelihood (nats)"),
 }
-HEAD = {"license": str, "library_name": str, "pipeline_tag": str, "tags": list, "datasets": list, "metrics": list}
+HEAD = {"license": str, "library_name": str, "pipeline_tag": str, "tags": list, "metrics": list}
 FIXED_HEAD = {"library_name": "transformers", "pipeline_tag": "image-classification"}
 REPOSITORY_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -159,7 +159,7 @@ def validate_head(card: str, results: Mapping[str, Any]) -> None:
     for key, value in FIXED_HEAD.items():
         if head[key] != value:
             raise CardError(f"The head's {key} is {head[key]!r}; expected {value!r}, by which the Hub loads the model.")
-    if wrong := [name for name in head["datasets"] if not REPOSITORY_ID.fullmatch(name)]:
+    if wrong := [name for name in head.get("datasets", []) if not REPOSITORY_ID.fullmatch(name)]:
         raise CardError(
             f"The head's datasets {wrong} are no repository ids; expected owner/name. Correct them in the template."
         )

@@ -4,13 +4,14 @@ import csv
 import hashlib
 import io
 import logging
+import struct
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 from pathlib import Path
 
 import datasets
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm.auto import tqdm
 
 logger = logging.getLogger(__name__)
@@ -144,7 +145,7 @@ def check_image(name: str, data: bytes) -> None:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
             mode = image.mode
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise DataError(f"{name} cannot be read as an image ({error}). Replace the file or remove it.") from error
     if mode.startswith(("I", "F")):
         raise DataError(f"{name} has {mode} pixels (16 bits or more). Rescale it to 8 bits per channel.")

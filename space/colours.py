@@ -15,7 +15,7 @@ SUBTYPES = {
 }
 OTHERS = ("#E69F00", "#999999")
 
-# Eleven points of viridis (van der Walt and Smith, 2015), evenly spaced from 0 to 1: equal steps look equal, also in grey.
+# Eleven points of viridis (van der Walt and Smith, 2015), evenly spaced from 0 to 1: equal steps look equal.
 VIRIDIS = np.array(
     [
         (68, 1, 84),

@@ -29,10 +29,13 @@ def speaks_for(evidence: NDArray[np.floating], number: int) -> NDArray[np.float6
 
 
 def stretch(values: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.float64]:
-    """Stretch a map (h, w) over a picture of ``size`` (width, height) that the network saw squashed: (height, width), 0..1.
+    """Stretch a map (h, w) of values 0..1 over a picture of ``size`` (width, height), which the network saw squashed.
 
-    The network's paddings centre place 0 on pixel 0, place 1 on pixel 8 and so on; a plain resize would centre place 0 on
-    the middle of the first eight pixels, half a place too far right and down.
+    The network's paddings centre place 0 on pixel 0, place 1 on pixel 8 and so on; a plain resize would centre place 0
+    on the middle of the first eight pixels, half a place too far right and down.
+
+    Returns:
+        (height, width), 0..1.
     """
     rows, columns = values.shape
     padded = np.pad(values, ((0, 1), (0, 1)), mode="edge").astype(np.float32)

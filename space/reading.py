@@ -64,7 +64,7 @@ def read_picture(source: Path | BinaryIO) -> Picture:
         with Image.open(source, formats=FORMATS) as image:
             # The header gives the size: refuse before the pixels are unpacked.
             if image.width * image.height > LARGEST:
-                raise PictureError(_too_large(image.width * image.height))
+                raise PictureError(texts.TOO_LARGE.format(limit=LARGEST / 1e6))
             if min(image.size) < SMALLEST:
                 raise PictureError(texts.TOO_SMALL.format(width=image.width, height=image.height, limit=SMALLEST))
             image.load()
@@ -72,17 +72,13 @@ def read_picture(source: Path | BinaryIO) -> Picture:
             return _to_rgb(image, frames)
     except PictureError:
         raise
-    except Image.DecompressionBombError as error:
-        raise PictureError(_too_large(2 * (Image.MAX_IMAGE_PIXELS or LARGEST))) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureError(texts.TOO_LARGE.format(limit=LARGEST / 1e6)) from error
     except UnidentifiedImageError as error:
         raise PictureError(texts.UNREADABLE) from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         # Pillow's decoders raise any of these on broken data.
         raise PictureError(texts.TRUNCATED) from error
-
-
-def _too_large(pixels: int) -> str:
-    return texts.TOO_LARGE.format(megapixels=pixels / 1e6, limit=LARGEST / 1e6)
 
 
 def _to_rgb(image: Image.Image, frames: int) -> Picture:

@@ -8,7 +8,7 @@ PURPOSE = "For research and teaching, not for diagnosis."
 
 PHOTO = "Photograph of a stained blood smear"
 PLACEHOLDER = "Drop a photograph here,\nor click to choose one"
-EXAMPLES = "Or try a drawing. These four were drawn by a program; they are no photographs."
+EXAMPLES = "Or try a drawing. These were drawn by a program; they are no photographs."
 
 WELCOME = "What it can name"
 WELCOME_HINT = "Best with one white cell, sharp and near the middle, taken through a 100x objective."
@@ -28,8 +28,8 @@ LOOKED = "Where it looked"
 LOOKED_ALT = "The photograph in grey. Colour marks the places that spoke for: {name}."
 SCALE = ("less", "more")
 EXPLANATION = (
-    "Brighter places spoke more for this subtype than for the others. Averaged over the picture, this evidence is what the "
-    "answer was computed from."
+    "Brighter places spoke more for this subtype than for the others. Averaged over the picture, this evidence is what "
+    "the answer was computed from."
 )
 EXPLANATION_EMPTY = "No single place spoke for this subtype more than for the others."
 
@@ -55,9 +55,7 @@ UNREADABLE = (
     "This file cannot be read as a picture. Send a JPEG, PNG, WebP, TIFF, BMP or GIF; for others, export a PNG first."
 )
 TRUNCATED = "This picture is damaged or cut short: its last part is missing. Copy or export it again."
-TOO_LARGE = (
-    "This picture has {megapixels:.0f} million pixels; the limit is {limit:.0f} million. Crop it to the cell first."
-)
+TOO_LARGE = "This picture has more than {limit:.0f} million pixels. Crop it to the cell first."
 TOO_SMALL = (
     "This picture has {width}x{height} px; at least {limit}x{limit} px are needed. Send a larger crop of the cell."
 )
@@ -69,7 +67,9 @@ NO_FOLDER = "{model!r} is neither a folder on this machine nor a model's name on
 NO_CONFIG = (
     "The folder {model!r} holds no config.json: give the folder that train.py wrote, or a model's name on the Hub."
 )
-NO_EVIDENCE = "The model {model!r} gives no evidence map (logits, and evidence of shape (1, classes, h, w)); it is not a WBC ResNet."
+NO_EVIDENCE = (
+    "The model {model!r} gives no evidence of shape (1, classes, h, w) beside its logits: it is no WBC ResNet."
+)
 NOT_LOADED = "The model {model!r} could not be loaded: {reason}"
 PORT_TAKEN = (
     "Cannot listen on {host}:{port}: the port is taken, or the address is not this machine's. Try --port {other}."

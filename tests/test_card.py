@@ -284,7 +284,7 @@ def test_the_cards_snippets_run_on_the_published_folder(results, model_folder, t
         ("library_name: transformers", "library_name: timm", "library_name is 'timm'; expected 'transformers'"),
         ("pipeline_tag: image-classification", "pipeline_tag: 7", "pipeline_tag is 7; expected a text"),
         ("- balanced_accuracy", "- beauty", r"metrics \['beauty'\] are not measured"),
-        ("- paultimothymooney/blood-cells", "- https://kaggle.com/x", "are no repository ids"),
+        ("metrics:", "datasets:\n- https://kaggle.com/x\nmetrics:", "are no repository ids"),
         ("---\nlicense", "license", "has no YAML head"),
         ("license: apache-2.0", "license: [", "no valid YAML"),
     ],

@@ -161,13 +161,13 @@ def test_counters_that_an_old_file_lacks_start_at_zero(model_folder, model, tmp_
         assert torch.equal(value, torch.as_tensor(expected)), name
 
 
-def test_the_shipped_folder_through_all_doors(data_root):
+def test_the_shipped_folder_through_all_doors():
     folder = REPOSITORY / "hub_model"
     if not (folder / "model.safetensors").is_file():
         pytest.skip("hub_model/model.safetensors does not exist yet: train.py writes it")
-    found = sorted((data_root / "pbc").glob("*/*.*"))
-    photos = [Image.open(path).convert("RGB") for path in found[:: max(1, len(found) // 8)][:8]]
+    noise = np.random.default_rng(0).integers(0, 256, (4, 60, 80, 3), dtype=np.uint8)
+    photos = [Image.fromarray(image) for image in noise]
     pixels = AutoImageProcessor.from_pretrained(folder)(photos, return_tensors="pt")["pixel_values"]
     logits = answers(folder, [pixels])
     assert_all_the_same(logits)
-    assert logits["timm"].shape[1] == plain(folder).config.num_labels
+    assert logits["timm"].shape == (4, plain(folder).config.num_labels)

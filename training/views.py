@@ -15,10 +15,14 @@ from training.augment import Augmentation, halvings
 
 
 def decode(image: dict) -> Image.Image:
-    """Decode an entry of a ``datasets.Image(decode=False)`` column to RGB, turned upright as its EXIF says."""
+    """Decode an entry of a ``datasets.Image(decode=False)`` column to RGB, upright as its EXIF says, on white if transparent."""
     source = io.BytesIO(image["bytes"]) if image["bytes"] is not None else image["path"]
     with Image.open(source) as opened:
-        return ImageOps.exif_transpose(opened).convert("RGB")
+        upright = ImageOps.exif_transpose(opened)
+        if upright.has_transparency_data:
+            upright = upright.convert("RGBA")
+            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+        return upright.convert("RGB")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,486 @@
+"""The Space: its answers are the model's, its errors say what to do, and it keeps nothing."""
+
+import ast
+import base64
+import hashlib
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import zlib
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import pytest
+from conftest import LABELS, REPOSITORY
+from PIL import Image
+from space_fixtures import EXAMPLES, SPACE, app, colours, draw_examples, free_port, overlay, page, reading, serve  # noqa: F401
+
+
+@pytest.fixture(scope="module")
+def client(served):
+    from gradio_client import Client
+
+    return Client(served[1], verbose=False)
+
+
+@pytest.fixture(scope="module")
+def by_hand(model_folder):
+    """Label and probabilities from the library's own ResNet, which runs none of our code."""
+    import torch
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    network = AutoModelForImageClassification.from_pretrained(model_folder, trust_remote_code=False)
+    processor = AutoImageProcessor.from_pretrained(model_folder)
+
+    @torch.inference_mode()
+    def classify(image: Image.Image) -> tuple[str, dict[str, float]]:
+        logits = network(**processor(image, return_tensors="pt")).logits[0]
+        names = network.config.id2label
+        return names[int(logits.argmax())], {names[i]: float(p) for i, p in enumerate(logits.softmax(0))}
+
+    return classify
+
+
+@pytest.fixture
+def ask(client):
+    """Send a file to /classify and return the answer."""
+    from gradio_client import handle_file
+
+    return lambda path: client.predict(handle_file(str(path)), api_name="/classify")
+
+
+def post(url: str, payload: object) -> str:
+    """Send a payload to /classify as curl would, and return the events that come back."""
+    body = json.dumps({"data": [payload]}).encode()
+    request = urllib.request.Request(f"{url}gradio_api/call/classify", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        event = json.load(response)["event_id"]
+    with urllib.request.urlopen(f"{url}gradio_api/call/classify/{event}", timeout=60) as response:
+        return response.read().decode()
+
+
+# The answer
+
+
+@pytest.mark.parametrize("name", ["eosinophil", "lymphocyte"])
+def test_the_answer_is_the_models(name, ask, by_hand):
+    answer = ask(EXAMPLES / f"{name}.png")
+    label, probabilities = by_hand(Image.open(EXAMPLES / f"{name}.png").convert("RGB"))
+    assert answer["label"] == label
+    assert answer["score"] == pytest.approx(probabilities[label], abs=1e-4)
+    assert answer["probabilities"] == pytest.approx(probabilities, abs=1e-4)
+    assert answer["notes"] == []
+
+
+def test_the_answer_names_the_weights(ask, model_folder):
+    digest = hashlib.sha256((model_folder / "model.safetensors").read_bytes()).hexdigest()
+    expected = {"name": model_folder.name, "revision": None, "sha256": digest}
+    assert ask(EXAMPLES / "monocyte.png")["model"] == expected
+
+
+def test_classify_is_the_only_public_endpoint_and_typed(client):
+    endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert list(endpoints) == ["/classify"]
+    schema = endpoints["/classify"]["returns"][0]["type"]
+    assert set(schema["properties"]) == {"label", "score", "probabilities", "notes", "model"}
+
+
+def test_a_data_url_is_read_too(served, by_hand):
+    file = EXAMPLES / "neutrophil.png"
+    events = post(served[1], {"url": "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()})
+    answer = json.loads(events.partition("data: ")[2])[0]
+    assert answer["probabilities"] == pytest.approx(by_hand(Image.open(file).convert("RGB"))[1], abs=1e-4)
+
+
+# Pictures that cannot be used
+
+
+def huge_png() -> bytes:
+    """A PNG that says it has 10,000,000,000 pixels."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0)), (b"IDAT", zlib.compress(b"\0"))]
+    parts = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def saved(folder: Path, image: Image.Image, name: str, **options) -> Path:
+    image.save(folder / name, **options)
+    return folder / name
+
+
+BAD = {
+    "text.png": (lambda: b"no picture at all", "cannot be read as a picture"),
+    "empty.jpg": (lambda: b"", "cannot be read as a picture"),
+    "cut.png": (lambda: (EXAMPLES / "monocyte.png").read_bytes()[:40_000], "damaged or cut short"),
+    "huge.png": (huge_png, "more than 40 million pixels"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_gets_a_clear_error(name, ask, tmp_path):
+    from gradio_client.exceptions import AppError
+
+    content, message = BAD[name]
+    (tmp_path / name).write_bytes(content())
+    with pytest.raises(AppError, match=message):
+        ask(tmp_path / name)
+
+
+def test_a_cut_jpeg_is_refused(ask, tmp_path):
+    from gradio_client.exceptions import AppError
+
+    file = saved(tmp_path, Image.open(EXAMPLES / "monocyte.png"), "whole.jpg")
+    (tmp_path / "cut.jpg").write_bytes(file.read_bytes()[:9000])
+    with pytest.raises(AppError, match="damaged or cut short"):
+        ask(tmp_path / "cut.jpg")
+
+
+def test_wrong_sizes_are_refused(ask, tmp_path):
+    from gradio_client.exceptions import AppError
+
+    with pytest.raises(AppError, match=r"has 200x15 px; at least 16x16 px"):
+        ask(saved(tmp_path, Image.new("RGB", (200, 15)), "low.png"))
+    with pytest.raises(AppError, match="more than 40 million pixels"):
+        ask(saved(tmp_path, Image.new("1", (8000, 5001)), "wide.png"))
+    assert reading.read_picture(saved(tmp_path, Image.new("RGB", (16, 16)), "least.png")).image.size == (16, 16)
+
+
+def test_no_picture_gets_a_clear_error(client):
+    from gradio_client.exceptions import AppError
+
+    with pytest.raises(AppError, match="No picture came"):
+        client.predict(None, api_name="/classify")
+
+
+@pytest.mark.parametrize("meta", [{}, {"meta": {"_type": "gradio.FileData"}}])
+def test_no_other_file_of_the_machine_is_read(meta, served, tmp_path):
+    """A client may name any path; only what was uploaded counts."""
+    secret = saved(tmp_path, Image.open(EXAMPLES / "monocyte.png"), "secret.png")
+    for path in (str(secret), f"{served[2]}/../{secret.relative_to(served[2].parent)}"):
+        events = post(served[1], {"path": path, **meta})
+        assert events.startswith("event: error") and "probabilities" not in events
+
+
+def test_a_broken_data_url_is_refused():
+    with pytest.raises(reading.PictureError, match="cannot be read as a picture"):
+        reading.read_upload({"path": None, "url": "data:image/png;base64,!!!"}, [])
+
+
+# Pictures that need care
+
+
+@pytest.fixture
+def stained() -> Image.Image:
+    return Image.open(EXAMPLES / "lymphocyte.png").convert("RGB").resize((160, 120))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_deep_grey_is_spread_not_clipped(dtype, tmp_path):
+    ramp = np.linspace(1000, 4095, 64 * 64).reshape(64, 64).astype(dtype)  # twelve bits, as cameras give
+    picture = reading.read_picture(saved(tmp_path, Image.fromarray(ramp), "deep.tif"))
+    expected = (ramp.astype(float) - 1000) * 255 / 3095
+    assert np.abs(np.asarray(picture.image)[..., 0] - expected).max() <= 0.51
+    assert any("more than 8 bits" in note for note in picture.notes)
+
+
+def test_deep_grey_png_reaches_the_answer_with_a_note(ask, tmp_path):
+    grey = np.asarray(Image.open(EXAMPLES / "monocyte.png").convert("L"), dtype=np.uint16) * 16
+    notes = ask(saved(tmp_path, Image.fromarray(grey), "deep.png"))["notes"]
+    assert any("more than 8 bits" in note for note in notes) and any("is grey" in note for note in notes)
+
+
+def test_values_that_are_no_numbers_are_refused(tmp_path):
+    values = np.ones((32, 32), np.float32)
+    values[3, 4] = np.nan
+    with pytest.raises(reading.PictureError, match="not numbers"):
+        reading.read_picture(saved(tmp_path, Image.fromarray(values), "nan.tif"))
+
+
+def test_one_grey_value_becomes_black(tmp_path):
+    picture = reading.read_picture(saved(tmp_path, Image.fromarray(np.full((32, 32), 9, np.uint16)), "flat.png"))
+    assert picture.image.getextrema() == ((0, 0),) * 3
+
+
+def test_transparent_parts_become_white(stained, tmp_path):
+    stained.putalpha(Image.new("L", stained.size, 255))
+    stained.paste((255, 0, 0, 0), (0, 0, 80, 120))
+    picture = reading.read_picture(saved(tmp_path, stained, "alpha.png"))
+    assert picture.image.mode == "RGB"
+    assert picture.image.getpixel((10, 10)) == (255, 255, 255)
+    assert picture.image.getpixel((120, 60)) == stained.getpixel((120, 60))[:3]
+    assert any("laid on white" in note for note in picture.notes)
+
+
+def test_a_palette_with_transparency_becomes_white_there(tmp_path):
+    image = Image.new("P", (32, 32), 1)
+    image.putpalette([0, 0, 0, 10, 20, 200])
+    image.paste(0, (0, 0, 16, 32))
+    pixels = reading.read_picture(saved(tmp_path, image, "palette.png", transparency=0)).image
+    assert (pixels.getpixel((3, 3)), pixels.getpixel((30, 3))) == ((255, 255, 255), (10, 20, 200))
+
+
+def test_printing_colours_are_converted(stained, tmp_path):
+    picture = reading.read_picture(saved(tmp_path, stained.convert("CMYK"), "print.jpg", quality=95))
+    assert np.abs(np.asarray(picture.image, float) - np.asarray(stained)).mean() < 4
+    assert any("CMYK" in note for note in picture.notes)
+
+
+def test_a_turned_photograph_stands_upright(stained, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held on its side
+    lying = stained.transpose(Image.Transpose.ROTATE_90)
+    picture = reading.read_picture(saved(tmp_path, lying, "turned.png", exif=exif))
+    assert np.array_equal(np.asarray(picture.image), np.asarray(stained))
+
+
+def test_the_first_of_several_pictures_is_used(tmp_path):
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "lime", "blue")]
+    file = saved(tmp_path, frames[0], "moving.gif", save_all=True, append_images=frames[1:])
+    picture = reading.read_picture(file)
+    assert picture.image.getpixel((5, 5)) == (255, 0, 0)
+    assert picture.notes == ["The file holds 3 pictures; the first one was used."]
+
+
+def test_a_common_photograph_needs_no_note(stained, tmp_path):
+    for name in ("a.jpg", "a.png", "a.webp", "a.bmp", "a.tif"):
+        assert reading.read_picture(saved(tmp_path, stained, name)).notes == []
+
+
+# Where it looked
+
+
+def test_evidence_lies_where_its_cause_is(model_folder):
+    """Change a spot of the picture: the map that is laid over it must change around that very spot."""
+    classifier = app.load(model_folder)
+    plain = np.full((448, 448, 3), 200, np.uint8)
+    for x, y in ((112, 200), (301, 333)):
+        spotted = plain.copy()
+        spotted[y - 10 : y + 10, x - 10 : x + 10] = (90, 60, 190)
+        before, after = (classifier.classify(Image.fromarray(pixels))[1] for pixels in (plain, spotted))
+        change = overlay.stretch((lambda d: d / d.max())(np.abs(after - before).sum(axis=0)), (448, 448))
+        rows, columns = np.mgrid[0:448, 0:448] + 0.5
+        centre = ((change * columns).sum() / change.sum(), (change * rows).sum() / change.sum())
+        # Half a place of the map is 8 px here; without the shift both would be that much too large.
+        assert centre == pytest.approx((x, y), abs=3.5)
+
+
+def test_only_what_speaks_for_the_class_is_coloured():
+    evidence = np.zeros((3, 28, 28), np.float32)
+    evidence[:, 5, 5] = 4  # speaks for all alike
+    evidence[0, 20, 10:12] = 5
+    evidence[1, 3, 20:24] = 9
+    values = overlay.speaks_for(evidence, 0)
+    assert values.max() == 1 and set(zip(*np.nonzero(values), strict=True)) == {(20, 10), (20, 11)}
+    assert not overlay.speaks_for(np.zeros((3, 28, 28)), 0).any()
+
+
+def test_the_overlay_is_grey_but_for_the_evidence():
+    values = np.zeros((28, 28))
+    values[14, 7] = 1
+    pixels = np.asarray(overlay.overlay(Image.open(EXAMPLES / "eosinophil.png").convert("RGB"), values), int)
+    colour = pixels.max(axis=2) - pixels.min(axis=2)
+    row, column = np.unravel_index(colour.argmax(), colour.shape)
+    assert colour[:, 400:].max() == 0
+    assert (column, row) == pytest.approx((7 * 640 / 28, 14 * 480 / 28), abs=16)
+
+
+def test_the_scale_grows_brighter_evenly():
+    luminance = colours.evidence_colours(np.linspace(0, 1, 101)) @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(luminance) > 0).all()
+
+
+# The page's own parts
+
+
+def test_probabilities_are_never_rounded_to_certainty():
+    written = [page.per_cent(p) for p in (1.0, 0.9996, 0.9994, 0.5, 0.0005, 0.0004, 0.0)]
+    assert written == [">99.9%", ">99.9%", "99.9%", "50.0%", "0.1%", "<0.1%", "<0.1%"]
+
+
+def test_texts_from_outside_are_escaped():
+    label = '<img src=x onerror=alert(1)>"'
+    parts = [
+        page.welcome([label]),
+        page.problem(label),
+        page.answer({label: 0.4, "b": 0.6}, Image.new("RGB", (8, 8)), True, [label]),
+        page.footer(label, label, label),
+    ]
+    for part in parts:
+        assert "<img src=x" not in part and 'alert(1)>"' not in part
+
+
+def test_a_longer_list_of_subtypes_needs_no_change():
+    labels = ["BASOPHIL", *(label.upper() for label in LABELS), "IMMATURE_GRANULOCYTE"]
+    given = colours.subtype_colours(labels)
+    assert len(set(given.values())) == 6
+    html = page.answer(dict.fromkeys(labels, 1 / 6), Image.new("RGB", (8, 8)), False, [])
+    assert html.count("data-label=") == 6 and "Immature granulocyte" in html and "16.7%" in html
+
+
+def test_less_than_half_is_said():
+    low, high = ({"A": score, "B": 1 - score - 0.1, "C": 0.1} for score in (0.46, 0.8))
+    assert "Less than half" in page.answer(low, Image.new("RGB", (8, 8)), True, [])
+    assert "Less than half" not in page.answer(high, Image.new("RGB", (8, 8)), True, [])
+
+
+# Nothing is kept
+
+
+def test_nothing_is_kept(served, ask):
+    from gradio.route_utils import delete_files_created_by_app
+
+    demo, url, uploads = served
+    ask(EXAMPLES / "eosinophil.png")
+    assert list(uploads.rglob("eosinophil.png"))
+    assert demo.delete_cache == (300, 300)
+    delete_files_created_by_app(demo, age=0)  # what gradio's clock does every five minutes
+    assert not [file for file in uploads.rglob("*") if file.is_file()]
+    assert len(list(EXAMPLES.glob("*.png"))) == 4
+    with urllib.request.urlopen(f"{url}config", timeout=60) as response:
+        config = json.load(response)
+    assert config["run_history"] is False and config["analytics_enabled"] is False and config["footer_links"] == []
+
+
+def test_a_file_over_the_limit_is_not_taken(served):
+    edge = "----edge"
+    head = f'--{edge}\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'.encode()
+    body = head + bytes(53_000_000) + f"\r\n--{edge}--\r\n".encode()
+    kind = {"Content-Type": f"multipart/form-data; boundary={edge}"}
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(urllib.request.Request(f"{served[1]}gradio_api/upload", body, kind), timeout=30)
+    assert error.value.code == 413
+
+
+# Starting
+
+
+def test_the_model_is_chosen_in_order(monkeypatch, tmp_path):
+    monkeypatch.delenv("WBC_MODEL", raising=False)
+    monkeypatch.setattr(app, "HERE", tmp_path / "space")
+    assert app.chosen_model() == app.MODEL
+    (tmp_path / "hub_model").mkdir()
+    assert app.chosen_model() == app.MODEL, "a folder without config.json is no model"
+    (tmp_path / "hub_model" / "config.json").touch()
+    assert app.chosen_model() == str(tmp_path / "hub_model")
+    assert app.chosen_model("given") == "given"
+    monkeypatch.setenv("WBC_MODEL", "owner/other")
+    assert app.chosen_model("given") == "owner/other"
+
+
+@pytest.mark.parametrize(("revision", "expected"), [(None, app.REVISION), ("abc123", "abc123")])
+def test_a_model_from_the_hub_is_pinned(revision, expected, monkeypatch, model_folder):
+    """Every request for the Hub's model carries the revision; here a folder answers in the Hub's place."""
+    asked = []
+
+    def stand_in(real):
+        def call(*arguments, revision, **options):
+            asked.append(revision)
+            return real(model_folder, **options)
+
+        return call
+
+    monkeypatch.delenv("WBC_REVISION", raising=False)
+    if revision:
+        monkeypatch.setenv("WBC_REVISION", revision)
+    for loader in (app.AutoModelForImageClassification, app.AutoImageProcessor):
+        monkeypatch.setattr(loader, "from_pretrained", stand_in(loader.from_pretrained))
+    monkeypatch.setattr(app, "hf_hub_download", stand_in(lambda folder: str(folder / "model.safetensors")))
+    classifier = app.load("owner/model")
+    assert asked == [expected] * 3
+    assert (classifier.name, classifier.revision) == ("owner/model", expected)
+
+
+def test_a_wrong_model_is_refused(tmp_path, model_folder):
+    with pytest.raises(ValueError, match="neither a folder on this machine nor a model's name"):
+        app.load("./nowhere")
+    with pytest.raises(ValueError, match="holds no config.json"):
+        app.load(tmp_path)
+    plain = shutil.copytree(model_folder, tmp_path / "plain")
+    config = json.loads((plain / "config.json").read_text())
+    del config["auto_map"]
+    (plain / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="gives no evidence"):
+        app.load(plain)
+
+
+def test_a_taken_port_is_said(served, model_folder, monkeypatch):
+    with gr.Blocks() as empty:
+        pass
+    monkeypatch.setattr(app, "build", lambda model: empty)
+    port = served[1].rstrip("/").rpartition(":")[2]
+    with pytest.raises(SystemExit, match=rf"Cannot listen on 127.0.0.1:{port}: the port is taken"):
+        app.main(["--model", str(model_folder), "--port", port])
+
+
+def test_a_missing_model_is_said():
+    with pytest.raises(SystemExit, match="could not be loaded: './nowhere' is neither"):
+        app.main(["--model", "./nowhere"])
+
+
+def test_the_folder_alone_runs(model_folder, tmp_path):
+    """Copy space/ into an empty directory, start it as a Space does, and open the page."""
+    shutil.copytree(SPACE, tmp_path / "space", ignore=shutil.ignore_patterns("__pycache__"))
+    port = free_port()
+    setting = {"WBC_MODEL": str(model_folder), "GRADIO_SERVER_PORT": str(port), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "app.py"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path / "space", env=os.environ | setting, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        deadline = time.monotonic() + 300  # a busy machine imports slowly
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as response:
+                    assert "Which white blood cell is this?" in response.read().decode()
+                break
+            except OSError:
+                alive = process.poll() is None and time.monotonic() < deadline
+                assert alive, process.communicate(timeout=5)[0].decode() if process.poll() is not None else "too slow"
+                time.sleep(0.2)
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)
+
+
+# The files
+
+
+def test_the_space_imports_nothing_of_the_repository():
+    own = {path.stem for path in SPACE.glob("*.py")}
+    allowed = own | {"gradio", "transformers", "huggingface_hub", "torch", "PIL", "numpy"} | sys.stdlib_module_names
+    for path in SPACE.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path.name}:{node.lineno}: a Space's files are no package"
+                names = [node.module]
+            for name in names:
+                assert name.split(".")[0] in allowed, f"{path.name}:{node.lineno}: {name}"
+
+
+def test_the_examples_are_what_the_program_draws():
+    drawn = np.asarray(draw_examples.draw("lymphocyte"), float)
+    committed = np.asarray(Image.open(EXAMPLES / "lymphocyte.png"), float)
+    # Not to the bit: the noise passes through a Fourier transform, which rounds differently from machine to machine.
+    assert np.abs(drawn - committed).mean() < 0.5
+    assert {path.stem for path in EXAMPLES.glob("*.png")} == set(draw_examples.EXAMPLES)
+
+
+def test_the_head_of_the_readme_is_a_spaces():
+    head = (SPACE / "README.md").read_text(encoding="utf-8").split("---")[1]
+    fields = dict(line.split(": ", 1) for line in head.strip().splitlines() if ": " in line)
+    assert fields["sdk"] == "gradio" and fields["app_file"] == "app.py" and (SPACE / fields["app_file"]).is_file()
+    assert fields["python_version"] == '"3.11"' and fields["license"] == "apache-2.0"
+    assert len(fields["short_description"]) <= 60
+    assert f"- {app.MODEL}" in head
+    requirements = (SPACE / "requirements.txt").read_text()
+    assert "gradio" not in requirements, "the Space's sdk_version says which gradio"
+    assert str(REPOSITORY) not in (SPACE / "app.py").read_text()
