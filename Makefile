@@ -5,7 +5,9 @@ VENV ?= $(CACHE)/venv-$(shell sha256sum requirements.txt | cut -c1-12)
 RUN := $(VENV)/bin/python
 PORT ?= 7860
 
-.PHONY: demo test train card where environment browser
+TRAINED ?= runs/wbc-resnet24/model
+
+.PHONY: demo test train release card where environment browser
 
 demo: environment  ## open the Space on a loopback port with the shipped weights
 	$(RUN) space/app.py --model hub_model --port $(PORT)
@@ -17,6 +19,10 @@ test: environment browser  ## everything the project claims
 
 train: environment  ## train the shipped weights; make train DATA=blood-cells
 	$(RUN) train.py --data_dir $(DATA)
+
+release: environment  ## put a finished training into hub_model/ and its figures into card and README
+	cp $(addprefix $(TRAINED)/,config.json preprocessor_config.json model.safetensors eval_results.json) hub_model/
+	$(MAKE) card
 
 card: environment  ## render hub_model/README.md and the table in README.md from eval_results.json
 	$(RUN) -m evaluation.card --template model_card.md --folder hub_model --readme README.md

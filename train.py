@@ -204,6 +204,9 @@ def save_folder(model: WbcResNetForImageClassification, processor, folder: Path)
         "AutoModelForImageClassification": "modeling_wbc_resnet.WbcResNetForImageClassification",
     }
     model.to(memory_format=torch.contiguous_format).save_pretrained(folder)
+    # The library writes our class's name, which whoever runs no remote code does not know; auto_map names it already.
+    model.config.architectures = ["ResNetForImageClassification"]
+    model.config.save_pretrained(folder)
     processor.save_pretrained(folder)
     for source in HUB_MODEL.glob("*.py"):
         if source.resolve() != (folder / source.name).resolve():

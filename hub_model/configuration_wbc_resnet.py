@@ -94,6 +94,8 @@ class WbcResNetConfig(PretrainedConfig):
         self.downsample_in_first_stage = downsample_in_first_stage
         self.downsample_in_bottleneck = downsample_in_bottleneck
         super().__init__(**kwargs)
+        if self.id2label and sorted(self.id2label) != list(range(len(self.id2label))):
+            raise ValueError(f"id2label must number its classes 0, 1, 2, ...; got {self.id2label!r}.")
 
     def _refuse_unknown(self, kwargs):
         library = {key.lstrip("_") for key in vars(PretrainedConfig())} | self._library_keys

@@ -301,7 +301,9 @@ class WbcResNetForImageClassification(PreTrainedModel):
             evidence=self.evidence(features) if output_evidence else None,
             hidden_states=(features,) if output_hidden_states else None,
         )
-        return output.to_tuple() if return_dict is False else output
+        if return_dict is None:
+            return_dict = self.config.return_dict
+        return output if return_dict else output.to_tuple()
 
 
 # The stored tensor names are transformers' (left); the network's are torchvision's (right). One table serves loading, saving

@@ -1,6 +1,5 @@
 """The photos behind the Kaggle copies: which copy shows which photo, and the photos themselves with their cells' boxes."""
 
-import csv
 import logging
 from pathlib import Path
 from xml.etree import ElementTree
@@ -8,11 +7,11 @@ from xml.etree import ElementTree
 import datasets
 
 from smears.loading import DataError, check_image, content_hash
+from smears.provenance import PHOTO_FOLDER, read_photos
 
 logger = logging.getLogger(__name__)
 
 TABLE = Path(__file__).with_name("kaggle_photos.csv")  # written by `python -m smears.registration`
-PHOTO_FOLDER = Path("dataset-master/dataset-master")
 PHOTO_PREFIX = "BloodImage_"
 
 
@@ -27,8 +26,7 @@ def name_photos(splits: datasets.DatasetDict, table: Path = TABLE) -> datasets.D
     Images that the table does not know keep what they have, and their number is logged; if it knows none, the images are not
     the Kaggle archive's and the splits come back unchanged.
     """
-    with table.open(newline="", encoding="utf-8") as stream:
-        known = {row["sha256"]: row for row in csv.DictReader(stream) if row["photo"]}
+    known = {row.sha256: row for row in read_photos(table) if row.photo is not None}
     named = {}
     for split, data in splits.items():
         rows = [known.get(digest) for digest in data["sha256"]]
@@ -37,8 +35,8 @@ def name_photos(splits: datasets.DatasetDict, table: Path = TABLE) -> datasets.D
             named[split] = data
             continue
         logger.info("%s: %d of %d images traced to their photo", split, found, len(rows))
-        photos = [photo_name(int(row["photo"])) if row else old for row, old in zip(rows, data["photo"], strict=True)]
-        groups = [photo_name(int(row["group"])) if row else old for row, old in zip(rows, data["group"], strict=True)]
+        photos = [photo_name(row.photo) if row else old for row, old in zip(rows, data["photo"], strict=True)]
+        groups = [photo_name(row.group) if row else old for row, old in zip(rows, data["group"], strict=True)]
         for column, values in (("photo", photos), ("group", groups)):
             data = data.remove_columns(column).add_column(column, values)
         named[split] = data

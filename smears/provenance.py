@@ -1,7 +1,6 @@
 """Read the Kaggle archive and the tables that say which photo each of its images comes from."""
 
 import csv
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -69,11 +68,6 @@ def photo_number(path: Path) -> int:
     if not digits:
         raise ValueError(f"{path} has no number, expected digits at the end of its name as in BloodImage_00012.jpg")
     return int(digits)
-
-
-def fingerprint(path: Path) -> str:
-    """Return the first 16 hexadecimal digits of the sha256 of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def read_image(path: Path) -> np.ndarray:

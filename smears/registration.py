@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from smears import provenance
 from smears.alignment import MAX_KEYPOINTS, Description, Registration, compare, describe, matches, mirror, register
+from smears.loading import content_hash
 
 logger = logging.getLogger(__name__)
 
@@ -247,7 +248,7 @@ def _start_worker(index: PhotoIndex) -> None:
 def _trace(image: provenance.ArchiveImage) -> tuple[provenance.PhotoRow, str]:
     match = find_photo(provenance.read_image(image.path), _index)
     row = provenance.PhotoRow(
-        sha256=provenance.fingerprint(image.path),
+        sha256=content_hash(image.path.read_bytes()),
         split=image.split,
         label=image.label,
         photo=match.photo,
@@ -267,7 +268,7 @@ def trace_archive(images: Sequence[provenance.ArchiveImage], index: PhotoIndex, 
     unfinished = provenance.unfinished(out)
     rows = provenance.read_unfinished(unfinished)
     done = {row.key for row in rows}
-    todo = [image for image in images if (provenance.fingerprint(image.path), image.split, image.label) not in done]
+    todo = [image for image in images if (content_hash(image.path.read_bytes()), image.split, image.label) not in done]
     logger.info("%d images, %d of them to do, %d workers", len(images), len(todo), workers)
     # a forked process would wait for ever on the threads that OpenCV started in this one
     processes = multiprocessing.get_context("spawn")

@@ -3,7 +3,7 @@
 python space/app.py                                     # the model in ../hub_model, else the one on the Hub
 python space/app.py --model hub_model --port 7860       # a folder, or a model's name on the Hub
 
-WBC_MODEL and WBC_REVISION in the environment say which model, before the argument does. The page is served to this
+WBC_MODEL and WBC_REVISION in the environment say which model where no argument does. The page is served to this
 machine alone unless --host says otherwise.
 """
 
@@ -121,10 +121,10 @@ def load(model: str | Path) -> Classifier:
 
 
 def chosen_model(argument: str | None = None) -> str:
-    """Say which model to load: WBC_MODEL, else the argument, else the folder of this checkout, else MODEL."""
+    """Say which model to load: the argument, else WBC_MODEL, else the folder of this checkout, else MODEL."""
     beside = HERE.parent / "hub_model"
     default = str(beside) if (beside / "config.json").is_file() else MODEL
-    return os.environ.get("WBC_MODEL") or argument or default
+    return argument or os.environ.get("WBC_MODEL") or default
 
 
 def build(model_dir: str | Path) -> gr.Blocks:

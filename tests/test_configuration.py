@@ -128,3 +128,8 @@ def test_the_keys_of_the_shipped_config_are_accepted(model_folder):
     config = WbcResNetConfig.from_pretrained((shipped if shipped.is_file() else model_folder / "config.json").parent)
     assert (config.depths, config.hidden_sizes) == ([3, 4], [256, 512])
     assert config.auto_map == AUTO_MAP
+
+
+def test_classes_must_be_numbered_from_zero_without_gaps():
+    with pytest.raises(ValueError, match="must number its classes 0, 1, 2"):
+        WbcResNetConfig(id2label={1: "a", 2: "b"})

@@ -370,9 +370,9 @@ def test_the_model_is_chosen_in_order(monkeypatch, tmp_path):
     assert app.chosen_model() == app.MODEL, "a folder without config.json is no model"
     (tmp_path / "hub_model" / "config.json").touch()
     assert app.chosen_model() == str(tmp_path / "hub_model")
-    assert app.chosen_model("given") == "given"
     monkeypatch.setenv("WBC_MODEL", "owner/other")
-    assert app.chosen_model("given") == "owner/other"
+    assert app.chosen_model() == "owner/other"
+    assert app.chosen_model("given") == "given"
 
 
 @pytest.mark.parametrize(("revision", "expected"), [(None, app.REVISION), ("abc123", "abc123")])

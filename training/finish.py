@@ -15,7 +15,7 @@ def refresh_statistics(model: nn.Module, batches: Iterable[torch.Tensor]) -> Non
     The running averages of training lag behind the weights, and behind averaged weights they never followed at all
     ("precise batch norm", Wu & Johnson 2021, arXiv:2105.07576).
     """
-    update_bn(batches, model)
+    update_bn(batches, model, device=next(model.parameters()).device)
 
 
 @torch.no_grad()
@@ -51,7 +51,7 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
 @torch.no_grad()
 def fold_temperature(linear: nn.Linear, temperature: float) -> None:
     """Divide a linear layer's weight and bias by a temperature, so that its softmax is calibrated through every door."""
-    if temperature <= 0:
+    if not 0 < temperature < float("inf"):
         raise ValueError(f"The temperature is {temperature}; expected a positive number.")
     linear.weight /= temperature
     linear.bias /= temperature

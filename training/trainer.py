@@ -1,5 +1,6 @@
 """The Hugging Face Trainer with an exponential moving average of the weights that is validated, saved and resumed."""
 
+import json
 import logging
 import time
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from transformers.trainer_callback import ExportableState
 logger = logging.getLogger(__name__)
 
 EMA_FILE = "ema.safetensors"
-STATE_FILE = "trainer_state.json"  # the Trainer writes it last: a checkpoint without it was cut off
+STATE_FILE = "trainer_state.json"  # the Trainer writes it last: a checkpoint without it, or half of it, was cut off
 
 
 class EmaTrainer(Trainer):
@@ -111,11 +112,12 @@ class WallClock(TrainerCallback, ExportableState):
 
 def newest_checkpoint(output_dir: str | Path) -> Path | None:
     """Return the newest complete checkpoint in a folder, or None; those cut off while being written are named in the log."""
-    found = sorted(
-        Path(output_dir).glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True
-    )
-    for path in found:
-        if (path / STATE_FILE).exists():
+    steps = {path: path.name.removeprefix("checkpoint-") for path in Path(output_dir).glob("checkpoint-*")}
+    for path in sorted((path for path in steps if steps[path].isdecimal()), key=lambda path: int(steps[path]), reverse=True):
+        try:
+            json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            logger.warning("%s was cut off while being written and is passed over", path)
+        else:
             return path
-        logger.warning("%s was cut off while being written and is passed over", path)
     return None

@@ -1,0 +1,193 @@
+"""After the last step: statistics as numpy computes them, a temperature that was planted, and a fold that changes nothing else."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from training.finish import fit_temperature, fold_temperature, predict_logits, refresh_statistics
+
+NORMS = (nn.BatchNorm2d,)
+
+
+def images(number, side=64, seed=0):
+    return torch.randn(number, 3, side, side, generator=torch.Generator().manual_seed(seed)) * 0.8 + 0.3
+
+
+def stem_activations(model, batch):
+    """Convolve as the stem does and stop before its normalisation: (C, B*H*W), float64."""
+    with torch.no_grad():
+        out = nn.functional.conv2d(batch, model.network.conv1.weight, stride=2, padding=3)  # (B, C, H, W)
+    return out.double().numpy().transpose(1, 0, 2, 3).reshape(out.shape[1], -1)
+
+
+# Statistics
+
+
+def test_statistics_of_one_batch_are_its_pooled_mean_and_variance(model):
+    batch = images(12)
+    refresh_statistics(model, [batch])
+    pooled = stem_activations(model, batch)
+    np.testing.assert_allclose(model.network.bn1.running_mean, pooled.mean(axis=1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.network.bn1.running_var, pooled.var(axis=1, ddof=1), rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_of_several_batches_are_the_plain_average_and_near_the_pooled_ones(model):
+    batches = [images(8, seed=seed) * (1 + 0.1 * seed) for seed in range(4)]
+    refresh_statistics(model, iter(batches))
+    each = [stem_activations(model, batch) for batch in batches]
+    pooled = np.hstack(each)
+    norm = model.network.bn1
+    # Of batches of one size the average of the means is the mean of all; that of the variances lacks what lies between them.
+    np.testing.assert_allclose(norm.running_mean, pooled.mean(axis=1), rtol=1e-4, atol=1e-5)
+    variances = np.mean([part.var(axis=1, ddof=1) for part in each], axis=0)
+    np.testing.assert_allclose(norm.running_var, variances, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(norm.running_var, pooled.var(axis=1), rtol=0.05)
+
+
+def test_every_norm_is_refreshed_and_nothing_else_changes(model):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    momenta = [norm.momentum for norm in model.modules() if isinstance(norm, NORMS)]
+    assert not model.training
+    refresh_statistics(model, [images(4), images(4, seed=1)])
+    assert not model.training
+    assert [norm.momentum for norm in model.modules() if isinstance(norm, NORMS)] == momenta
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    norms = {name for name, module in model.named_modules() if isinstance(module, NORMS)}
+    statistics = {f"{name}.{what}" for name in norms for what in ("running_mean", "running_var", "num_batches_tracked")}
+    assert len(norms) > 20 and changed == statistics
+
+
+def test_old_statistics_leave_no_trace(model):
+    batch = images(6)
+    refresh_statistics(model, [batch])
+    first = {name: tensor.clone() for name, tensor in model.named_buffers()}
+    for norm in model.modules():
+        if isinstance(norm, NORMS):
+            norm.running_mean += 100
+    refresh_statistics(model, [batch])
+    assert all(torch.equal(tensor, first[name]) for name, tensor in model.named_buffers())
+
+
+def test_with_fresh_statistics_evaluation_answers_as_training_does(model):
+    # The identity that the statistics stand for, but for n / (n - 1) in the variance.
+    batch = images(16)
+    refresh_statistics(model, [batch])
+    with torch.no_grad():
+        in_evaluation = model.eval()(batch).logits
+        in_training = model.train()(batch).logits
+    torch.testing.assert_close(in_evaluation, in_training, rtol=0.02, atol=0.02)
+
+
+def test_batches_go_to_where_the_model_is():
+    class Elsewhere(nn.Module):
+        """Has its weights on another device and remembers on which its images came."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1, device="meta"))
+            self.norm = nn.BatchNorm2d(3)
+            self.came_on = []
+
+        def forward(self, pixel_values):
+            self.came_on.append(pixel_values.device.type)
+
+    model = Elsewhere()
+    refresh_statistics(model, [images(2, 8), images(2, 8)])
+    assert model.came_on == ["meta", "meta"]
+
+
+# Logits
+
+
+class Views(torch.utils.data.Dataset):
+    def __init__(self, number):
+        self.pixels = images(number, seed=5)
+
+    def __len__(self):
+        return len(self.pixels)
+
+    def __getitem__(self, row):
+        return {"pixel_values": self.pixels[row], "labels": row % 4}
+
+
+def test_every_view_is_classified_once_and_in_order(model):
+    views = Views(7)
+    logits, labels = predict_logits(model, views, batch_size=3)
+    with torch.no_grad():
+        expected = torch.cat([model(views.pixels[row : row + 1]).logits for row in range(7)])
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4)
+    assert logits.dtype == torch.float32 and not logits.requires_grad
+    assert labels.tolist() == [0, 1, 2, 3, 0, 1, 2]
+
+
+# Temperature
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0, 1.7, 4.0])
+def test_a_planted_temperature_is_found(temperature):
+    # Labels drawn from softmax(z): of the logits T * z, the right temperature is T.
+    rng = np.random.default_rng(0)
+    z = rng.normal(0, 2, (20_000, 4))
+    cumulated = np.exp(z).cumsum(axis=1) / np.exp(z).sum(axis=1, keepdims=True)
+    labels = (rng.random((len(z), 1)) > cumulated).sum(axis=1)
+    found = fit_temperature(torch.tensor(temperature * z, dtype=torch.float32), torch.tensor(labels))
+    assert found == pytest.approx(temperature, rel=0.03)
+
+
+def test_the_temperature_is_the_most_likely_one():
+    rng = np.random.default_rng(1)
+    logits, labels = torch.tensor(rng.normal(0, 3, (200, 5))), torch.tensor(rng.integers(0, 5, 200))
+    logits[torch.arange(150), labels[:150]] += 2
+
+    def loss(temperature):
+        return float(nn.functional.cross_entropy(logits / temperature, labels))
+
+    found = fit_temperature(logits, labels)
+    assert loss(found) <= min(loss(t) for t in np.geomspace(0.05, 20, 400)) + 1e-9
+
+
+@pytest.mark.parametrize(("confident", "expected"), [(True, 0.05), (False, 20)])
+def test_the_temperature_stays_in_its_range_when_the_evidence_has_no_end(confident, expected):
+    labels = torch.arange(8) % 4
+    right = nn.functional.one_hot(labels, 4).float()
+    found = fit_temperature(right if confident else 1 - right, labels)  # all right, or all wrong
+    assert found == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels"),
+    [(torch.zeros(4, 3), torch.zeros(5).long()), (torch.zeros(4), torch.zeros(4).long()), (torch.zeros(0, 3), torch.zeros(0).long())],
+    ids=["other number", "one axis", "none"],
+)
+def test_logits_and_labels_that_do_not_match_are_refused(logits, labels):
+    with pytest.raises(ValueError, match=r"Expected logits \(N, classes\) and labels \(N,\), got"):
+        fit_temperature(logits, labels)
+
+
+@pytest.mark.parametrize("temperature", [0.25, 0.7, 3.0])
+def test_a_folded_temperature_divides_every_logit_and_keeps_every_answer(model, temperature):
+    batch = images(6)
+    with torch.no_grad():
+        before = model(batch).logits
+        features = {name: tensor.clone() for name, tensor in model.state_dict().items() if "fc" not in name}
+        fold_temperature(model.get_classifier(), temperature)
+        after = model(batch).logits
+    torch.testing.assert_close(after, before / temperature, rtol=1e-5, atol=1e-5)
+    assert torch.equal(after.argmax(dim=1), before.argmax(dim=1))
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in features.items())
+
+
+def test_a_power_of_two_is_folded_exactly(model):
+    linear = model.get_classifier()
+    weight, bias = linear.weight.clone(), linear.bias.clone()
+    fold_temperature(linear, 4.0)
+    assert torch.equal(linear.weight * 4, weight) and torch.equal(linear.bias * 4, bias)
+
+
+@pytest.mark.parametrize("temperature", [0, -1.5, float("nan"), float("inf")])
+def test_what_is_no_temperature_is_refused(model, temperature):
+    weight = model.get_classifier().weight.clone()
+    with pytest.raises(ValueError, match="temperature is .*; expected a positive number"):
+        fold_temperature(model.get_classifier(), temperature)
+    assert torch.equal(model.get_classifier().weight, weight)

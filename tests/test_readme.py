@@ -1,0 +1,63 @@
+"""The README's promises: its commands exist, and its Python runs as it stands, from a clone, on the shipped folder."""
+
+import re
+import shlex
+
+import pytest
+from conftest import REPOSITORY
+from space_fixtures import app, free_port
+
+README = (REPOSITORY / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+PYTHON = [text for language, text in BLOCKS if language == "python"]
+SHELL = [line for language, text in BLOCKS if language == "bash" for line in text.replace("\\\n", " ").splitlines()]
+DEMO = "http://127.0.0.1:7860"
+
+
+@pytest.fixture(scope="module")
+def demo_url():
+    """The page as `make demo` starts it, on a port that is free."""
+    demo = app.build(REPOSITORY / "hub_model")
+    yield app.launch(demo, "127.0.0.1", free_port())
+    demo.close(verbose=False)
+
+
+@pytest.mark.parametrize("text", PYTHON, ids=lambda text: text.strip().splitlines()[0])
+def test_the_python_runs(text, monkeypatch, request):
+    monkeypatch.chdir(REPOSITORY)
+    if DEMO in text:
+        text = text.replace(DEMO, request.getfixturevalue("demo_url").rstrip("/"))
+    else:
+        request.getfixturevalue("no_network")
+    exec(compile(text, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_there_is_a_snippet_for_each_kind_of_user():
+    doors = ("pipeline(", "output_evidence=True", "timm.create_model", 'api_name="/classify"')
+    assert [sum(door in text for text in PYTHON) for door in doors] == [1, 1, 1, 1]
+    assert any(line.startswith("curl https://router.huggingface.co/") for line in SHELL)
+
+
+def test_make_knows_every_target_that_is_named():
+    targets = set(re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"\bmake (?:-s )?(\w+)", README))
+    assert {"demo", "test"} <= named <= targets, named - targets
+
+
+def test_train_py_understands_every_flag_that_is_named():
+    from transformers import HfArgumentParser
+
+    from train import DataArguments, RecipeArguments, SmearTrainingArguments
+
+    commands = [shlex.split(line) for line in SHELL if "train.py" in line]
+    assert len(commands) >= 2
+    for command in commands:
+        parser = HfArgumentParser((DataArguments, RecipeArguments, SmearTrainingArguments))
+        parser.parse_args_into_dataclasses(command[command.index("train.py") + 1 :])
+
+
+def test_every_file_that_is_linked_exists():
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
+        assert (REPOSITORY / target).exists(), target
+    for room in re.findall(r"^\| `([^`]+)` \|", README, re.MULTILINE):
+        assert (REPOSITORY / room).exists(), room

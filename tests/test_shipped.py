@@ -1,0 +1,74 @@
+"""The shipped weights: that they are the measured ones, and that the figures can be had again from the images."""
+
+import datasets
+import numpy as np
+import pytest
+from conftest import LABELS, REPOSITORY
+from PIL import Image
+
+from evaluation.measure import measure, predict
+from evaluation.results import read_results, weights_sha256
+from smears.loading import fingerprint, load_folder
+from smears.photos import name_photos
+from smears.splits import hold_out
+
+FOLDER = REPOSITORY / "hub_model"
+
+
+@pytest.fixture(scope="module")
+def results():
+    return read_results(FOLDER / "eval_results.json")
+
+
+@pytest.fixture(scope="module")
+def kaggle(data_root):
+    return name_photos(load_folder(data_root / "blood-cells"))
+
+
+def entry(results, split):
+    return next(entry for entry in results["results"] if entry["split"] == split)
+
+
+def test_the_figures_were_measured_on_these_weights(results):
+    assert results["model"]["sha256"] == weights_sha256(FOLDER)
+    assert not results["training"]["dirty"], "the code that trained and measured is the commit that is named"
+
+
+def test_the_recipe_is_neither_wrong_nor_too_short(results):
+    test = entry(results, "TEST")
+    assert (test["n_images"], test["n_photos"]) == (2487, 71)
+    assert test["metrics"]["accuracy"]["value"] >= 0.87
+    assert entry(results, "validation")["n_photos"] >= 30
+    assert tuple(test["labels"]) == LABELS
+
+
+def test_the_images_are_those_it_was_measured_on(results, kaggle):
+    splits = dict(kaggle)
+    _, splits["validation"] = hold_out(splits["train"])
+    assert fingerprint(splits) == results["training"]["data_fingerprint"]
+    assert len(splits["validation"]) == entry(results, "validation")["n_images"]
+
+
+def test_the_figures_of_the_test_photos_come_out_again(results, kaggle):
+    again = measure(FOLDER, kaggle["test_simple"], "blood-cells", "TEST_SIMPLE", resamples=200)
+    published = entry(results, "TEST_SIMPLE")
+    assert again["confusion_matrix"] == published["confusion_matrix"]
+    assert again["metrics"]["nll"]["value"] == pytest.approx(published["metrics"]["nll"]["value"], abs=1e-4)
+
+
+def test_a_photo_is_named_alike_whichever_way_up(kaggle):
+    """A smear has no up: turns by 90 degrees and mirror images seldom change the name."""
+    rows = kaggle["test_simple"].select(range(0, 71, 7))
+    photos = [Image.open(row["image"]["path"]).convert("RGB") for row in rows]
+    turned = [
+        [photo.transpose(turn) for photo in photos]
+        for turn in (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.ROTATE_180)
+    ]
+    same = [predict_images(batch).argmax(1) == predict_images(photos).argmax(1) for batch in turned]
+    assert np.mean(same) >= 0.9
+
+
+def predict_images(images):
+    rows = {"image": images, "file": [str(number) for number in range(len(images))]}
+    features = datasets.Features({"image": datasets.Image(), "file": datasets.Value("string")})
+    return predict(FOLDER, datasets.Dataset.from_dict(rows, features=features))
