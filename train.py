@@ -2,13 +2,13 @@
 
 The shipped weights, from the unpacked Kaggle archive ``paultimothymooney/blood-cells``:
 
-    python train.py --data_dir blood-cells --output_dir runs/kaggle
+    python train.py --data_dir blood-cells
 
 The same after a kill, from the newest complete checkpoint: the same command again.
 
 Your own cells, a folder for each class, starting from the shipped weights:
 
-    python train.py --data_dir my_cells --train_on images --init_from hub_model --output_dir runs/mine \
+    python train.py --data_dir my_cells --init_from hub_model --output_dir runs/mine \
         --sides 224 --phase_epochs 5 --draws_per_epoch 1000 --learning_rate 3e-4
 
 From a dataset of the Hub, from ResNet-50's weights, in two processes:
@@ -35,7 +35,7 @@ from evaluation.results import environment, git_commit, hardware, weights_sha256
 from hub_model.configuration_wbc_resnet import WbcResNetConfig
 from hub_model.modeling_wbc_resnet import WbcResNetForImageClassification
 from smears.loading import fingerprint, load_folder, load_hub
-from smears.photos import name_photos, photos_behind
+from smears.photos import name_photos, photos_at_hand, photos_behind
 from smears.splits import hold_out
 from training.finish import fit_temperature, fold_temperature, predict_logits, refresh_statistics
 from training.init_from import init_from
@@ -44,7 +44,6 @@ from training.views import GrowingResolution, PlainViews, TrainingDraws
 
 ROOT = Path(__file__).parent
 HUB_MODEL = ROOT / "hub_model"
-MODEL_ID = "wbc-resnet/wbc-resnet24"
 MEASURED = ("validation", "test", "test_simple")
 SPLIT_TITLES = {"test": "TEST", "test_simple": "TEST_SIMPLE"}  # as the Kaggle archive spells them
 RECORDED_ARGUMENTS = (
@@ -70,10 +69,10 @@ class DataArguments:
     dataset_name: str | None = field(default=None, metadata={"help": "instead of data_dir: a dataset of the Hub"})
     dataset_revision: str | None = field(default=None, metadata={"help": "commit or tag of dataset_name"})
     train_on: str = field(
-        default="photos",
+        default="auto",
         metadata={
-            "help": "fit the 'photos' behind the archive's copies, or the 'images' as they lie",
-            "choices": ["photos", "images"],
+            "help": "fit the 'photos' behind the Kaggle copies or the 'images' as they lie; 'auto': photos if at hand",
+            "choices": ["auto", "photos", "images"],
         },
     )
     validation_share: float = field(
@@ -84,6 +83,8 @@ class DataArguments:
     def __post_init__(self):
         if (self.data_dir is None) == (self.dataset_name is None):
             raise ValueError("Name the images: either --data_dir FOLDER or --dataset_name ID, and not both.")
+        if self.dataset_name and self.train_on == "photos":
+            raise ValueError("--train_on photos needs the Kaggle archive as --data_dir; use --train_on images.")
 
 
 @dataclass
@@ -137,6 +138,11 @@ class SmearTrainingArguments(TrainingArguments):
     report_to: str = "none"
 
     def __post_init__(self):
+        if self.push_to_hub:
+            raise ValueError(
+                "--push_to_hub would upload checkpoints, a pickle among them. Look at the finished folder, then publish it "
+                "alone: hf upload NAME/ID runs/NAME/model"
+            )
         if not torch.accelerator.is_available():
             self.use_cpu, self.dataloader_pin_memory = True, False
         if self.bf16 is None:
@@ -155,7 +161,11 @@ def load_images(arguments: DataArguments):
     if "validation" not in splits:
         fit, splits["validation"] = hold_out(fit, arguments.validation_share, arguments.split_seed)
     shown = splits["validation"]
-    if arguments.train_on == "photos":
+    train_on = arguments.train_on
+    if train_on == "auto":
+        train_on = "photos" if arguments.data_dir and photos_at_hand(fit, arguments.data_dir) else "images"
+        logger.info("training on the %s (--train_on says otherwise)", train_on)
+    if train_on == "photos":
         fit, shown = (photos_behind(part, arguments.data_dir) for part in (fit, shown))
     logger.info("fit %d images of %d photos, validate %d", len(fit), len(set(fit["photo"])), len(set(shown["photo"])))
     return splits, fit, shown
@@ -266,7 +276,8 @@ def main() -> None:
     measured = [
         measure(folder, splits[name], source, SPLIT_TITLES.get(name, name)) for name in MEASURED if name in splits
     ]
-    model_entry = {"name": MODEL_ID, "parameters": model.num_parameters(), "sha256": weights_sha256(folder)}
+    name = arguments.hub_model_id or Path(arguments.output_dir).name
+    model_entry = {"name": name, "parameters": model.num_parameters(), "sha256": weights_sha256(folder)}
     results = {
         "schema_version": 1,
         "model": model_entry,

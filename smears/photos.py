@@ -59,6 +59,15 @@ def find_photo_folder(data_dir: str | Path) -> Path:
     )
 
 
+def photos_at_hand(copies: datasets.Dataset, data_dir: str | Path) -> bool:
+    """Say whether these are copies of known photos, and the photos lie in the same archive."""
+    try:
+        find_photo_folder(data_dir)
+    except DataError:
+        return False
+    return any(photo.startswith(PHOTO_PREFIX) for photo in copies["photo"])
+
+
 def photos_behind(copies: datasets.Dataset, data_dir: str | Path) -> datasets.Dataset:
     """Load the photos that these copies were made from: one row a photo, with a column ``boxes`` of its white cells.
 

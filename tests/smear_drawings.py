@@ -79,7 +79,12 @@ def write_image(path: Path, image: np.ndarray, **options) -> Path:
 
 
 def write_class_folders(
-    folder: Path, each: int = 2, labels=LABELS, first_seed: int = 0, size: tuple[int, int] = (24, 18), ending: str = ".png"
+    folder: Path,
+    each: int = 2,
+    labels=LABELS,
+    first_seed: int = 0,
+    size: tuple[int, int] = (24, 18),
+    ending: str = ".png",
 ) -> Path:
     """Write CLASS/00.png ...: ``each`` different drawings for each class; the folders are named as in ``labels``."""
     for label in labels:

@@ -68,7 +68,10 @@ def test_the_photo_itself_is_left_alone(smear):
 def test_a_whole_view_is_as_a_copy_of_the_archive_and_a_crop_is_a_square(side, size):
     # A copy is 320 px wide and is seen at 224 px: the view is 320 / 224 of the side wide, in the photo's proportions.
     image, box = draw_smear("monocyte", 1, size)
-    for crop_share, expected in ((0.0, (round(side * 320 / 224 * size[1] / size[0]), round(side * 320 / 224))), (1.0, None)):
+    for crop_share, expected in (
+        (0.0, (round(side * 320 / 224 * size[1] / size[0]), round(side * 320 / 224))),
+        (1.0, None),
+    ):
         drawn = Augmentation(crop_share=crop_share)(halvings(image), np.random.default_rng(0), side, [box])
         assert drawn.dtype == np.uint8 and drawn.ndim == 3 and drawn.shape[2] == 3
         if expected:
@@ -97,7 +100,11 @@ def test_halvings_have_half_the_size_each_and_end_before_the_shorter_side_falls_
     levels = halvings(np.zeros((480, 640, 3), np.uint8))
     assert [level.shape for level in levels] == [(480, 640, 3), (240, 320, 3), (120, 160, 3)]
     assert len(halvings(np.zeros((239, 900, 3), np.uint8))) == 1
-    assert [level.shape[:2] for level in halvings(np.zeros((65, 77, 3), np.uint8), 16)] == [(65, 77), (32, 38), (16, 19)]
+    assert [level.shape[:2] for level in halvings(np.zeros((65, 77, 3), np.uint8), 16)] == [
+        (65, 77),
+        (32, 38),
+        (16, 19),
+    ]
 
 
 def test_a_halving_is_the_mean_of_each_four_pixels(smear):
@@ -172,10 +179,14 @@ def test_whole_views_are_enlarged_by_0_7_to_1_4_and_by_all_of_it():
     shown_at_one = 60 * (side / 224) * 320 / 640  # px, the disc's diameter at scale 1
     scales = []
     for seed in range(250):
-        scales += [d / shown_at_one for d in whole_discs(draw(halvings(photo), np.random.default_rng(seed), side, None))]
+        scales += [
+            d / shown_at_one for d in whole_discs(draw(halvings(photo), np.random.default_rng(seed), side, None))
+        ]
     assert len(scales) >= 200
     assert 0.7 * 0.96 <= min(scales) < 0.75 and 1.3 < max(scales) <= 1.4 * 1.04
-    assert 0.9 < np.exp(np.mean(np.log(scales))) < 1.08  # as often smaller as larger: the middle is sqrt(0.7 * 1.4) = 0.99
+    assert (
+        0.9 < np.exp(np.mean(np.log(scales))) < 1.08
+    )  # as often smaller as larger: the middle is sqrt(0.7 * 1.4) = 0.99
 
 
 def test_close_crops_show_the_cell_large_and_near_the_middle():
@@ -232,7 +243,9 @@ def share_lost(monkeypatch):
     return count
 
 
-@pytest.mark.parametrize("boxes", [[[200, 280, 280, 360]], [[150, 200, 250, 300]], [[20, 20, 80, 80], [210, 300, 290, 400]]])
+@pytest.mark.parametrize(
+    "boxes", [[[200, 280, 280, 360]], [[150, 200, 250, 300]], [[20, 20, 80, 80], [210, 300, 290, 400]]]
+)
 def test_a_view_shows_the_centre_of_at_least_one_cell(share_lost, boxes):
     assert share_lost(Augmentation(), boxes) == 0
 

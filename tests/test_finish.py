@@ -157,7 +157,11 @@ def test_the_temperature_stays_in_its_range_when_the_evidence_has_no_end(confide
 
 @pytest.mark.parametrize(
     ("logits", "labels"),
-    [(torch.zeros(4, 3), torch.zeros(5).long()), (torch.zeros(4), torch.zeros(4).long()), (torch.zeros(0, 3), torch.zeros(0).long())],
+    [
+        (torch.zeros(4, 3), torch.zeros(5).long()),
+        (torch.zeros(4), torch.zeros(4).long()),
+        (torch.zeros(0, 3), torch.zeros(0).long()),
+    ],
     ids=["other number", "one axis", "none"],
 )
 def test_logits_and_labels_that_do_not_match_are_refused(logits, labels):

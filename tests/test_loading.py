@@ -254,7 +254,9 @@ def test_an_image_cut_off_or_damaged_anywhere_is_read_whole_or_refused_by_name(k
 
 def test_metadata_says_which_files_show_one_photo(tmp_path):
     write_splits(tmp_path, {"train": 2, "test": 1})
-    write_photo_column(tmp_path / "train", {"monocyte/00.png": "slide 7", "monocyte/01.png": "slide 7", "lymphocyte/00.png": ""})
+    write_photo_column(
+        tmp_path / "train", {"monocyte/00.png": "slide 7", "monocyte/01.png": "slide 7", "lymphocyte/00.png": ""}
+    )
     train = load_folder(tmp_path)["train"]
     photos = dict(zip(train["file"], train["photo"], strict=True))
     assert photos["train/monocyte/00.png"] == photos["train/monocyte/01.png"] == "slide 7"
@@ -380,9 +382,13 @@ class TestLoadHub:
         rows = drawn_rows(LABELS, 1, 0)
         folder = tmp_path / "cells"
         folder.mkdir()
-        data = datasets.Dataset.from_dict({"image": [{"bytes": row[0], "path": None} for row in rows], "class": list(LABELS)})
+        data = datasets.Dataset.from_dict(
+            {"image": [{"bytes": row[0], "path": None} for row in rows], "class": list(LABELS)}
+        )
         data.cast_column("image", datasets.Image()).to_parquet(folder / "train.parquet")
-        with pytest.raises(DataError, match=r"split 'train', has the columns \['image', 'class'\]; \['label'\] is missing"):
+        with pytest.raises(
+            DataError, match=r"split 'train', has the columns \['image', 'class'\]; \['label'\] is missing"
+        ):
             load_hub(str(folder))
 
     def test_a_class_that_one_split_does_not_show_is_refused(self, tmp_path):

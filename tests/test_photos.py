@@ -90,7 +90,9 @@ def test_images_that_are_not_the_archives_come_back_unchanged(tmp_path, archive,
     splits = load_folder(write_splits(tmp_path / "own", {"train": 2, "test": 1}, size=(40, 30)))
     with caplog.at_level(logging.INFO, "smears.photos"):
         named = name_photos(splits, archive[2])
-    assert {name: data.to_dict() for name, data in named.items()} == {name: data.to_dict() for name, data in splits.items()}
+    assert {name: data.to_dict() for name, data in named.items()} == {
+        name: data.to_dict() for name, data in splits.items()
+    }
     assert not caplog.records
 
 
@@ -135,7 +137,12 @@ def test_the_photos_are_found_from_each_level_that_the_images_are_found_from(arc
 def test_photos_that_a_user_names_in_metadata_need_no_table(archive):
     root, photos, _ = archive
     split_dir = root / ARCHIVE_IMAGES / "TRAIN"
-    photo_of = {path.relative_to(split_dir).as_posix(): photo.name for photo in photos for split, path in photo.copies if split == "TRAIN"}
+    photo_of = {
+        path.relative_to(split_dir).as_posix(): photo.name
+        for photo in photos
+        for split, path in photo.copies
+        if split == "TRAIN"
+    }
     write_photo_column(split_dir, photo_of)
     rows = photos_behind(load_folder(root)["train"], root)
     assert rows["photo"][:] == sorted(photo.name for photo in photos if photo.copies[0][0] == "TRAIN")
@@ -145,7 +152,9 @@ def test_copies_of_one_photo_with_two_labels_are_refused(archive):
     root, _, table = archive
     splits = load_folder(root)
     edit_table(table, lambda number, row: row.update(photo="1") if row["photo"] == "0" else None)
-    with pytest.raises(DataError, match=r"\(lymphocyte\) and .*\(eosinophil\) are copies of one photo, BloodImage_00001"):
+    with pytest.raises(
+        DataError, match=r"\(lymphocyte\) and .*\(eosinophil\) are copies of one photo, BloodImage_00001"
+    ):
         photos_behind(name_photos(splits, table)["train"], root)
 
 
@@ -153,7 +162,9 @@ def test_a_missing_photo_is_named_with_a_copy_of_it(archive):
     root, photos, table = archive
     copies = name_photos(load_folder(root), table)["train"]
     photos[5].path.unlink()
-    with pytest.raises(DataError, match=r"BloodImage_00005\.jpg, the photo behind .*LYMPHOCYTE/.*, is missing\. Unpack"):
+    with pytest.raises(
+        DataError, match=r"BloodImage_00005\.jpg, the photo behind .*LYMPHOCYTE/.*, is missing\. Unpack"
+    ):
         photos_behind(copies, root)
 
 
@@ -182,7 +193,9 @@ def test_copies_of_which_none_is_traced_are_refused(archive):
 
 def test_images_without_an_archive_are_pointed_to_training_on_images(tmp_path):
     root = write_splits(tmp_path / "own", {"train": 1})
-    with pytest.raises(DataError, match=r"No dataset-master/dataset-master/JPEGImages in .*own or above it\. .*--train_on images"):
+    with pytest.raises(
+        DataError, match=r"No dataset-master/dataset-master/JPEGImages in .*own or above it\. .*--train_on images"
+    ):
         photos_behind(load_folder(root)["train"], root)
 
 
@@ -220,7 +233,9 @@ def test_the_real_photos_are_those_of_the_archives_own_shuffle_and_labels(real_s
     with (folder / "labels.csv").open(newline="") as stream:
         rows = [(int(row["Image"]), row["Category"].strip()) for row in csv.DictReader(stream)]
     single = [(number, label) for number, label in rows if label and "," not in label]
-    single = [(number, label) for number, label in single if (folder / "JPEGImages" / f"BloodImage_{number:05d}.jpg").exists()]
+    single = [
+        (number, label) for number, label in single if (folder / "JPEGImages" / f"BloodImage_{number:05d}.jpg").exists()
+    ]
     assert len(single) == 351
     order = np.random.RandomState(10).permutation(len(single))
     expected = {"test": order[:71], "train": order[71:]}

@@ -87,7 +87,9 @@ def test_a_group_with_two_labels_stays_whole(seed):
 
 def test_a_class_with_one_group_is_refused_by_name():
     data = make(photos(9, 9, 1, 9), copies=20)
-    with pytest.raises(DataError, match=r"'monocyte' has 1 photo\(s\); two are needed .* Add images, or bring a validation"):
+    with pytest.raises(
+        DataError, match=r"'monocyte' has 1 photo\(s\); two are needed .* Add images, or bring a validation"
+    ):
         hold_out(data)
 
 

@@ -160,7 +160,11 @@ def test_the_record_says_what_was_trained_on_what(archive, trained):
 
 
 def test_a_training_that_was_killed_ends_in_the_same_bits(trained, resumed):
-    for file in (f"checkpoint-{STEPS}/ema.safetensors", f"checkpoint-{STEPS}/model.safetensors", "model/model.safetensors"):
+    for file in (
+        f"checkpoint-{STEPS}/ema.safetensors",
+        f"checkpoint-{STEPS}/model.safetensors",
+        "model/model.safetensors",
+    ):
         whole, again = (load_file(run[0] / file) for run in (trained, resumed))
         assert list(whole) == list(again)
         assert all(torch.equal(whole[name], again[name]) for name in whole), file
@@ -176,7 +180,9 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over_and_named(resumed):
 
 def test_training_starts_from_earlier_weights_on_images_of_ones_own(trained, tmp_path):
     # With a learning rate of zero the weights must come out as they went in, but for statistics and temperature.
-    own = write_class_folders(tmp_path / "my_cells", 4, [label.title() for label in LABELS], first_seed=40, size=(96, 72))
+    own = write_class_folders(
+        tmp_path / "my_cells", 4, [label.title() for label in LABELS], first_seed=40, size=(96, 72)
+    )
     source, output = trained[0] / "model", tmp_path / "mine"
     said = finish(start(
         "--data_dir", own, "--train_on", "images", "--init_from", source, "--output_dir", output,
@@ -205,7 +211,9 @@ def parser():
 @pytest.mark.parametrize("arguments", [[], ["--data_dir", "blood-cells", "--dataset_name", "someone/cells"]])
 def test_images_must_come_from_one_place(monkeypatch, arguments):
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-    with pytest.raises(ValueError, match="Name the images: either --data_dir FOLDER or --dataset_name ID, and not both"):
+    with pytest.raises(
+        ValueError, match="Name the images: either --data_dir FOLDER or --dataset_name ID, and not both"
+    ):
         train.main()
 
 
@@ -230,7 +238,18 @@ def test_an_option_that_does_not_exist_is_refused_by_name():
 
 def test_phases_that_do_not_fit_are_refused_before_any_image_is_read(monkeypatch, tmp_path):
     absent = str(tmp_path / "absent")
-    arguments = ["--data_dir", absent, "--output_dir", str(tmp_path), "--use_cpu", "--sides", "64", "96", "--phase_epochs", "3"]
+    arguments = [
+        "--data_dir",
+        absent,
+        "--output_dir",
+        str(tmp_path),
+        "--use_cpu",
+        "--sides",
+        "64",
+        "96",
+        "--phase_epochs",
+        "3",
+    ]
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
     with pytest.raises(ValueError, match="must be lists of the same length"):
         train.main()
@@ -254,7 +273,9 @@ def test_a_command_of_the_docstring_is_understood(monkeypatch, tmp_path, words):
     train.GrowingResolution(tuple(recipe.sides), tuple(recipe.phase_epochs))  # the phases fit
     # What it names is what it gets.
     given = dict(zip(words[1::2], words[2::2], strict=True))
-    values = {f"--{field.name}": getattr(part, field.name) for part in (data, recipe, arguments) for field in fields(part)}
+    values = {
+        f"--{field.name}": getattr(part, field.name) for part in (data, recipe, arguments) for field in fields(part)
+    }
     for flag, text in given.items():
         value = values[flag][0] if isinstance(values[flag], list) else values[flag]
         assert str(value) == text or float(value) == float(text)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import build_model
 from safetensors.torch import load_file
 from transformers import ResNetConfig, ResNetForImageClassification, TrainerCallback, TrainingArguments
 
@@ -18,10 +19,10 @@ from training.trainer import EMA_FILE, EmaTrainer, WallClock, newest_checkpoint
 class Blots(torch.utils.data.Dataset):
     """Eight noisy images of two colours; remembers in which epoch it was asked."""
 
-    def __init__(self):
+    def __init__(self, side=32):
         self.epoch = 0
         self.asked = []
-        noise = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        noise = torch.randn(8, 3, side, side, generator=torch.Generator().manual_seed(0))
         self.pixels = noise + 0.1 * torch.arange(8).remainder(2).reshape(8, 1, 1, 1)
 
     def set_epoch(self, epoch):
@@ -52,7 +53,7 @@ def small_network(seed=0):
     )
 
 
-def make_trainer(folder, epochs=2, callbacks=(), images=None, **options):
+def make_trainer(folder, epochs=2, callbacks=(), images=None, network=None, **options):
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=epochs,
@@ -69,7 +70,7 @@ def make_trainer(folder, epochs=2, callbacks=(), images=None, **options):
     )
     images = images or Blots()
     return EmaTrainer(
-        model=small_network(),
+        model=network or small_network(),
         args=arguments,
         train_dataset=images,
         eval_dataset=Blots(),
@@ -155,19 +156,41 @@ def test_training_is_the_same_with_and_without_the_average(tmp_path):
 # Checkpoints
 
 
-def test_a_training_goes_on_from_a_checkpoint_with_its_average(tmp_path):
-    whole = make_trainer(tmp_path / "whole", epochs=4, ema_decay=0.9)
+@pytest.mark.parametrize("build", [small_network, lambda: build_model(("eosinophil", "neutrophil"))], ids=["stock", "ours"])
+def test_a_training_goes_on_from_a_checkpoint_with_its_weights_and_average(tmp_path, build):
+    # The stored names of our network's tensors are not its own.
+    whole = make_trainer(tmp_path / "whole", epochs=4, images=Blots(64), network=build(), ema_decay=0.9)
     whole.train()
     checkpoint = tmp_path / "whole" / "checkpoint-4"  # after two of the four epochs
     stored = load_file(checkpoint / EMA_FILE)
     assert int(stored["n_averaged"]) == 4
-    images = Blots()
-    resumed = make_trainer(tmp_path / "resumed", epochs=4, images=images, ema_decay=0.9)
+    images = Blots(64)
+    resumed = make_trainer(tmp_path / "resumed", epochs=4, images=images, network=build(), ema_decay=0.9)
     resumed.train(resume_from_checkpoint=str(checkpoint))
     assert set(images.asked) == {2, 3}  # the data set is told which epoch it is in
     for part in ("model", "ema"):
         expected = getattr(whole, part).state_dict()
         assert all(torch.equal(tensor, expected[name]) for name, tensor in getattr(resumed, part).state_dict().items())
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    make_trainer(tmp_path, epochs=1).train()
+    torch.manual_seed(0)
+    other = ResNetForImageClassification(
+        ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 32], depths=[1, 1, 1], layer_type="basic", num_labels=2)
+    )
+    with pytest.raises(ValueError, match="checkpoint-2 are not this network's.*missing_keys.*name another --output_dir"):
+        make_trainer(tmp_path, network=other).train(resume_from_checkpoint=newest_checkpoint(tmp_path))
+
+
+def test_the_trainer_adds_nothing_to_the_configuration_that_ships(tmp_path):
+    network = build_model()
+    before = set(network.config.to_dict())
+    trainer = make_trainer(tmp_path, network=network)
+    for model in (trainer.model, trainer.ema.module):
+        assert set(model.config.to_dict()) == before
+        model.save_pretrained(tmp_path / "model")
+        type(network).from_pretrained(tmp_path / "model")  # our class refuses keys that it does not know
 
 
 def test_the_data_set_is_told_each_epoch(tmp_path):

@@ -15,7 +15,9 @@ from transformers.image_utils import load_image
 
 from training.views import GrowingResolution, PlainViews, TrainingDraws, decode
 
-ONE_LEVEL = 1 / 255  # the two backends of an image processor differ by at most this, before the division by the deviation
+ONE_LEVEL = (
+    1 / 255
+)  # the two backends of an image processor differ by at most this, before the division by the deviation
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,11 @@ def encode(image, kind="PNG", **options):
 def make(rows, boxes=None):
     """Make a data set of rows (image array, label number, group)."""
     features = {"image": datasets.Image(decode=False), "label": datasets.ClassLabel(names=list(LABELS))}
-    columns = {"image": [encode(row[0]) for row in rows], "label": [row[1] for row in rows], "group": [row[2] for row in rows]}
+    columns = {
+        "image": [encode(row[0]) for row in rows],
+        "label": [row[1] for row in rows],
+        "group": [row[2] for row in rows],
+    }
     features["group"] = datasets.Value("string")
     if boxes:
         columns["boxes"] = boxes
@@ -177,7 +183,9 @@ def test_the_side_grows_by_epoch_and_stays_beyond_the_end():
     assert [resolution.side(epoch) for epoch in range(9)] == [64, 64, 96, 128, 128, 128, 128, 128, 128]
 
 
-@pytest.mark.parametrize(("sides", "epochs"), [((64,), (1, 2)), ((64, 96), (1,)), ((), ()), ((64, 96), (1, 0)), ((64,), (-1,))])
+@pytest.mark.parametrize(
+    ("sides", "epochs"), [((64,), (1, 2)), ((64, 96), (1,)), ((), ()), ((64, 96), (1, 0)), ((64,), (-1,))]
+)
 def test_phases_that_do_not_fit_are_refused(sides, epochs):
     with pytest.raises(ValueError, match="must be lists of the same length, epochs at least 1"):
         GrowingResolution(sides, epochs)

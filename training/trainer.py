@@ -1,5 +1,6 @@
 """The Hugging Face Trainer with an exponential moving average of the weights that is validated, saved and resumed."""
 
+import copy
 import json
 import logging
 import time
@@ -34,6 +35,8 @@ class EmaTrainer(Trainer):
         if not 0 <= ema_decay < 1:
             raise ValueError(f"ema_decay is {ema_decay}; expected 0 <= decay < 1 (0.999 is usual).")
         self.ema_decay = ema_decay
+        # The Trainer sets it for language models; a configuration that refuses unknown keys would not load again.
+        vars(self.model.config).pop("use_cache", None)
         self.ema = AveragedModel(self.model, multi_avg_fn=self._average, use_buffers=True)
         self.add_callback(_AverageEachStep(self))
 
@@ -73,7 +76,22 @@ class EmaTrainer(Trainer):
             save_file({name: tensor.contiguous() for name, tensor in self.ema.state_dict().items()}, folder / EMA_FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        # The Trainer looks for the network's own tensor names; the file has those of the published format, which only
+        # from_pretrained translates. Names that it does not find it passes over, and trains on from unlearnt weights.
+        model = self.accelerator.unwrap_model(self.model if model is None else model)
+        stored, report = type(model).from_pretrained(
+            resume_from_checkpoint,
+            config=copy.deepcopy(model.config),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, with the rest
+        )
+        faults = {kind: sorted(map(str, report[kind])) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")}
+        if any(faults.values()):
+            raise ValueError(
+                f"The weights in {resume_from_checkpoint} are not this network's: {faults}. Resume with the arguments that "
+                "the training was started with, or name another --output_dir."
+            )
+        model.load_state_dict(stored.state_dict())
         self.ema.load_state_dict(load_file(Path(resume_from_checkpoint) / EMA_FILE))
 
 
@@ -113,7 +131,9 @@ class WallClock(TrainerCallback, ExportableState):
 def newest_checkpoint(output_dir: str | Path) -> Path | None:
     """Return the newest complete checkpoint in a folder, or None; those cut off while being written are named in the log."""
     steps = {path: path.name.removeprefix("checkpoint-") for path in Path(output_dir).glob("checkpoint-*")}
-    for path in sorted((path for path in steps if steps[path].isdecimal()), key=lambda path: int(steps[path]), reverse=True):
+    for path in sorted(
+        (path for path in steps if steps[path].isdecimal()), key=lambda path: int(steps[path]), reverse=True
+    ):
         try:
             json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
