@@ -7,7 +7,7 @@ PORT ?= 7860
 
 TRAINED ?= runs/wbc-resnet24/model
 
-.PHONY: demo test train release card where environment browser
+.PHONY: demo test train release card picture where environment browser
 
 demo: environment  ## open the Space on a loopback port with the shipped weights
 	$(RUN) space/app.py --model hub_model --port $(PORT)
@@ -26,6 +26,10 @@ release: environment  ## put a finished training into hub_model/ and its figures
 
 card: environment  ## render hub_model/README.md and the table in README.md from eval_results.json
 	$(RUN) -m evaluation.card --template model_card.md --folder hub_model --readme README.md
+
+picture: environment browser  ## take the README's picture of the page anew
+	WBC_SCREENSHOTS=docs/screenshots $(RUN) -m pytest tests/test_space_browser.py -k 'visitor and desk and light'
+	mv docs/screenshots/1280-light-answer.png docs/page.png && rm -r docs/screenshots
 
 where:  ## print the environment's folder
 	@echo $(VENV)

@@ -44,8 +44,22 @@ def _check_columns(dataset: datasets.Dataset, columns: Sequence[str]) -> None:
         )
 
 
-def _open_image(value: Mapping[str, Any], file: str) -> Image.Image:
-    """Decode one undecoded ``datasets.Image`` value to RGB, turned upright as its EXIF says."""
+def open_image(value: Mapping[str, Any], file: str | None = None) -> Image.Image:
+    """Decode one undecoded ``datasets.Image`` value to RGB, turned upright as its EXIF says: what transformers' pipeline reads.
+
+    Parameters
+    ----------
+    value
+        ``{"path", "bytes"}``, one of them None.
+    file
+        What to call it in an error; None takes the path.
+
+    Raises
+    ------
+    ValueError
+        It cannot be read, or is not 8 bits deep.
+    """
+    file = file or value["path"] or "an image"
     try:
         image = datasets.Image().decode_example(dict(value))
     except (OSError, TypeError, ValueError, SyntaxError) as error:
@@ -130,7 +144,7 @@ def predict(
     exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False, fp32_precision="ieee")
     with exact, tqdm(total=len(rows), desc=f"classifying with {folder.name}", unit="image") as bar:
         for batch in rows.iter(batch_size):
-            images = [_open_image(value, file) for value, file in zip(batch["image"], batch["file"], strict=True)]
+            images = [open_image(value, file) for value, file in zip(batch["image"], batch["file"], strict=True)]
             pixel_values = processor(images=images, return_tensors="pt")["pixel_values"]  # (B, 3, H, W)
             logits = model(pixel_values=pixel_values.to(device, torch.float32)).logits  # (B, classes)
             probabilities[done : done + len(images)] = logits.softmax(dim=-1).cpu().numpy()

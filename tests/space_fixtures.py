@@ -2,6 +2,7 @@
 
 import socket
 import sys
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -16,7 +17,20 @@ import overlay
 import page
 import reading
 
-__all__ = ["EXAMPLES", "SPACE", "app", "colours", "draw_examples", "free_port", "overlay", "page", "reading", "serve"]
+__all__ = [
+]
+    "EXAMPLES",
+    "SPACE",
+    "app",
+    "colours",
+    "draw_examples",
+    "free_port",
+    "overlay",
+    "page",
+    "reading",
+    "serve",
+    "serve_shipped",
+]
 SPACE = REPOSITORY / "space"
 EXAMPLES = SPACE / "examples"
 
@@ -28,15 +42,28 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+@contextmanager
+def running(folder, uploads):
+    """Serve the page around the model in ``folder``: the page and its address; ``uploads`` takes what visitors send."""
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(uploads))
+        demo = app.build(folder)
+        yield demo, app.launch(demo, "127.0.0.1", free_port())
+        demo.close(verbose=False)
+
+
 # Named apart from its function, so that a test module can import the one and take the other as an argument.
 @pytest.fixture(scope="module", name="served")
 def serve(model_folder, tmp_path_factory):
-    """The page, running: its address, and the folder in which gradio puts what visitors send."""
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        uploads = tmp_path_factory.mktemp("uploads")
-        patch.setenv("GRADIO_TEMP_DIR", str(uploads))
-        demo = app.build(model_folder)
-        url = app.launch(demo, "127.0.0.1", free_port())
+    """The page around a network nobody trained: the page, its address, and the folder with what visitors send."""
+    uploads = tmp_path_factory.mktemp("uploads")
+    with running(model_folder, uploads) as (demo, url):
         yield demo, url, uploads
-        demo.close(verbose=False)
+
+
+@pytest.fixture(scope="module", name="shipped")
+def serve_shipped(tmp_path_factory):
+    """The address of the page as it ships, with the weights that ship."""
+    with running(REPOSITORY / "hub_model", tmp_path_factory.mktemp("uploads")) as (_, url):
+        yield url

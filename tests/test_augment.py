@@ -236,7 +236,7 @@ def share_lost(monkeypatch):
         middles = np.array([((box[1] + box[3]) / 2, (box[0] + box[2]) / 2, 1) for box in boxes])
         seen = [middles @ matrix.T for matrix, _ in views]  # (cells, 2), (col, row) in the view
         inside = [
-            ((0 <= places) & (places < size)).all(axis=1).any() for places, (_, size) in zip(seen, views, strict=True)
+            ((places >= 0) & (places < size)).all(axis=1).any() for places, (_, size) in zip(seen, views, strict=True)
         ]
         return 1 - np.mean(inside)
 

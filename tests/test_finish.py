@@ -1,4 +1,4 @@
-"""After the last step: statistics as numpy computes them, a temperature that was planted, and a fold that changes nothing else."""
+"""After the last step: statistics as numpy computes them, a planted temperature, and a fold that changes nothing else."""
 
 import numpy as np
 import pytest

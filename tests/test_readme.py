@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 from conftest import REPOSITORY
-from space_fixtures import app, free_port
+from space_fixtures import serve_shipped  # noqa: F401
 
 README = (REPOSITORY / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
@@ -14,19 +14,11 @@ SHELL = [line for language, text in BLOCKS if language == "bash" for line in tex
 DEMO = "http://127.0.0.1:7860"
 
 
-@pytest.fixture(scope="module")
-def demo_url():
-    """The page as `make demo` starts it, on a port that is free."""
-    demo = app.build(REPOSITORY / "hub_model")
-    yield app.launch(demo, "127.0.0.1", free_port())
-    demo.close(verbose=False)
-
-
 @pytest.mark.parametrize("text", PYTHON, ids=lambda text: text.strip().splitlines()[0])
 def test_the_python_runs(text, monkeypatch, request):
     monkeypatch.chdir(REPOSITORY)
     if DEMO in text:
-        text = text.replace(DEMO, request.getfixturevalue("demo_url").rstrip("/"))
+        text = text.replace(DEMO, request.getfixturevalue("shipped").rstrip("/"))
     else:
         request.getfixturevalue("no_network")
     exec(compile(text, "README.md", "exec"), {"__name__": "readme"})

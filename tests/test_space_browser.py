@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
-from space_fixtures import EXAMPLES, serve  # noqa: F401
+from space_fixtures import EXAMPLES, serve_shipped  # noqa: F401
 
 FLAGS = [
     "--headless",
@@ -45,7 +45,7 @@ def browser():
 
 
 @pytest.fixture
-def visit(browser, served):
+def visit(browser, shipped):
     """Open the page; at the end no request has left this machine, and the console shows no error."""
     asked, errors, contexts = [], [], []
 
@@ -57,7 +57,7 @@ def visit(browser, served):
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.goto(served[1])
+        page.goto(shipped)
         page.wait_for_selector(".wbc-welcome")
         return page
 
@@ -82,16 +82,16 @@ def send(page, path) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
-def test_a_visitor_gets_the_answer(viewport, scheme, visit, served, screenshots):
+def test_a_visitor_gets_the_answer(viewport, scheme, visit, shipped, screenshots):
     from gradio_client import Client, handle_file
 
     page = visit(viewport, scheme)
     name = f"{viewport['width']}-{scheme}"
     page.screenshot(path=screenshots / f"{name}-welcome.png", full_page=True)
-    send(page, EXAMPLES / "monocyte.png")
+    send(page, EXAMPLES / "eosinophil.png")
     page.wait_for_selector(".wbc-overlay")
 
-    answer = Client(served[1], verbose=False).predict(handle_file(EXAMPLES / "monocyte.png"), api_name="/classify")
+    answer = Client(shipped, verbose=False).predict(handle_file(EXAMPLES / "eosinophil.png"), api_name="/classify")
     assert page.locator(".wbc-name").inner_text() == answer["label"].capitalize()
     assert page.locator(".wbc-bars li").count() == len(answer["probabilities"])
     for label, probability in answer["probabilities"].items():
@@ -124,7 +124,7 @@ def test_an_example_loads_with_one_click_and_goes_again(visit):
 
 
 def test_a_damaged_picture_is_explained_on_the_page(visit, tmp_path, screenshots):
-    (tmp_path / "cut.png").write_bytes((EXAMPLES / "monocyte.png").read_bytes()[:40_000])
+    (tmp_path / "cut.png").write_bytes((EXAMPLES / "eosinophil.png").read_bytes()[:40_000])
     page = visit()
     send(page, tmp_path / "cut.png")
     page.wait_for_selector(".wbc-problem")

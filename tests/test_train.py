@@ -23,11 +23,12 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, Hf
 import train
 from evaluation.results import read_results
 from smears.loading import fingerprint, load_folder
+from smears.splits import hold_out
 
-QUICK = (
+QUICK = shlex.split(
     "--sides 64 --phase_epochs 3 --draws_per_epoch 32 --per_device_train_batch_size 8 --dataloader_num_workers 0"
     " --statistics_batches 2 --bf16 False --use_cpu --seed 5"
-).split()
+)
 EPOCHS, STEPS = 3, 12  # 32 draws in batches of 8
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -139,12 +140,6 @@ def test_both_doors_give_the_same_and_the_figures_are_scikit_learns(archive, tra
         assert entry["confusion_matrix"] == sk.confusion_matrix(labels, plain.argmax(1), labels=range(4)).tolist()
 
 
-def test_the_network_has_learnt_something(trained):
-    # Twelve steps do not make a classifier, but the drawings are easy: better than the same answer for all.
-    results = read_results(trained[0] / "model" / "eval_results.json")["results"]
-    assert sum(entry["metrics"]["nll"]["value"] for entry in results[1:]) / 2 < np.log(4)
-
-
 def test_the_record_says_what_was_trained_on_what(archive, trained):
     training = read_results(trained[0] / "model" / "eval_results.json")["training"]
     assert training["n_images"] == training["n_photos"] == 4 * 5  # 6 photos a class, one of them held out
@@ -152,8 +147,8 @@ def test_the_record_says_what_was_trained_on_what(archive, trained):
     assert training["recipe"]["phase_epochs"] == [EPOCHS] and training["recipe"]["per_device_train_batch_size"] == 8
     assert shlex.split(training["command"])[:4] == ["python", str(REPOSITORY / "train.py"), "--data_dir", str(archive)]
     splits = load_folder(archive)
-    assert re.fullmatch("[0-9a-f]{16}", training["data_fingerprint"])
-    assert fingerprint(splits) != training["data_fingerprint"]  # train is recorded as what is left without validation
+    splits["validation"] = hold_out(splits["train"])[1]
+    assert training["data_fingerprint"] == fingerprint(splits)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert training["commit"] == commit.stdout.strip()
     assert 0.05 <= training["temperature"] <= 20 and training["wall_seconds"] > 0
@@ -238,19 +233,9 @@ def test_an_option_that_does_not_exist_is_refused_by_name():
 
 def test_phases_that_do_not_fit_are_refused_before_any_image_is_read(monkeypatch, tmp_path):
     absent = str(tmp_path / "absent")
-    arguments = [
-        "--data_dir",
-        absent,
-        "--output_dir",
-        str(tmp_path),
-        "--use_cpu",
-        "--sides",
-        "64",
-        "96",
-        "--phase_epochs",
-        "3",
-    ]
-    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    phases = ["--sides", "64", "96", "--phase_epochs", "3"]
+    where = ["--data_dir", absent, "--output_dir", str(tmp_path), "--use_cpu"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *where, *phases])
     with pytest.raises(ValueError, match="must be lists of the same length"):
         train.main()
 

@@ -156,7 +156,9 @@ def test_training_is_the_same_with_and_without_the_average(tmp_path):
 # Checkpoints
 
 
-@pytest.mark.parametrize("build", [small_network, lambda: build_model(("eosinophil", "neutrophil"))], ids=["stock", "ours"])
+@pytest.mark.parametrize(
+    "build", [small_network, lambda: build_model(("eosinophil", "neutrophil"))], ids=["stock", "ours"]
+)
 def test_a_training_goes_on_from_a_checkpoint_with_its_weights_and_average(tmp_path, build):
     # The stored names of our network's tensors are not its own.
     whole = make_trainer(tmp_path / "whole", epochs=4, images=Blots(64), network=build(), ema_decay=0.9)
@@ -179,7 +181,9 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     other = ResNetForImageClassification(
         ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 32], depths=[1, 1, 1], layer_type="basic", num_labels=2)
     )
-    with pytest.raises(ValueError, match="checkpoint-2 are not this network's.*missing_keys.*name another --output_dir"):
+    with pytest.raises(
+        ValueError, match="checkpoint-2 are not this network's.*missing_keys.*name another --output_dir"
+    ):
         make_trainer(tmp_path, network=other).train(resume_from_checkpoint=newest_checkpoint(tmp_path))
 
 

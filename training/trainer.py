@@ -85,7 +85,9 @@ class EmaTrainer(Trainer):
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused below, with the rest
         )
-        faults = {kind: sorted(map(str, report[kind])) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")}
+        faults = {
+            kind: sorted(map(str, report[kind])) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
+        }
         if any(faults.values()):
             raise ValueError(
                 f"The weights in {resume_from_checkpoint} are not this network's: {faults}. Resume with the arguments that "

@@ -1,7 +1,6 @@
 """What the Trainer reads: balanced, augmented draws of the photos to fit, and plain views of the photos to validate."""
 
 import bisect
-import io
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,20 +8,9 @@ from dataclasses import dataclass
 import datasets
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 
+from evaluation.measure import open_image
 from training.augment import Augmentation, halvings
-
-
-def decode(image: dict) -> Image.Image:
-    """Decode an entry of a ``datasets.Image(decode=False)`` column to RGB, upright as its EXIF says, on white if transparent."""
-    source = io.BytesIO(image["bytes"]) if image["bytes"] is not None else image["path"]
-    with Image.open(source) as opened:
-        upright = ImageOps.exif_transpose(opened)
-        if upright.has_transparency_data:
-            upright = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-        return upright.convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -123,7 +111,7 @@ class TrainingDraws(torch.utils.data.Dataset):
     def _pyramid(self, row: int) -> list[np.ndarray]:
         if row in self._cache:
             return self._cache[row]
-        pyramid = halvings(np.asarray(decode(self.images[row]["image"])))
+        pyramid = halvings(np.asarray(open_image(self.images[row]["image"])))
         cost = sum(level.nbytes for level in pyramid)
         if cost <= self._cache_left:
             self._cache[row] = pyramid
@@ -143,5 +131,5 @@ class PlainViews(torch.utils.data.Dataset):
 
     def __getitem__(self, row: int) -> dict[str, torch.Tensor | int]:
         entry = self.data[row]
-        pixels = self.processor(decode(entry["image"]), return_tensors="pt")["pixel_values"][0]
+        pixels = self.processor(open_image(entry["image"]), return_tensors="pt")["pixel_values"][0]
         return {"pixel_values": pixels, "labels": entry["label"]}
