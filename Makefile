@@ -18,6 +18,7 @@ test: environment browser  ## everything the project claims
 	$(RUN) -m pytest
 
 train: environment  ## train the shipped weights; make train DATA=blood-cells
+	@test -n "$(DATA)" || { echo "Which images? make train DATA=FOLDER, the unpacked Kaggle archive"; exit 1; }
 	$(RUN) train.py --data_dir $(DATA)
 
 release: environment  ## put a finished training into hub_model/ and its figures into card and README
@@ -39,6 +40,10 @@ environment: $(VENV)/ready
 $(VENV)/ready:
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
+	  || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	       && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y python3-venv; } \
+	  || { echo "Python's venv module is needed: sudo apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
 	$(RUN) -m pip install --progress-bar off --requirement requirements.txt

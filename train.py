@@ -16,6 +16,7 @@ From a dataset of the Hub, from ResNet-50's weights, in two processes:
     torchrun --nproc_per_node 2 train.py --dataset_name NAME --init_from resnet50.safetensors --output_dir runs/hub
 """
 
+import difflib
 import logging
 import shlex
 import shutil
@@ -33,13 +34,13 @@ from evaluation.measure import measure
 from evaluation.metrics import ClassificationReport
 from evaluation.results import environment, git_commit, hardware, weights_sha256, write_results
 from hub_model.configuration_wbc_resnet import WbcResNetConfig
-from hub_model.modeling_wbc_resnet import WbcResNetForImageClassification
-from smears.loading import fingerprint, load_folder, load_hub
+from hub_model.modeling_wbc_resnet import MINIMUM_SIZE, WbcResNetForImageClassification
+from smears.loading import DataError, fingerprint, load_folder, load_hub
 from smears.photos import name_photos, photos_at_hand, photos_behind
 from smears.splits import hold_out
 from training.finish import fit_temperature, fold_temperature, predict_logits, refresh_statistics
 from training.init_from import init_from
-from training.trainer import EmaTrainer, WallClock, newest_checkpoint
+from training.trainer import EmaTrainer, WallClock, claim, newest_checkpoint
 from training.views import GrowingResolution, PlainViews, TrainingDraws
 
 ROOT = Path(__file__).parent
@@ -138,6 +139,16 @@ class SmearTrainingArguments(TrainingArguments):
     report_to: str = "none"
 
     def __post_init__(self):
+        if self.num_train_epochs != 3:  # the library's default: nobody asked for it
+            raise ValueError(
+                "--num_train_epochs is not read: --phase_epochs says how many epochs each input side gets."
+            )
+        if self.resume_from_checkpoint:
+            raise ValueError(
+                "--resume_from_checkpoint is not read: the same command goes on from its newest checkpoint."
+            )
+        if self.load_best_model_at_end:
+            raise ValueError("--load_best_model_at_end is not read: the moving average at the end is the model.")
         if self.push_to_hub:
             raise ValueError(
                 "--push_to_hub would upload checkpoints, a pickle among them. Look at the finished folder, then publish it "
@@ -150,6 +161,23 @@ class SmearTrainingArguments(TrainingArguments):
         super().__post_init__()
 
 
+def parse(argv: list[str] | None = None) -> tuple[DataArguments, RecipeArguments, SmearTrainingArguments]:
+    """Read the command line.
+
+    Raises:
+        ValueError: an option nobody knows, or values that do not fit.
+    """
+    parser = HfArgumentParser(
+        (DataArguments, RecipeArguments, SmearTrainingArguments), description=__doc__.partition("\n")[0]
+    )
+    *arguments, unknown = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], parser._option_string_actions, n=1)
+        hint = f" Did you mean {close[0]}?" if close else " --help lists what there is."
+        raise ValueError(f"There is no option {unknown[0]}.{hint}")
+    return tuple(arguments)
+
+
 def load_images(arguments: DataArguments):
     """Load, check and trace the images; return all splits, and the parts to fit and to validate."""
     if arguments.dataset_name:
@@ -157,6 +185,10 @@ def load_images(arguments: DataArguments):
     else:
         splits = load_folder(arguments.data_dir)
     splits = name_photos(splits)
+    if "train" not in splits:
+        raise DataError(
+            f"Found the splits {sorted(splits)} and no 'train' to learn from. Add one, or name its folder alone."
+        )
     fit = splits["train"]
     if "validation" not in splits:
         fit, splits["validation"] = hold_out(fit, arguments.validation_share, arguments.split_seed)
@@ -187,7 +219,7 @@ def validation_metrics(report: ClassificationReport, prediction) -> dict[str, fl
     return {name: figures[name] for name in ("accuracy", "balanced_accuracy", "macro_f1", "nll", "ece")}
 
 
-def finish(
+def finish_model(
     trainer: EmaTrainer, draws: TrainingDraws, validation, batches: int
 ) -> tuple[WbcResNetForImageClassification, float]:
     """Take the averaged weights, refresh their statistics at the final size, calibrate; return model and temperature."""
@@ -223,23 +255,59 @@ def save_folder(model: WbcResNetForImageClassification, processor, folder: Path)
             shutil.copy2(source, folder / source.name)
 
 
+def commit_or_unknown() -> dict[str, str | bool]:
+    """Say which commit runs, before it can change; a copy without git has none to name."""
+    try:
+        return git_commit(ROOT)
+    except RuntimeError as error:
+        logger.warning("the figures will name no commit: %s", error)
+        return {"commit": "unknown", "dirty": True}
+
+
+def prepare(data_arguments: DataArguments, recipe: RecipeArguments, arguments: SmearTrainingArguments):
+    """Do all that a wrong option or a bad file can stop: load images, build the network, claim the output folder.
+
+    Returns:
+        Every split, the parts to fit and to validate, the network, and the resolution of each epoch.
+
+    Raises:
+        ValueError, FileNotFoundError: naming what came, what was expected, and the remedy.
+    """
+    resolution = GrowingResolution(tuple(recipe.sides), tuple(recipe.phase_epochs))
+    if min(recipe.sides) < MINIMUM_SIZE:
+        raise ValueError(f"--sides {recipe.sides}: the network takes {MINIMUM_SIZE} px and more.")
+    if recipe.init_from and not Path(recipe.init_from).exists():
+        raise FileNotFoundError(
+            f"There is no {recipe.init_from} to start from (--init_from): a folder or a weights file."
+        )
+    splits, fit, shown = load_images(data_arguments)
+    labels = fit.features["label"].names
+    model = build_model(labels, recipe.init_from)
+    identity = {"labels": labels, "data": fingerprint(splits), "images": len(fit), "seed": arguments.seed}
+    identity |= asdict(recipe) | {name: getattr(arguments, name) for name in RECORDED_ARGUMENTS}
+    if arguments.should_save:
+        claim(arguments.output_dir, identity)
+    return splits, fit, shown, model, resolution
+
+
 def main() -> None:
     """Fit, finish, measure, save."""
-    parser = HfArgumentParser((DataArguments, RecipeArguments, SmearTrainingArguments))
-    data_arguments, recipe, arguments = parser.parse_args_into_dataclasses()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    set_seed(arguments.seed)
+    try:
+        data_arguments, recipe, arguments = parse()
+        set_seed(arguments.seed)
+        splits, fit, shown, model, resolution = prepare(data_arguments, recipe, arguments)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    commit = commit_or_unknown()
     cv2.setNumThreads(1)
-    resolution = GrowingResolution(tuple(recipe.sides), tuple(recipe.phase_epochs))
     arguments.num_train_epochs = resolution.total_epochs
-
-    splits, fit, shown = load_images(data_arguments)
     labels = fit.features["label"].names
     processor = AutoImageProcessor.from_pretrained(HUB_MODEL)
     draws = TrainingDraws(fit, processor, resolution, recipe.draws_per_epoch, seed=arguments.seed)
     draws.fill_cache()
     trainer = EmaTrainer(
-        model=build_model(labels, recipe.init_from),
+        model=model,
         args=arguments,
         train_dataset=draws,
         eval_dataset=PlainViews(shown, processor),
@@ -252,14 +320,16 @@ def main() -> None:
     if not trainer.is_world_process_zero():
         return
 
-    model, temperature = finish(trainer, draws, PlainViews(splits["validation"], processor), recipe.statistics_batches)
+    model, temperature = finish_model(
+        trainer, draws, PlainViews(splits["validation"], processor), recipe.statistics_batches
+    )
     folder = Path(arguments.output_dir) / "model"
     save_folder(model, processor, folder)
     samples_seen = trainer.state.global_step * trainer.get_total_train_batch_size(arguments)
     training = {
         "command": shlex.join(["python", *sys.argv]),
         "seed": arguments.seed,
-        **git_commit(ROOT),
+        **commit,
         "hardware": hardware(arguments.device.type),
         "wall_seconds": round(clock.seconds, 1),
         "images_per_second": round(samples_seen / clock.seconds, 1),

@@ -75,6 +75,14 @@ class WbcResNetConfig(PretrainedConfig):
         for name, (value, offered) in fixed.items():
             if value != offered:
                 raise ValueError(f"{name}={value!r} is not offered by this network; leave it at {offered!r}.")
+        for name, value in (("depths", depths), ("hidden_sizes", hidden_sizes)):
+            if not isinstance(value, list | tuple):
+                raise ValueError(f"{name} is {value!r}; expected a list of whole numbers, one for each stage.")
+        for name, value in (("num_channels", num_channels), ("embedding_size", embedding_size)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; expected a whole number above 0.")
+        if any(not isinstance(size, int) or size < 4 for size in hidden_sizes):
+            raise ValueError(f"hidden_sizes is {hidden_sizes!r}; expected whole numbers, 4 or more.")
         if len(depths) != len(hidden_sizes) or not depths:
             raise ValueError(
                 f"depths {tuple(depths)} and hidden_sizes {tuple(hidden_sizes)} must name the same stages, one number each."
@@ -96,6 +104,8 @@ class WbcResNetConfig(PretrainedConfig):
         super().__init__(**kwargs)
         if self.id2label and sorted(self.id2label) != list(range(len(self.id2label))):
             raise ValueError(f"id2label must number its classes 0, 1, 2, ...; got {self.id2label!r}.")
+        if self.id2label and len(set(self.id2label.values())) < len(self.id2label):
+            raise ValueError(f"id2label must name each class once; got {self.id2label!r}.")
 
     def _refuse_unknown(self, kwargs):
         library = {key.lstrip("_") for key in vars(PretrainedConfig())} | self._library_keys

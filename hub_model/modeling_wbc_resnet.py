@@ -217,6 +217,7 @@ class WbcResNetForImageClassification(PreTrainedModel):
     base_model_prefix = "network"
     main_input_name = "pixel_values"
     _no_split_modules = ["Bottleneck"]
+    accepts_loss_kwargs = False  # the loss is a mean over the batch: the Trainer itself divides when it accumulates
 
     def __init__(self, config: WbcResNetConfig):
         super().__init__(config)
@@ -273,7 +274,6 @@ class WbcResNetForImageClassification(PreTrainedModel):
         output_evidence: bool = False,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        **kwargs,
     ) -> WbcImageClassifierOutput | tuple:
         """Classify images.
 
@@ -283,14 +283,11 @@ class WbcResNetForImageClassification(PreTrainedModel):
             output_evidence: add the evidence map (B, classes, H/8, W/8).
             output_hidden_states: add the map of features (B, 512, H/8, W/8).
             return_dict: False gives a tuple.
-            **kwargs: only ``num_items_in_batch``, which the Trainer passes; anything else is refused.
 
         Raises:
-            TypeError: ``pixel_values`` is not floating point, or a keyword is unknown.
+            TypeError: ``pixel_values`` is not floating point.
             ValueError: ``pixel_values`` has another shape.
         """
-        if unknown := kwargs.keys() - {"num_items_in_batch"}:
-            raise TypeError(f"forward() does not understand {sorted(unknown)}.")
         features = self.forward_features(pixel_values)  # (B, 512, H/8, W/8)
         logits = self.forward_head(features)  # (B, classes)
         if output_hidden_states is None:

@@ -8,7 +8,7 @@ import struct
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import datasets
 from PIL import Image
@@ -72,6 +72,7 @@ def find_splits(data_dir: str | Path) -> dict[str, Path]:
                     f"{candidate} mixes split folders ({', '.join(sorted(splits))}) with others ({', '.join(others)}). "
                     "Move the others away, or name one split folder alone."
                 )
+            _refuse_loose_images(candidate)
             return splits
     if any(path.is_dir() and any(map(_is_image, path.iterdir())) for path in root.iterdir()):
         return {"train": root}
@@ -81,19 +82,35 @@ def find_splits(data_dir: str | Path) -> dict[str, Path]:
     )
 
 
+def _split_folders(folder: Path) -> set[str]:
+    names = {path.name.lower() for path in folder.iterdir() if path.is_dir()}
+    return {SPLIT_FOLDERS[name] for name in names & SPLIT_FOLDERS.keys()}
+
+
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_ENDINGS
+
+
+def _refuse_loose_images(folder: Path) -> None:
+    loose = sorted(path for path in folder.iterdir() if _is_image(path) and not path.is_dir() and path.name[0] != ".")
+    if loose:
+        raise DataError(
+            f"{loose[0]} stands beside the folders and has no label. Move it into its class folder, or away."
+        )
 
 
 def list_class_folders(split_dir: Path) -> dict[str, list[Path]]:
     """List the image files of each class folder of one split, both in sorted order; labels are in lower case.
 
     Raises:
-        DataError: a class folder without an image, a file that is no image, or no class folder at all.
+        DataError: a class folder without an image, a file that is no image, a link to nothing, an image outside the class
+            folders, or no class folder at all.
     """
     found = {}
     for folder in sorted(path for path in split_dir.iterdir() if path.is_dir() and path.name[0] != "."):
-        files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
+        files = sorted(path for path in folder.rglob("*") if not path.is_dir() and path.name[0] != ".")
+        if broken := [path for path in files if not path.is_file()]:
+            raise DataError(f"{broken[0]} is a link to nothing. Fetch the file it stands for, or remove the link.")
         foreign = [path for path in files if not _is_image(path)]
         if foreign:
             raise DataError(
@@ -107,6 +124,7 @@ def list_class_folders(split_dir: Path) -> dict[str, list[Path]]:
         found[label] = files
     if not found:
         raise DataError(f"{split_dir} holds no class folders. Expected {split_dir.name}/CLASS/image.jpg.")
+    _refuse_loose_images(split_dir)
     return found
 
 
@@ -122,11 +140,15 @@ def read_photo_column(split_dir: Path) -> dict[str, str]:
     table = split_dir / "metadata.csv"
     if not table.exists():
         return {}
-    with table.open(newline="", encoding="utf-8-sig") as stream:  # spreadsheets put a mark in front
+    try:
+        text = table.read_text(encoding="utf-8-sig")  # spreadsheets put a mark in front
+    except UnicodeDecodeError as error:
+        raise DataError(f"{table} is not UTF-8 ({error}). Save it as CSV in UTF-8.") from error
+    with io.StringIO(text, newline="") as stream:
         reader = csv.DictReader(stream)
         if not {"file_name", "photo"} <= set(reader.fieldnames or []):
             raise DataError(f"{table} has the columns {reader.fieldnames}; expected 'file_name' and 'photo'.")
-        photos = {row["file_name"]: row["photo"] for row in reader if row["photo"]}
+        photos = {PurePosixPath(row["file_name"]).as_posix(): row["photo"] for row in reader if row["photo"]}
     for file in photos:
         if not (split_dir / file).is_file():
             raise DataError(
@@ -207,6 +229,16 @@ def load_hub(name: str, revision: str | None = None) -> datasets.DatasetDict:
     """
     source = datasets.load_dataset(name, revision=revision)
     loaded, label_names, declared = {}, {}, set()
+    named = [SPLIT_FOLDERS.get(split.lower(), split) for split in source]
+    if len(set(named)) < len(named):
+        raise DataError(f"{name} has the splits {list(source)}, two of which name the same. Merge or drop one.")
+    if Path(name).is_dir() and (here := _split_folders(Path(name))) and set(here) != set(named):
+        # `datasets` knows train and test in lower case, and mixes the archive's folders into one split.
+        raise DataError(
+            f"{name} has the splits {sorted(here)}, read as {sorted(named)}. Name the folder with --data_dir."
+        )
+    if unknown := sorted(set(named) - set(SPLIT_FOLDERS.values())):
+        logger.warning("%s: the splits %s are neither learnt from nor measured", name, unknown)
     for split, data in source.items():
         if missing := {"image", "label"} - set(data.column_names):
             raise DataError(
@@ -230,6 +262,8 @@ def load_hub(name: str, revision: str | None = None) -> datasets.DatasetDict:
             tqdm(data.cast_column("image", datasets.Image(decode=False)), desc=split, unit="image")
         ):
             file = f"{split}/{number:06d}"
+            if row["image"] is None:
+                raise DataError(f"{name} {file} has no image. Leave the row out.")
             blob = row["image"]["bytes"] or Path(row["image"]["path"]).read_bytes()
             check_image(f"{name} {file}", blob)
             label = feature.int2str(row["label"]) if isinstance(feature, datasets.ClassLabel) else str(row["label"])
@@ -237,7 +271,8 @@ def load_hub(name: str, revision: str | None = None) -> datasets.DatasetDict:
             columns["label"].append(labels.index(label.lower()))
             columns["file"].append(file)
             columns["sha256"].append(content_hash(blob))
-            columns["photo"].append(str(row.get("photo", columns["sha256"][-1])))
+            photo = row.get("photo")
+            columns["photo"].append(columns["sha256"][-1] if photo in (None, "") else str(photo))
             columns["group"].append(columns["photo"][-1])
         loaded[SPLIT_FOLDERS.get(split.lower(), split)] = _as_dataset(columns, labels)
     return refuse_shared_content(datasets.DatasetDict(loaded))
@@ -271,7 +306,7 @@ def _common_labels(label_names: dict[str, list[str]], where: str | Path) -> list
 
 
 def refuse_shared_content(splits: datasets.DatasetDict) -> datasets.DatasetDict:
-    """Return ``splits`` unchanged if no content stands in two splits or under two labels.
+    """Return ``splits`` unchanged if no content stands in two splits or under two labels, and no photo is learnt and measured.
 
     Raises:
         DataError: naming both files.
@@ -289,6 +324,15 @@ def refuse_shared_content(splits: datasets.DatasetDict) -> datasets.DatasetDict:
                 raise DataError(
                     f"{file} and {other_file} are the same image under two labels, {names[label]} and {names[other_label]}. "
                     "Remove the wrong one."
+                )
+    photos: dict[str, tuple[str, str]] = {}
+    for split, data in splits.items():
+        for file, photo in zip(data["file"], data["photo"], strict=True):
+            other_split, other_file = photos.setdefault(photo, (split, file))
+            # Two test splits may show the same photos, as the archive's do.
+            if other_split != split and not {split, other_split}.isdisjoint({"train", "validation"}):
+                raise DataError(
+                    f"{file} ({split}) and {other_file} ({other_split}) show the same photo, {photo}. Put them into one split."
                 )
     return splits
 

@@ -60,12 +60,12 @@ def find_photo_folder(data_dir: str | Path) -> Path:
 
 
 def photos_at_hand(copies: datasets.Dataset, data_dir: str | Path) -> bool:
-    """Say whether these are copies of known photos, and the photos lie in the same archive."""
+    """Say whether these are all copies of known photos, and the photos lie in the same archive."""
     try:
         find_photo_folder(data_dir)
     except DataError:
         return False
-    return any(photo.startswith(PHOTO_PREFIX) for photo in copies["photo"])
+    return all(photo.startswith(PHOTO_PREFIX) for photo in copies["photo"])
 
 
 def photos_behind(copies: datasets.Dataset, data_dir: str | Path) -> datasets.Dataset:
@@ -75,7 +75,7 @@ def photos_behind(copies: datasets.Dataset, data_dir: str | Path) -> datasets.Da
     photo, from the archive's VOC annotations; it is empty where the photo has none.
 
     Raises:
-        DataError: the photos are missing or unreadable, no copy is traced to one, or copies of one photo carry two labels.
+        DataError: the photos are missing or unreadable, a copy is traced to none, or copies of one photo carry two labels.
     """
     folder = find_photo_folder(data_dir)
     first = {}
@@ -86,10 +86,11 @@ def photos_behind(copies: datasets.Dataset, data_dir: str | Path) -> datasets.Da
             "archive's own files, or train on the images as they lie with --train_on images."
         )
     if len(traced) < len(copies):
-        logger.warning(
-            "%d of %d copies are not traced to a photo and teach nothing", len(copies) - len(traced), len(copies)
+        stray = sorted(set(copies["file"]) - {copies[number]["file"] for number in traced})
+        raise DataError(
+            f"{stray[0]} (and {len(stray) - 1} more) is no copy of a photo of the archive, so its photo cannot be learnt from. "
+            "Move it away, or train on the images as they lie with --train_on images."
         )
-    copies = copies.select(traced)
     for photo, group, label, file in zip(
         copies["photo"], copies["group"], copies["label"], copies["file"], strict=True
     ):

@@ -26,7 +26,7 @@ from huggingface_hub import hf_hub_download
 from numpy.typing import NDArray
 from overlay import overlay, speaks_for
 from PIL import Image
-from reading import PictureError, read_upload
+from reading import HEAVIEST, PictureError, read_upload
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 MODEL = "wbc-resnet/wbc-resnet24"
@@ -103,7 +103,10 @@ def load(model: str | Path) -> Classifier:
         revision, name, weights = None, folder.resolve().name, folder / WEIGHTS
         pinned = {}
     elif model.count("/") == 1 and not model.startswith((".", "/")):
-        revision, name = os.environ.get("WBC_REVISION", REVISION), model
+        # Remote code runs from a commit or tag that somebody chose, never from whatever stands there today.
+        revision, name = os.environ.get("WBC_REVISION") or (REVISION if model == MODEL else None), model
+        if revision is None:
+            raise ValueError(texts.NO_REVISION.format(model=model))
         weights = Path(hf_hub_download(model, WEIGHTS, revision=revision))
         pinned = {"revision": revision}
     else:
@@ -215,7 +218,7 @@ def launch(demo: gr.Blocks, host: str, port: int) -> str:
         footer_links=[],
         run_history=False,
         enable_monitoring=False,
-        max_file_size="50mb",
+        max_file_size=HEAVIEST,
         ssr_mode=False,
         pwa=False,
     )

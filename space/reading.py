@@ -14,6 +14,7 @@ import texts
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+HEAVIEST = 50_000_000  # bytes of a file
 LARGEST = 40_000_000  # pixels; a decoded picture of that size takes 120 MB
 SMALLEST = 16  # px, the shorter side
 
@@ -47,6 +48,8 @@ def read_upload(upload: Mapping[str, Any] | None, folders: Iterable[Path]) -> Pi
     if path and any(Path(path).resolve().is_relative_to(folder.resolve()) for folder in folders):
         return read_picture(Path(path))
     if not path and url.startswith("data:"):
+        if len(url) > HEAVIEST * 4 / 3:  # base64 writes three bytes as four letters
+            raise PictureError(texts.TOO_HEAVY.format(limit=HEAVIEST / 1e6))
         try:
             return read_picture(io.BytesIO(base64.b64decode(url.partition(",")[2], validate=True)))
         except binascii.Error as error:

@@ -28,8 +28,8 @@ LOOKED = "Where it looked"
 LOOKED_ALT = "The photograph in grey. Colour marks the places that spoke for: {name}."
 SCALE = ("less", "more")
 EXPLANATION = (
-    "Brighter places spoke more for this subtype than for the others. Averaged over the picture, this evidence is what "
-    "the answer was computed from."
+    "Brighter places spoke more for this subtype than for the others. The answer is computed from the same "
+    "evidence, averaged over the whole picture."
 )
 EXPLANATION_EMPTY = "No single place spoke for this subtype more than for the others."
 
@@ -56,6 +56,7 @@ UNREADABLE = (
 )
 TRUNCATED = "This picture is damaged or cut short: its last part is missing. Copy or export it again."
 TOO_LARGE = "This picture has more than {limit:.0f} million pixels. Crop it to the cell first."
+TOO_HEAVY = "This picture's file is larger than {limit:.0f} MB. Crop it to the cell first, or save it as JPEG."
 TOO_SMALL = (
     "This picture has {width}x{height} px; at least {limit}x{limit} px are needed. Send a larger crop of the cell."
 )
@@ -67,10 +68,14 @@ NO_FOLDER = "{model!r} is neither a folder on this machine nor a model's name on
 NO_CONFIG = (
     "The folder {model!r} holds no config.json: give the folder that train.py wrote, or a model's name on the Hub."
 )
+NO_REVISION = (
+    "{model!r} brings code of its own, which runs here: read it, then name the commit you read in WBC_REVISION."
+)
 NO_EVIDENCE = (
     "The model {model!r} gives no evidence of shape (1, classes, h, w) beside its logits: it is no WBC ResNet."
 )
 NOT_LOADED = "The model {model!r} could not be loaded: {reason}"
 PORT_TAKEN = (
-    "Cannot listen on {host}:{port}: the port is taken, or the address is not this machine's. Try --port {other}."
+    "Cannot listen on {host}:{port}: the port is taken, or the address is not this machine's. Try --port {other}, "
+    "or make demo PORT={other}."
 )

@@ -18,7 +18,6 @@ import page
 import reading
 
 __all__ = [
-]
     "EXAMPLES",
     "SPACE",
     "app",

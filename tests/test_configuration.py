@@ -133,3 +133,20 @@ def test_the_keys_of_the_shipped_config_are_accepted(model_folder):
 def test_classes_must_be_numbered_from_zero_without_gaps():
     with pytest.raises(ValueError, match="must number its classes 0, 1, 2"):
         WbcResNetConfig(id2label={1: "a", 2: "b"})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_channels": 0}, "num_channels is 0; expected a whole number above 0"),
+        ({"num_channels": "3"}, "num_channels is '3'"),
+        ({"embedding_size": -1}, "embedding_size is -1"),
+        ({"hidden_sizes": [0, 0]}, "hidden_sizes is"),
+        ({"depths": 3}, "depths is 3; expected a list"),
+        ({"depths": "34"}, "depths is '34'; expected a list"),
+        ({"id2label": {0: "a", 1: "a"}}, "must name each class once"),
+    ],
+)
+def test_values_that_make_no_network_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        WbcResNetConfig(**options)

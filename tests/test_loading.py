@@ -174,7 +174,7 @@ def a_class_twice(root):
 
 def no_class_folders_in_a_split(root):
     shutil.rmtree(root / "test")
-    write_image(root / "test" / "cell.png", draw_smear("monocyte", 1)[0])
+    (root / "test").mkdir()
 
 
 def photo_table_without_its_column(root):
@@ -185,7 +185,33 @@ def photo_table_of_other_files(root):
     write_photo_column(root / "train", {"monocyte/00.png": "slide 7", "monocyte_01.png": "slide 7"})
 
 
+def loose_image_in_a_split(root):
+    write_image(root / "train" / "loose.png", draw_smear("monocyte", 71)[0])
+
+
+def loose_image_beside_the_splits(root):
+    write_image(root / "loose.png", draw_smear("monocyte", 71)[0])
+
+
+def link_to_nothing(root):
+    (root / "train" / "monocyte" / "annexed.png").symlink_to(root / "gone")
+
+
+def one_photo_on_both_sides(root):
+    write_photo_column(root / "train", {"monocyte/00.png": "slide 7"})
+    write_photo_column(root / "test", {"./monocyte/00.png": "slide 7"})
+
+
+def photo_table_in_another_encoding(root):
+    (root / "train" / "metadata.csv").write_bytes("file_name,photo\nmonocyte/00.png,Präparat 7\n".encode("latin-1"))
+
+
 FAULTS = {
+    loose_image_in_a_split: r"train/loose\.png stands beside the folders and has no label",
+    loose_image_beside_the_splits: r"smears/loose\.png stands beside the folders and has no label",
+    link_to_nothing: r"annexed\.png is a link to nothing\. Fetch the file",
+    one_photo_on_both_sides: r"(?=.*test/monocyte/00\.png)(?=.*train/monocyte/00\.png).*the same photo, slide 7",
+    photo_table_in_another_encoding: r"train/metadata\.csv is not UTF-8 .*Save it as CSV in UTF-8",
     remove_all: r"smears is no folder\. Unpack the archive",
     only_text: r"smears holds no images in class folders\. Expected SPLIT/CLASS/image\.jpg",
     only_loose_images: r"smears holds no images in class folders\. Expected SPLIT/CLASS/image\.jpg",
@@ -371,12 +397,45 @@ class TestLoadHub:
         train = load_hub(folder)["train"]
         assert train["photo"][:] == train["group"][:] == [f"slide {k}" for k in (0, 0, 1, 1, 2, 2, 3, 3)]
 
+    def test_a_row_whose_photo_is_not_known_stands_for_itself(self, tmp_path):
+        rows = [(*row, None) for row in drawn_rows(LABELS, 2, 0)]
+        folder = write_parquet(tmp_path / "cells", {"train": rows}, datasets.ClassLabel(names=list(LABELS)), ["photo"])
+        train = load_hub(folder)["train"]
+        assert train["photo"][:] == train["sha256"][:] and len(set(train["photo"])) == 8
+
+    def test_folders_that_datasets_would_mix_are_refused(self, tmp_path):
+        write_archive(tmp_path, size=(24, 18))
+        with pytest.raises(DataError, match=r"splits \['test', 'test_simple', 'train'\], read as .*--data_dir"):
+            load_hub(str(tmp_path / ARCHIVE_IMAGES))
+
+    def test_an_empty_image_is_named(self, tmp_path):
+        rows = drawn_rows(LABELS, 1, 0)
+        folder = tmp_path / "cells"
+        folder.mkdir()
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(LABELS))})
+        images = [{"bytes": row[0], "path": None} for row in rows[:3]] + [None]
+        columns = {"image": images, "label": [row[1] for row in rows]}
+        datasets.Dataset.from_dict(columns, features=features).to_parquet(folder / "train.parquet")
+        with pytest.raises(DataError, match="train/000003 has no image"):
+            load_hub(str(folder))
+
     def test_usual_names_of_splits_are_understood(self, tmp_path):
         parts = {"train": drawn_rows(LABELS, 1, 0), "validation": drawn_rows(LABELS, 1, 9)}
         assert list(load_hub(write_parquet(tmp_path / "cells", parts, datasets.ClassLabel(names=list(LABELS))))) == [
             "train",
             "validation",
         ]
+
+    def test_splits_that_nothing_reads_are_named_in_a_warning(self, tmp_path, caplog):
+        parts = {"train": drawn_rows(LABELS, 1, 0), "unlabelled": drawn_rows(LABELS, 1, 9)}
+        (tmp_path / "cells").mkdir()
+        folder = write_parquet(tmp_path / "cells" / "data", parts, datasets.ClassLabel(names=list(LABELS)))
+        files = "".join(f"  - split: {split}\n    path: {split}.parquet\n" for split in parts)
+        (tmp_path / "cells" / "data" / "README.md").write_text(
+            f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n"
+        )
+        assert list(load_hub(folder)) == ["train", "unlabelled"]
+        assert "the splits ['unlabelled'] are neither learnt from nor measured" in caplog.text
 
     def test_a_missing_column_is_named(self, tmp_path):
         rows = drawn_rows(LABELS, 1, 0)

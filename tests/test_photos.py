@@ -23,7 +23,7 @@ from smear_drawings import (
 )
 
 from smears.loading import DataError, load_folder
-from smears.photos import TABLE, find_photo_folder, name_photos, photos_behind, read_boxes
+from smears.photos import TABLE, find_photo_folder, name_photos, photos_at_hand, photos_behind, read_boxes
 
 
 @pytest.fixture
@@ -176,13 +176,15 @@ def test_a_damaged_photo_is_named(archive):
         photos_behind(copies, root)
 
 
-def test_untraced_copies_are_counted_in_a_warning_and_left_out(archive, caplog):
+def test_a_copy_that_is_not_traced_is_named_and_refused(archive):
     root, _, table = archive
     edit_table(table, lambda number, row: row["photo"] != "1")
-    rows = photos_behind(name_photos(load_folder(root), table)["train"], root)
-    assert len(rows) == 11 and "BloodImage_00001" not in rows["photo"][:]
-    assert "2 of 24 copies are not traced to a photo and teach nothing" in caplog.text
-    assert caplog.records[-1].levelno == logging.WARNING
+    copies = name_photos(load_folder(root), table)["train"]
+    lost = sorted(file for file, photo in zip(copies["file"], copies["photo"], strict=True) if photo[:5] != "Blood")
+    assert len(lost) == 2
+    with pytest.raises(DataError, match=rf"{lost[0]} \(and 1 more\) is no copy .*--train_on images"):
+        photos_behind(copies, root)
+    assert not photos_at_hand(copies, root)
 
 
 def test_copies_of_which_none_is_traced_are_refused(archive):

@@ -375,8 +375,11 @@ def test_the_model_is_chosen_in_order(monkeypatch, tmp_path):
     assert app.chosen_model("given") == "given"
 
 
-@pytest.mark.parametrize(("revision", "expected"), [(None, app.REVISION), ("abc123", "abc123")])
-def test_a_model_from_the_hub_is_pinned(revision, expected, monkeypatch, model_folder):
+@pytest.mark.parametrize(
+    ("name", "revision", "expected"),
+    [(app.MODEL, None, app.REVISION), (app.MODEL, "abc123", "abc123"), ("owner/model", "abc123", "abc123")],
+)
+def test_a_model_from_the_hub_is_pinned(name, revision, expected, monkeypatch, model_folder):
     """Every request for the Hub's model carries the revision; here a folder answers in the Hub's place."""
     asked = []
 
@@ -393,9 +396,20 @@ def test_a_model_from_the_hub_is_pinned(revision, expected, monkeypatch, model_f
     for loader in (app.AutoModelForImageClassification, app.AutoImageProcessor):
         monkeypatch.setattr(loader, "from_pretrained", stand_in(loader.from_pretrained))
     monkeypatch.setattr(app, "hf_hub_download", stand_in(lambda folder: str(folder / "model.safetensors")))
-    classifier = app.load("owner/model")
+    classifier = app.load(name)
     assert asked == [expected] * 3
-    assert (classifier.name, classifier.revision) == ("owner/model", expected)
+    assert (classifier.name, classifier.revision) == (name, expected)
+
+
+def test_code_of_others_is_not_run_from_whatever_stands_there_today(monkeypatch):
+    monkeypatch.delenv("WBC_REVISION", raising=False)
+    with pytest.raises(ValueError, match="name the commit you read in WBC_REVISION"):
+        app.load("owner/model")
+
+
+def test_a_heavy_data_url_is_refused_unread():
+    with pytest.raises(reading.PictureError, match="larger than 50 MB"):
+        reading.read_upload({"url": "data:image/png;base64," + "A" * 70_000_000}, [])
 
 
 def test_a_wrong_model_is_refused(tmp_path, model_folder):

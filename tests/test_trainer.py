@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import ResNetConfig, ResNetForImageClassification, TrainerCallback, TrainingArguments
 
 import training.trainer
-from training.trainer import EMA_FILE, EmaTrainer, WallClock, newest_checkpoint
+from training.trainer import EMA_FILE, EmaTrainer, WallClock, claim, newest_checkpoint
 
 
 class Blots(torch.utils.data.Dataset):
@@ -255,3 +258,51 @@ def test_the_clock_counts_the_seconds_of_every_run_and_not_the_pause_between(tmp
     finished = WallClock()
     make_trainer(tmp_path, epochs=3, callbacks=[finished]).train(resume_from_checkpoint=newest_checkpoint(tmp_path))
     assert finished.seconds == 6  # nothing was left to do
+
+
+def test_a_folder_belongs_to_one_training(tmp_path):
+    begun = {"seed": 0, "labels": ["monocyte", "neutrophil"], "learning_rate": 2e-3}
+    claim(tmp_path, begun)
+    claim(tmp_path, begun)  # the same command again
+    for key, value in {"seed": 1, "labels": ["wasp", "yak"], "learning_rate": 9.0}.items():
+        with pytest.raises(ValueError, match=f"holds a training with {key} = .*Name another --output_dir"):
+            claim(tmp_path, begun | {key: value})
+
+
+def test_checkpoints_of_an_unknown_training_are_not_gone_on_with(tmp_path):
+    make_checkpoint(tmp_path, 5)
+    with pytest.raises(ValueError, match=r"no training\.json that says what of"):
+        claim(tmp_path, {"seed": 0})
+
+
+def test_two_processes_draw_the_epochs_that_one_draws(tmp_path):
+    """accelerate passes the epoch of a sharded loader to its sampler alone; every process must still be told."""
+    script = tmp_path / "two.py"
+    script.write_text(
+        "import sys; sys.path[:0] = sys.argv[1:3]\n"
+        "from test_trainer import Blots, make_trainer\n"
+        "images = Blots()\n"
+        "trainer = make_trainer(sys.argv[3], epochs=3, images=images)\n"
+        "trainer.train()\n"
+        "assert trainer.args.world_size == 2\n"
+        "print('asked', sorted(set(images.asked)), flush=True)\n"
+    )
+    run = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        "29617",
+        str(script),
+    ]
+    tests = Path(__file__).parent
+    done = subprocess.run(
+        [*run, str(tests), str(tests.parent), str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("asked [0, 1, 2]") == 2, done.stdout

@@ -56,8 +56,10 @@ def load_folder(model: PreTrainedModel, folder: str | Path) -> list[str]:
             raise ValueError(f"{folder} holds no {name}; expected a folder that save_pretrained wrote.")
     try:
         stored, report = type(model).from_pretrained(folder, output_loading_info=True)
-    except (RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{folder / 'model.safetensors'} does not fit the config.json beside it: {error}") from error
+    except (RuntimeError, SafetensorError, ValueError, TypeError, OSError) as error:
+        raise ValueError(
+            f"{folder} is no checkpoint of this network or of transformers' ResNet that fits its config.json: {error}"
+        ) from error
     for problem in ("missing_keys", "unexpected_keys"):
         if report[problem]:
             raise ValueError(
@@ -66,12 +68,12 @@ def load_folder(model: PreTrainedModel, folder: str | Path) -> list[str]:
             )
     prefixes, left_out = STEM_AND_STAGES, DEEPER_STAGES + LINEAR
     theirs, ours = _labels(stored), _labels(model)
-    if theirs == ours:
+    if theirs == ours and stored.num_features == model.num_features:
         prefixes, left_out = STEM_AND_STAGES + LINEAR, DEEPER_STAGES
     else:
         logger.warning(
-            "The labels of %s are %s, this model's are %s: its linear layer is not taken over and learns from its own "
-            "starting weights.",
+            "The labels of %s are %s, this model's are %s, or its features are of another length: its linear layer is not "
+            "taken over and learns from its own starting weights.",
             folder,
             theirs,
             ours,

@@ -16,6 +16,7 @@ from transformers.trainer_callback import ExportableState
 logger = logging.getLogger(__name__)
 
 EMA_FILE = "ema.safetensors"
+IDENTITY_FILE = "training.json"
 STATE_FILE = "trainer_state.json"  # the Trainer writes it last: a checkpoint without it, or half of it, was cut off
 
 
@@ -38,7 +39,7 @@ class EmaTrainer(Trainer):
         # The Trainer sets it for language models; a configuration that refuses unknown keys would not load again.
         vars(self.model.config).pop("use_cache", None)
         self.ema = AveragedModel(self.model, multi_avg_fn=self._average, use_buffers=True)
-        self.add_callback(_AverageEachStep(self))
+        self.add_callback(_EachEpochAndStep(self))
 
     def _average(self, averages: list[torch.Tensor], currents: list[torch.Tensor], taken: torch.Tensor) -> None:
         if averages[0].is_floating_point():
@@ -97,18 +98,23 @@ class EmaTrainer(Trainer):
         self.ema.load_state_dict(load_file(Path(resume_from_checkpoint) / EMA_FILE))
 
 
-class _AverageEachStep(TrainerCallback):
-    """Feed the moving average after each optimiser step, before an epoch's evaluation and checkpoint."""
+class _EachEpochAndStep(TrainerCallback):
+    """Tell the draws their epoch, and feed the moving average after each step, before an epoch's evaluation and checkpoint."""
 
     def __init__(self, trainer: EmaTrainer):
         self.trainer = trainer
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        # With several processes, accelerate passes the epoch to the sampler and not to the data set.
+        if hasattr(self.trainer.train_dataset, "set_epoch"):
+            self.trainer.train_dataset.set_epoch(int(state.epoch or 0))
 
     def on_step_end(self, args, state, control, **kwargs):
         self.trainer.update_average()
 
 
 class WallClock(TrainerCallback, ExportableState):
-    """Count the seconds spent on steps, over every run of a training that was interrupted; kept in the checkpoint."""
+    """Count the seconds from first step to last, validation between epochs included, over every run; kept in the checkpoint."""
 
     def __init__(self, seconds: float = 0.0):
         self.seconds = seconds
@@ -143,3 +149,27 @@ def newest_checkpoint(output_dir: str | Path) -> Path | None:
         else:
             return path
     return None
+
+
+def claim(output_dir: str | Path, identity: dict) -> None:
+    """Write what a training is (JSON values) into its folder, or make sure that the folder belongs to this training.
+
+    Raises:
+        ValueError: the folder holds another training, or checkpoints of an unknown one.
+    """
+    folder = Path(output_dir)
+    path = folder / IDENTITY_FILE
+    identity = json.loads(json.dumps(identity))
+    remedy = "Name another --output_dir, or repeat the arguments that the training was started with."
+    if path.exists():
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        for key in sorted(begun.keys() | identity.keys()):
+            if begun.get(key) != identity.get(key):
+                raise ValueError(
+                    f"{folder} holds a training with {key} = {begun.get(key)!r}, now it is {identity.get(key)!r}. {remedy}"
+                )
+    elif newest_checkpoint(folder):
+        raise ValueError(f"{folder} holds checkpoints and no {IDENTITY_FILE} that says what of. {remedy}")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(identity, indent=2, sort_keys=True) + "\n", encoding="utf-8")
