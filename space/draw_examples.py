@@ -18,19 +18,20 @@ WIDTH, HEIGHT = 640, 480
 OVERSAMPLING = 2
 GLASS = (207, 209, 204)  # the empty field, RGB 0..255
 
-# Colour of a layer of each stain at density 1 on the empty field, RGB 0..255, as a Wright-Giemsa smear shows them.
+# Colour of a layer of each stain at density 1 on the empty field, RGB 0..255: the violet that the BCCD
+# photographs show, whose stain is the one that the network has seen.
 STAINS = {
-    "haemoglobin": (187, 153, 144),
-    "dense nucleus": (80, 63, 170),
-    "open nucleus": (120, 98, 194),
-    "lobed nucleus": (102, 88, 184),
-    "blue cytoplasm": (142, 164, 208),
-    "grey-blue cytoplasm": (170, 177, 199),
-    "pale cytoplasm": (209, 193, 208),
-    "rosy cytoplasm": (212, 172, 176),
-    "orange-red granule": (203, 109, 103),
-    "lilac granule": (180, 146, 190),
-    "platelet": (148, 140, 198),
+    "haemoglobin": (176, 150, 140),
+    "dense nucleus": (98, 62, 190),
+    "open nucleus": (140, 104, 214),
+    "lobed nucleus": (128, 86, 214),
+    "blue cytoplasm": (150, 150, 215),
+    "grey-blue cytoplasm": (172, 168, 208),
+    "pale cytoplasm": (188, 170, 208),
+    "rosy cytoplasm": (196, 150, 180),
+    "eosinophilic granule": (178, 96, 138),
+    "lilac granule": (168, 130, 200),
+    "platelet": (150, 130, 205),
 }
 
 Array = NDArray[np.float64]
@@ -176,11 +177,11 @@ def eosinophil(smear: Smear, cx: float, cy: float) -> None:
     body, core = inside(cell, 1.5), inside(distance, 1.8)
     smear.lay("rosy cytoplasm", body * (1 - core) * (0.95 + 0.06 * smear.noise(7)))
     smear.granules(
-        body * (1 - core) * inside(cell + 3, 2), "orange-red granule", radius=4.4, spacing=6.6, strength=0.68
+        body * (1 - core) * inside(cell + 3, 2), "eosinophilic granule", radius=4.4, spacing=6.6, strength=0.68
     )
     smear.nucleus(distance, "lobed nucleus", coarse=13, contrast=0.16)
     # A few granules lie above the nucleus.
-    smear.granules(core * (smear.noise(16) > 1.0), "orange-red granule", radius=4, spacing=8, strength=0.22)
+    smear.granules(core * (smear.noise(16) > 1.0), "eosinophilic granule", radius=4, spacing=8, strength=0.22)
 
 
 def lymphocyte(smear: Smear, cx: float, cy: float) -> None:

@@ -72,3 +72,9 @@ def predict_images(images):
     rows = {"image": images, "file": [str(number) for number in range(len(images))]}
     features = datasets.Features({"image": datasets.Image(), "file": datasets.Value("string")})
     return predict(FOLDER, datasets.Dataset.from_dict(rows, features=features))
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_the_drawn_examples_are_named_as_they_are_labelled(label):
+    drawing = Image.open(REPOSITORY / "space" / "examples" / f"{label}.png").convert("RGB")
+    assert LABELS[int(predict_images([drawing]).argmax())] == label
