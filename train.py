@@ -32,7 +32,7 @@ from transformers import AutoImageProcessor, HfArgumentParser, TrainingArguments
 
 from evaluation.measure import measure
 from evaluation.metrics import ClassificationReport
-from evaluation.results import environment, git_commit, hardware, weights_sha256, write_results
+from evaluation.results import environment, git_commit, hardware, read_results, weights_sha256, write_results
 from hub_model.configuration_wbc_resnet import WbcResNetConfig
 from hub_model.modeling_wbc_resnet import MINIMUM_SIZE, WbcResNetForImageClassification
 from smears.loading import DataError, fingerprint, load_folder, load_hub
@@ -255,6 +255,17 @@ def save_folder(model: WbcResNetForImageClassification, processor, folder: Path)
             shutil.copy2(source, folder / source.name)
 
 
+def ancestry(source: str | None) -> dict | None:
+    """Give the record of the training that ``--init_from`` starts from, if its folder has one."""
+    if source is None:
+        return None
+    path = Path(source) / "eval_results.json"
+    if not path.is_file():
+        return {"source": Path(source).name}
+    earlier = read_results(path)
+    return {"source": earlier["model"]["name"], "sha256": earlier["model"]["sha256"]} | earlier["training"]
+
+
 def commit_or_unknown() -> dict[str, str | bool]:
     """Say which commit runs, before it can change; a copy without git has none to name."""
     try:
@@ -339,6 +350,7 @@ def main() -> None:
         "n_images": len(fit),
         "n_photos": len(set(fit["photo"])),
         "temperature": temperature,
+        "started_from": ancestry(recipe.init_from),
         "recipe": asdict(recipe) | {name: getattr(arguments, name) for name in RECORDED_ARGUMENTS},
     }
     source = data_arguments.dataset_name or Path(data_arguments.data_dir).resolve().name

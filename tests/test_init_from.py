@@ -197,7 +197,7 @@ def test_folders_that_do_not_fit_are_refused(model_folder, tmp_path):
         init_from(fresh(), shallow)
     # A config.json and a model.safetensors that do not belong together.
     ResNetForImageClassification(ResNetConfig(depths=[3, 4], hidden_sizes=[256, 512])).config.save_pretrained(shallow)
-    with pytest.raises(ValueError, match=r"does not fit the config.json beside it: missing keys.*layer2.3"):
+    with pytest.raises(ValueError, match=r"is no checkpoint of this network: missing keys.*layer2.3"):
         init_from(fresh(), shallow)
     config = (model_folder / "config.json").read_text()
     other = tmp_path / "other"
