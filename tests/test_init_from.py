@@ -1,5 +1,6 @@
 """Starting weights arrive exactly, or are refused with the name, both shapes and what to do."""
 
+import json
 import logging
 
 import pytest
@@ -197,7 +198,7 @@ def test_folders_that_do_not_fit_are_refused(model_folder, tmp_path):
         init_from(fresh(), shallow)
     # A config.json and a model.safetensors that do not belong together.
     ResNetForImageClassification(ResNetConfig(depths=[3, 4], hidden_sizes=[256, 512])).config.save_pretrained(shallow)
-    with pytest.raises(ValueError, match=r"is no checkpoint of this network: missing keys.*layer2.3"):
+    with pytest.raises(ValueError, match=r"does not fit the config.json beside it: missing keys.*layer2.3"):
         init_from(fresh(), shallow)
     config = (model_folder / "config.json").read_text()
     other = tmp_path / "other"
@@ -206,8 +207,12 @@ def test_folders_that_do_not_fit_are_refused(model_folder, tmp_path):
     with pytest.raises(ValueError, match=r"holds no model.safetensors"):
         init_from(fresh(), other)
     (other / "model.safetensors").write_bytes((model_folder / "model.safetensors").read_bytes()[:50_000])
-    with pytest.raises(ValueError, match=r"does not fit the config.json beside it"):
+    with pytest.raises(ValueError, match=r"other is no checkpoint of this network or of transformers"):
         init_from(fresh(), other)
+    for text in ("[]", json.dumps({"model_type": "vit", "hidden_size": 64})):
+        (other / "config.json").write_text(text)
+        with pytest.raises(ValueError, match=r"other is no checkpoint of this network or of transformers"):
+            init_from(fresh(), other)
 
 
 def test_the_labels_decide_not_their_number(model_folder):
