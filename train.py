@@ -170,12 +170,12 @@ def parse(argv: list[str] | None = None) -> tuple[DataArguments, RecipeArguments
     parser = HfArgumentParser(
         (DataArguments, RecipeArguments, SmearTrainingArguments), description=__doc__.partition("\n")[0]
     )
-    *arguments, unknown = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
+    _, unknown = parser.parse_known_args(argv)
     if unknown:
         close = difflib.get_close_matches(unknown[0], parser._option_string_actions, n=1)
         hint = f" Did you mean {close[0]}?" if close else " --help lists what there is."
         raise ValueError(f"There is no option {unknown[0]}.{hint}")
-    return tuple(arguments)
+    return parser.parse_args_into_dataclasses(argv)
 
 
 def load_images(arguments: DataArguments):

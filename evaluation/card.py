@@ -309,6 +309,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             write_text(path, text)
             print(f"wrote {path}")
+    if options.check and not differs:
+        print(f"agrees with {FILE_NAME}: {', '.join(map(str, written))}")
     return 1 if options.check and differs else 0
 
 

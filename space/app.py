@@ -10,7 +10,11 @@ machine alone unless --host says otherwise.
 import argparse
 import hashlib
 import os
+import signal
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -233,15 +237,36 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT", "7860")))
     options = parser.parse_args(arguments)
     torch.set_num_threads(min(2, os.cpu_count() or 1))
-    model = chosen_model(options.model)
+    with private_uploads():
+        run(chosen_model(options.model), options.host, options.port)
+
+
+@contextmanager
+def private_uploads() -> Iterator[None]:
+    """Keep visitors' pictures in a folder that goes with the program, also when a supervisor ends it."""
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        with tempfile.TemporaryDirectory(prefix="wbc-", dir=before) as uploads:
+            os.environ["GRADIO_TEMP_DIR"] = uploads
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        os.environ.pop("GRADIO_TEMP_DIR")
+        if before is not None:
+            os.environ["GRADIO_TEMP_DIR"] = before
+
+
+def run(model: str, host: str, port: int) -> None:
+    """Load the model and serve the page until the program is ended; exits with a sentence if either cannot be done."""
     try:
         demo = build(model)
     except (OSError, ValueError) as error:
         sys.exit(texts.NOT_LOADED.format(model=model, reason=error))
     try:
-        url = launch(demo, options.host, options.port)
+        url = launch(demo, host, port)
     except OSError:
-        sys.exit(texts.PORT_TAKEN.format(host=options.host, port=options.port, other=options.port + 1))
+        sys.exit(texts.PORT_TAKEN.format(host=host, port=port, other=port + 1))
     print(texts.RUNNING.format(url=url))
     demo.block_thread()
 

@@ -33,7 +33,10 @@ EXPLANATION = (
 )
 EXPLANATION_EMPTY = "No single place spoke for this subtype more than for the others."
 
-FOOTER_CHOICE = "It always chooses from this list, even for a picture without a white blood cell."
+FOOTER_CHOICE = (
+    "It always chooses from this list, even for a picture without a white blood cell. It learned from one laboratory's "
+    "stain: on others' it is often wrong, and sure of it."
+)
 FOOTER_PRIVACY = "Nothing is kept: your picture is deleted within minutes and used for nothing else."
 FOOTER_WEIGHTS = "Weights: {name}, sha256 {sha256}, {licence}."
 

@@ -439,11 +439,20 @@ def test_a_missing_model_is_said():
         app.main(["--model", "./nowhere"])
 
 
-def test_the_folder_alone_runs(model_folder, tmp_path):
-    """Copy space/ into an empty directory, start it as a Space does, and open the page."""
+def test_the_folder_alone_runs_and_leaves_nothing(model_folder, tmp_path):
+    """Copy space/ into an empty directory, start it as a Space does, send a picture, and end it as a supervisor does."""
+    from gradio_client import Client, handle_file
+
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
     shutil.copytree(SPACE, tmp_path / "space", ignore=shutil.ignore_patterns("__pycache__"))
     port = free_port()
-    setting = {"WBC_MODEL": str(model_folder), "GRADIO_SERVER_PORT": str(port), "HF_HUB_OFFLINE": "1"}
+    setting = {
+        "WBC_MODEL": str(model_folder),
+        "GRADIO_SERVER_PORT": str(port),
+        "HF_HUB_OFFLINE": "1",
+        "GRADIO_TEMP_DIR": str(uploads),
+    }
     command = [sys.executable, "app.py"]
     process = subprocess.Popen(
         command, cwd=tmp_path / "space", env=os.environ | setting, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -459,9 +468,13 @@ def test_the_folder_alone_runs(model_folder, tmp_path):
                 alive = process.poll() is None and time.monotonic() < deadline
                 assert alive, process.communicate(timeout=5)[0].decode() if process.poll() is not None else "too slow"
                 time.sleep(0.2)
+        client = Client(f"http://127.0.0.1:{port}", verbose=False)
+        client.predict(handle_file(str(EXAMPLES / "monocyte.png")), api_name="/classify")
+        assert list(uploads.rglob("*.png"))
     finally:
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=30)
+    assert [path for path in uploads.rglob("*") if path.is_file()] == []
 
 
 # The files

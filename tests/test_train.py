@@ -229,6 +229,8 @@ def test_a_value_that_is_none_is_refused_by_name(capsys, arguments, message):
 def test_an_option_that_does_not_exist_is_refused_by_name():
     with pytest.raises(ValueError, match=r"no option --learning_rat_e\. Did you mean --learning_rate\?"):
         train.parse(["--data_dir", "cells", "--learning_rat_e", "1"])
+    with pytest.raises(ValueError, match=r"no option --data_dirr\. Did you mean --data_dir\?"):
+        train.parse(["--data_dirr", "cells"])
 
 
 def test_phases_that_do_not_fit_are_refused_before_any_image_is_read(monkeypatch, tmp_path):
