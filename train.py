@@ -36,7 +36,7 @@ from evaluation.results import environment, git_commit, hardware, read_results, 
 from hub_model.configuration_wbc_resnet import WbcResNetConfig
 from hub_model.modeling_wbc_resnet import MINIMUM_SIZE, WbcResNetForImageClassification
 from smears.loading import DataError, fingerprint, load_folder, load_hub
-from smears.photos import name_photos, photos_at_hand, photos_behind
+from smears.photos import boxes_on_copies, name_photos, photos_at_hand, photos_behind
 from smears.splits import hold_out
 from training.finish import fit_temperature, fold_temperature, predict_logits, refresh_statistics
 from training.init_from import init_from
@@ -199,6 +199,8 @@ def load_images(arguments: DataArguments):
         logger.info("training on the %s (--train_on says otherwise)", train_on)
     if train_on == "photos":
         fit, shown = (photos_behind(part, arguments.data_dir) for part in (fit, shown))
+    elif arguments.data_dir and photos_at_hand(fit, arguments.data_dir):
+        fit = boxes_on_copies(fit, arguments.data_dir)  # so that copies give close crops as their photos do
     logger.info("fit %d images of %d photos, validate %d", len(fit), len(set(fit["photo"])), len(set(shown["photo"])))
     return splits, fit, shown
 
@@ -315,6 +317,7 @@ def main() -> None:
     arguments.num_train_epochs = resolution.total_epochs
     labels = fit.features["label"].names
     processor = AutoImageProcessor.from_pretrained(HUB_MODEL)
+    processor.size = {"height": recipe.sides[-1], "width": recipe.sides[-1]}  # what training ends on is what ships
     draws = TrainingDraws(fit, processor, resolution, recipe.draws_per_epoch, seed=arguments.seed)
     draws.fill_cache()
     trainer = EmaTrainer(

@@ -1,18 +1,21 @@
 """The photos behind the Kaggle copies: which copy shows which photo, and the photos themselves with their cells' boxes."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
 import datasets
+import numpy as np
 
 from smears.loading import DataError, check_image, content_hash
-from smears.provenance import PHOTO_FOLDER, read_photos
+from smears.provenance import PHOTO_FOLDER, read_images
 
 logger = logging.getLogger(__name__)
 
-TABLE = Path(__file__).with_name("kaggle_photos.csv")  # written by `python -m smears.registration`
+TABLE = Path(__file__).parent.parent / "hub_dataset" / "images.csv"  # written by `python -m smears.kaggle_tables`
 PHOTO_PREFIX = "BloodImage_"
+COPY_SIZE = (320, 240)  # px, width and height of the archive's copies
 
 
 def photo_name(number: int) -> str:
@@ -23,24 +26,66 @@ def photo_name(number: int) -> str:
 def name_photos(splits: datasets.DatasetDict, table: Path = TABLE) -> datasets.DatasetDict:
     """Fill the columns ``photo`` and ``group`` of Kaggle copies from the provenance table, joined by content hash.
 
-    Images that the table does not know keep what they have, and their number is logged; if it knows none, the images are not
-    the Kaggle archive's and the splits come back unchanged.
+    A column ``flags`` comes beside them: a list of what is known of each image, see ``smears.provenance.FLAGS``. Images that
+    the table does not know keep what they have and get no flag, and their number is logged.
     """
-    known = {row.sha256: row for row in read_photos(table) if row.photo is not None}
+    known = {row.sha256: row for row in read_images(table) if row.photo is not None}
     named = {}
     for split, data in splits.items():
         rows = [known.get(digest) for digest in data["sha256"]]
-        found = sum(row is not None for row in rows)
-        if not found:
-            named[split] = data
-            continue
-        logger.info("%s: %d of %d images traced to their photo", split, found, len(rows))
-        photos = [photo_name(row.photo) if row else old for row, old in zip(rows, data["photo"], strict=True)]
-        groups = [photo_name(row.group) if row else old for row, old in zip(rows, data["group"], strict=True)]
-        for column, values in (("photo", photos), ("group", groups)):
-            data = data.remove_columns(column).add_column(column, values)
+        if found := sum(row is not None for row in rows):
+            logger.info("%s: %d of %d images traced to their photo", split, found, len(rows))
+        columns = {
+            "photo": [photo_name(row.photo) if row else old for row, old in zip(rows, data["photo"], strict=True)],
+            "group": [photo_name(row.group) if row else old for row, old in zip(rows, data["group"], strict=True)],
+            "flags": [row.flags.split(";") if row and row.flags else [] for row in rows],
+        }
+        texts = datasets.Value("string")
+        for column, values in columns.items():
+            if column in data.column_names:
+                data = data.remove_columns(column)
+            data = data.add_column(column, values, feature=datasets.List(texts) if column == "flags" else texts)
         named[split] = data
     return datasets.DatasetDict(named)
+
+
+def boxes_on_copies(copies: datasets.Dataset, data_dir: str | Path, table: Path = TABLE) -> datasets.Dataset:
+    """Add a column ``boxes``: the white cells' boxes of each copy's photo, carried over by the map of its registration.
+
+    ``boxes`` holds (row_min, col_min, row_max, col_max) in pixels of the copy, about the turned box, cut at the copy's edge;
+    a cell of which less than a third is left has none, nor has an image that the table does not know.
+
+    Raises:
+        DataError: the archive with its annotations is not about ``data_dir``.
+    """
+    folder = find_photo_folder(data_dir)
+    known = {row.sha256: row for row in read_images(table) if row.photo is not None}
+    photos = {row.photo: read_boxes(folder, photo_name(row.photo)) for row in known.values()}
+    column = []
+    for digest in copies["sha256"]:
+        row = known.get(digest)
+        carried = [carry_box(box, row.matrix) for box in photos[row.photo]] if row else []
+        column.append([box for box in carried if box])
+    return copies.add_column("boxes", column, feature=datasets.List(datasets.List(datasets.Value("int32"))))
+
+
+def carry_box(box: Sequence[int], matrix: np.ndarray) -> list[int] | None:
+    """Carry a box of a photo over to a copy: (row_min, col_min, row_max, col_max) in px of the copy, or None.
+
+    Args:
+        box: the same in pixels of the photo, which is 640 px wide.
+        matrix: (2, 3), from (x, y) at a width of 320 to the copy's, as in ``smears.provenance.ImageRow``.
+    """
+    row_min, col_min, row_max, col_max = np.array(box) / 2
+    # the ends of the ellipse's axes, turned: what a turned box's corners would add is background
+    centre = np.array([(col_min + col_max) / 2, (row_min + row_max) / 2])
+    radii = matrix[:, :2] * ((col_max - col_min) / 2, (row_max - row_min) / 2)  # (2, 2), x and y by axis
+    reach = np.sqrt((radii**2).sum(axis=1))  # half the width and height of the turned ellipse
+    middle = matrix[:, :2] @ centre + matrix[:, 2]
+    low, high = np.clip([middle - reach, middle + reach], 0, COPY_SIZE)
+    if np.prod(high - low) < np.prod(2 * reach) / 3:
+        return None
+    return [int(value) for value in (*low.round()[::-1], *high.round()[::-1])]
 
 
 def find_photo_folder(data_dir: str | Path) -> Path:

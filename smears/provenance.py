@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,37 +26,134 @@ class ArchiveImage:
 
 
 @dataclass(frozen=True)
-class PhotoRow:
-    """One line of `kaggle_photos.csv`.
+class RegistrationRow:
+    """One line of `registrations.csv`: the photo that a file was made from, and the map that shows it.
 
-    `sha256`: first 16 hexadecimal digits of the file's sha256. `photo` and `group`: None when unsure. `inliers`:
-    keypoints that agree. `residual`: grey levels, 0 to 255, one decimal.
+    `file`: path below the archive's folder of images, `SPLIT/LABEL/name`. `sha256`: first 16 hexadecimal digits of the
+    file's SHA-256. `photo` and `group` (the smallest number among the photos of the same cells): None when unsure.
+    `inliers`: keypoints that agree, the score; `margin`: that less the same for the best photo of other cells.
+    `residual`: mean absolute difference under the map, grey levels, 0 to 255. `frame`: 0 to 1, intersection over union
+    of the image's picture and the photo's frame. `a` to `f`: the photo's (x, y), in pixels of the photo at a width of
+    320, stands in the image, at a width of 320, at (a x + b y + c, d x + e y + f); all 0 without a registration.
     """
 
+    file: str
     sha256: str
-    split: str
-    label: str
     photo: int | None
     group: int | None
     inliers: int
+    margin: int
     residual: float
+    frame: float
+    a: float
+    b: float
+    c: float
+    d: float
+    e: float
+    f: float
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        """What is unique in the table: the same file may stand in several folders."""
-        return self.sha256, self.split, self.label
+    def split(self) -> str:
+        """The official split, as the archive spells it."""
+        return self.file.split("/")[0]
+
+    @property
+    def label(self) -> str:
+        """The official label, as the archive spells it."""
+        return self.file.split("/")[1]
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """The map from the photo to the image, (2, 3) float64, x before y."""
+        return np.array([[self.a, self.b, self.c], [self.d, self.e, self.f]])
 
 
 @dataclass(frozen=True)
 class OverlapRow:
-    """One line of `kaggle_overlaps.csv`: two photos of the same cells, and their labels in `labels.csv`."""
+    """One line of `overlaps.csv`: two photos of the same cells, and their labels in `labels.csv`.
+
+    `inliers` and `residual` as in `RegistrationRow`. `shift_x`, `shift_y`: what to add to (x, y) in b to stand in a, in
+    pixels at a width of 320. `shared_cells`: white cells whose boxes fall together, None where one photo has no box (and
+    before `smears.kaggle_tables` looked).
+    """
 
     photo_a: int
     photo_b: int
     inliers: int
     residual: float
+    shift_x: float
+    shift_y: float
     label_a: str
     label_b: str
+    shared_cells: int | None = None
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One line of `hub_dataset/images.csv`: a file of the archive's folders of images.
+
+    `file`, `sha256`, `photo`, `group`, `inliers`, `margin`, `residual`, `a` to `f`: as in `RegistrationRow`. `split`: the
+    official one. `clean_split`: `train`, `validation`, `test`, or empty where a clean split has no place for the image.
+    `fold`: 0 to 4, groups whole, None for TEST_SIMPLE. `label`: in lower case. `flags`: see `FLAGS`, separated by `;`.
+    `cell`: 0 to 1, how much of the nucleus of the white cell that is seen most of lies inside the image; None where
+    nobody drew its box.
+    """
+
+    file: str
+    sha256: str
+    photo: int | None
+    group: int | None
+    split: str
+    clean_split: str
+    fold: int | None
+    label: str
+    flags: str
+    cell: float | None
+    inliers: int
+    margin: int
+    residual: float
+    a: float
+    b: float
+    c: float
+    d: float
+    e: float
+    f: float
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """The map from the photo to the image, (2, 3) float64, x before y, as in `RegistrationRow`."""
+        return np.array([[self.a, self.b, self.c], [self.d, self.e, self.f]])
+
+
+@dataclass(frozen=True)
+class PhotoRow:
+    """One line of `hub_dataset/photos.csv`: a photo that images were made from.
+
+    `file`: its name in `JPEGImages`. `sha256`: first 16 hexadecimal digits. `cells`: boxes of white cells in BCCD's
+    annotations. `images`: files made from it, the photo's own in TEST_SIMPLE included. The others as in `ImageRow`.
+    """
+
+    photo: int
+    file: str
+    sha256: str
+    group: int
+    split: str
+    clean_split: str
+    fold: int
+    label: str
+    flags: str
+    cells: int
+    images: int
+
+
+FLAGS = {
+    "no cell": "the image was shifted until the white cell left it: under 5 % of its nucleus is inside",
+    "sliver": "less than half of the nucleus lies inside the image",
+    "several cells": "two white cells or more are seen, and the label names one of them",
+    "no box": "BCCD gives no box of a white cell for the photo, so that nobody can tell by it what is seen",
+    "conflict": "another photo shows the same white cell under another label",
+    "leak": "an image of TEST or TEST_SIMPLE whose photo overlaps a photo of TRAIN",
+}
 
 
 def photo_number(path: Path) -> int:
@@ -138,7 +236,7 @@ def read_labels(archive_root: Path) -> dict[int, str]:
         return {int(row["Image"]): row["Category"].strip() for row in reader}
 
 
-def _write(path: Path, kind: type, rows: Iterable[PhotoRow | OverlapRow]) -> None:
+def _write(path: Path, kind: type, rows: Iterable[Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(kind)], lineterminator="\n")
@@ -155,24 +253,28 @@ def _read(path: Path, kind: type) -> list[dict[str, str]]:
         return list(reader)
 
 
-def _photo_row(sha256: str, split: str, label: str, photo: str, group: str, inliers: str, residual: str) -> PhotoRow:
-    numbers = (int(number) if number else None for number in (photo, group))
-    return PhotoRow(sha256, split, label, *numbers, int(inliers), float(residual))
+def _from_text(kind: type, row: dict[str, str]) -> Any:
+    """Turn a line's texts into the types that the fields name; an empty number is None."""
+    read = {int: int, float: float, str: str}
+    read |= {
+        int | None: lambda text: int(text) if text else None,
+        float | None: lambda text: float(text) if text else None,
+    }
+    return kind(**{field.name: read[field.type](row[field.name]) for field in fields(kind)})
 
 
-def write_photos(path: Path, rows: Iterable[PhotoRow]) -> None:
-    """Write the table of images, sorted, each (sha256, split, label) once."""
-    unique = {row.key: row for row in rows}
-    _write(path, PhotoRow, sorted(unique.values(), key=lambda row: (SPLITS.index(row.split), row.label, row.sha256)))
+def write_registrations(path: Path, rows: Iterable[RegistrationRow]) -> None:
+    """Write the table of images, sorted by split, label and name."""
+    _write(path, RegistrationRow, sorted(rows, key=lambda row: (SPLITS.index(row.split), row.file)))
 
 
-def read_photos(path: Path) -> list[PhotoRow]:
+def read_registrations(path: Path) -> list[RegistrationRow]:
     """Read the table of images.
 
     Raises:
         ValueError: its columns are others.
     """
-    return [_photo_row(**row) for row in _read(path, PhotoRow)]
+    return [_from_text(RegistrationRow, row) for row in _read(path, RegistrationRow)]
 
 
 def write_overlaps(path: Path, rows: Iterable[OverlapRow]) -> None:
@@ -186,17 +288,35 @@ def read_overlaps(path: Path) -> list[OverlapRow]:
     Raises:
         ValueError: its columns are others.
     """
-    return [
-        OverlapRow(
-            int(row["photo_a"]),
-            int(row["photo_b"]),
-            int(row["inliers"]),
-            float(row["residual"]),
-            row["label_a"],
-            row["label_b"],
-        )
-        for row in _read(path, OverlapRow)
-    ]
+    return [_from_text(OverlapRow, row) for row in _read(path, OverlapRow)]
+
+
+def write_images(path: Path, rows: Iterable[ImageRow]) -> None:
+    """Write the published table of images, sorted by split, label and name."""
+    _write(path, ImageRow, sorted(rows, key=lambda row: (SPLITS.index(row.split), row.file)))
+
+
+def read_images(path: Path) -> list[ImageRow]:
+    """Read the published table of images.
+
+    Raises:
+        ValueError: its columns are others.
+    """
+    return [_from_text(ImageRow, row) for row in _read(path, ImageRow)]
+
+
+def write_photos(path: Path, rows: Iterable[PhotoRow]) -> None:
+    """Write the published table of photos, sorted by their numbers."""
+    _write(path, PhotoRow, sorted(rows, key=lambda row: row.photo))
+
+
+def read_photos(path: Path) -> list[PhotoRow]:
+    """Read the published table of photos.
+
+    Raises:
+        ValueError: its columns are others.
+    """
+    return [_from_text(PhotoRow, row) for row in _read(path, PhotoRow)]
 
 
 def unfinished(table: Path) -> Path:
@@ -204,24 +324,25 @@ def unfinished(table: Path) -> Path:
     return table.with_suffix(".partial.csv")
 
 
-def read_unfinished(path: Path) -> list[PhotoRow]:
+def read_unfinished(path: Path) -> list[RegistrationRow]:
     """Read the rows that an interrupted run left, and cut off a last line that it did not finish."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
     path.write_text(whole, encoding="utf-8")
-    return [_photo_row(*line) for line in csv.reader(whole.splitlines())]
+    names = [field.name for field in fields(RegistrationRow)]
+    return [_from_text(RegistrationRow, dict(zip(names, line, strict=True))) for line in csv.reader(whole.splitlines())]
 
 
 @contextmanager
-def appending(path: Path) -> Iterator[Callable[[PhotoRow], None]]:
+def appending(path: Path) -> Iterator[Callable[[RegistrationRow], None]]:
     """Open an unfinished table and give the function that adds a row to it, on disk when it returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
 
-        def append(row: PhotoRow) -> None:
+        def append(row: RegistrationRow) -> None:
             writer.writerow(asdict(row).values())
             file.flush()
 

@@ -1,10 +1,10 @@
 """Find the smear photo that each image was made from, and the photos that show the same cells.
 
-    python -m smears.registration ARCHIVE_ROOT --out smears/kaggle_photos.csv --workers 2
+    python -m smears.registration ARCHIVE_ROOT --out found --workers 2
 
-ARCHIVE_ROOT is the folder that holds `dataset-master/` and `dataset2-master/`. The command writes the table of images
-to `--out` and the table of overlapping photos beside it, as `kaggle_overlaps.csv`. Killed and started again, it goes on
-where it stopped.
+ARCHIVE_ROOT is the folder that holds `dataset-master/` and `dataset2-master/`. The command writes the table of images,
+`found/registrations.csv`, and the table of overlapping photos, `found/overlaps.csv`; `python -m smears.kaggle_tables`
+makes the published tables of them. Killed and started again, it goes on where it stopped.
 
 Keypoints of the image vote for the photo that holds their nearest neighbour; the photos with most votes are fitted with
 an affine map, mirrored or not; the pixels under the map decide between photos of the same cells. An image without a
@@ -29,6 +29,9 @@ from smears.alignment import MAX_KEYPOINTS, Description, Registration, compare, 
 from smears.loading import content_hash
 
 logger = logging.getLogger(__name__)
+
+IMAGE_TABLE = "registrations.csv"
+OVERLAP_TABLE = "overlaps.csv"
 
 VOTED_KEYPOINTS = 120  # of each photo: the strongest are enough to be found by
 VOTING_DIMENSIONS = 32  # principal components: a quarter of the arithmetic, the same winner
@@ -245,17 +248,23 @@ def _start_worker(index: PhotoIndex) -> None:
     threadpool_limits(1)  # the processes share the cores already
 
 
-def _trace(image: provenance.ArchiveImage) -> tuple[provenance.PhotoRow, str]:
+def _trace(image: provenance.ArchiveImage) -> tuple[provenance.RegistrationRow, str]:
     match = find_photo(provenance.read_image(image.path), _index)
-    row = provenance.PhotoRow(
+    fitted = match.registration
+    matrix = fitted.matrix if fitted else np.zeros((2, 3))
+    linear, shift = matrix[:, :2].round(4).tolist(), matrix[:, 2].round(2).tolist()
+    row = provenance.RegistrationRow(
+        file=f"{image.split}/{image.label}/{image.path.name}",
         sha256=content_hash(image.path.read_bytes()),
-        split=image.split,
-        label=image.label,
         photo=match.photo,
         group=match.group,
-        inliers=match.registration.inliers if match.registration else 0,
-        residual=round(match.registration.residual, 1) if match.registration else 255.0,
-    )
+        inliers=fitted.inliers if fitted else 0,
+        margin=match.margin,
+        residual=round(fitted.residual, 1) if fitted else 255.0,
+        frame=round(fitted.frame, 3) if fitted else 0.0,
+        a=linear[0][0], b=linear[0][1], c=shift[0],
+        d=linear[1][0], e=linear[1][1], f=shift[1],
+    )  # fmt: skip
     return row, f"{image.path}: {match.reason}" if match.reason else ""
 
 
@@ -267,8 +276,8 @@ def trace_archive(images: Sequence[provenance.ArchiveImage], index: PhotoIndex, 
     """
     unfinished = provenance.unfinished(out)
     rows = provenance.read_unfinished(unfinished)
-    done = {row.key for row in rows}
-    todo = [image for image in images if (content_hash(image.path.read_bytes()), image.split, image.label) not in done]
+    done = {row.file for row in rows}
+    todo = [image for image in images if f"{image.split}/{image.label}/{image.path.name}" not in done]
     logger.info("%d images, %d of them to do, %d workers", len(images), len(todo), workers)
     # a forked process would wait for ever on the threads that OpenCV started in this one
     processes = multiprocessing.get_context("spawn")
@@ -284,7 +293,7 @@ def trace_archive(images: Sequence[provenance.ArchiveImage], index: PhotoIndex, 
             rows.append(row)
     seconds = max(time.perf_counter() - started, 1e-3)
     logger.info("%.1f images/s, %.0f s", len(todo) / seconds, seconds)
-    provenance.write_photos(out, rows)
+    provenance.write_registrations(out, rows)
     unfinished.unlink()
     unsure = sum(row.photo is None for row in rows)
     logger.info("%d of %d images assigned, %d unsure", len(rows) - unsure, len(rows), unsure)
@@ -298,6 +307,8 @@ def _overlap_rows(index: PhotoIndex, archive_root: Path) -> list[provenance.Over
             photo_b=pair.photo_b,
             inliers=pair.registration.inliers,
             residual=round(pair.registration.residual, 1),
+            shift_x=round(float(pair.registration.matrix[0, 2]), 1),
+            shift_y=round(float(pair.registration.matrix[1, 2]), 1),
             label_a=labels.get(pair.photo_a, ""),
             label_b=labels.get(pair.photo_b, ""),
         )
@@ -309,17 +320,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write both tables for an archive; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m smears.registration", description=__doc__.splitlines()[0])
     parser.add_argument("archive_root", type=Path, help="folder that holds dataset-master/ and dataset2-master/")
-    parser.add_argument("--out", type=Path, default=Path("smears/kaggle_photos.csv"), help="table of images to write")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the two tables into")
     parser.add_argument("--workers", type=int, default=2, help="processes")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     images = provenance.list_images(options.archive_root)
     index = build_index(provenance.list_photos(options.archive_root))
-    overlap_table = options.out.with_name("kaggle_overlaps.csv")
-    if not provenance.unfinished(options.out).exists():
+    image_table, overlap_table = options.out / IMAGE_TABLE, options.out / OVERLAP_TABLE
+    if not provenance.unfinished(image_table).exists():
         provenance.write_overlaps(overlap_table, _overlap_rows(index, options.archive_root))
     pairs = [(row.photo_a, row.photo_b) for row in provenance.read_overlaps(overlap_table)]
-    trace_archive(images, group_photos(index, pairs), options.out, options.workers)
+    trace_archive(images, group_photos(index, pairs), image_table, options.workers)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,193 @@
+"""Measure the recipe of train.py on every photo of the Kaggle archive, each by weights that never saw it.
+
+    python cross_validate.py --data_dir blood-cells --split_by photo
+
+trains five networks from scratch, each on four of the five folds that ``hub_dataset/images.csv`` names (overlapping photos
+stay together), and names the images of the fifth. The same with the files dealt out at random, as much of the literature
+does it, so that copies of one photo stand on both sides:
+
+    python cross_validate.py --data_dir blood-cells --split_by file
+
+Killed and started again, it goes on where it stopped. ``--folds 0 1`` runs some of the folds only. Options of train.py may
+follow; with ``--results hub_model/eval_results.json`` the pooled figures are put there, under ``protocol``.
+"""
+
+import argparse
+import csv
+import json
+import logging
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import numpy as np
+from sklearn.model_selection import StratifiedKFold
+from transformers import AutoConfig
+
+from evaluation.measure import class_numbers, predict, summarise
+from evaluation.results import FILE_NAME, read_results, write_results, write_text
+from smears.loading import DataError, load_folder
+from smears.photos import TABLE, find_photo_folder, name_photos
+from smears.provenance import read_images
+from smears.splits import hold_out
+
+ROOT = Path(__file__).parent
+FOLDS = 5
+SEED = 0
+VALIDATION_SHARE = 0.125
+PREDICTIONS = "predictions.csv"
+IDENTIFIERS = ("file", "sha256", "photo", "group", "label")
+logger = logging.getLogger("cross_validate")
+
+
+def copies_with_folds(data_dir: Path, split_by: str) -> tuple[datasets.Dataset, np.ndarray]:
+    """Load the copies of TRAIN and TEST together, with a fold for each, 0 to 4.
+
+    Raises:
+        DataError: a copy that the table of photos does not know, so that its photo could stand on both sides.
+    """
+    splits = name_photos(load_folder(data_dir))
+    copies = datasets.concatenate_datasets([splits[name] for name in ("train", "test")])
+    if split_by == "file":
+        splitter = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
+        folds = np.empty(len(copies), int)
+        for fold, (_, held) in enumerate(splitter.split(np.zeros(len(copies)), copies["label"])):
+            folds[held] = fold
+        return copies, folds
+    fold_of = {row.sha256: row.fold for row in read_images(TABLE) if row.fold is not None}
+    strays = [file for file, digest in zip(copies["file"], copies["sha256"], strict=True) if digest not in fold_of]
+    if strays:
+        raise DataError(
+            f"{strays[0]} (and {len(strays) - 1} more) is in no fold of {TABLE.name}: not a file of the archive, or saved "
+            "anew. Take the archive's own files."
+        )
+    return copies, np.array([fold_of[digest] for digest in copies["sha256"]])
+
+
+def hold_out_files(copies: datasets.Dataset, share: float) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Split at random over the files, whatever they show; the counterpart of ``smears.splits.hold_out``."""
+    parts = (
+        copies.class_encode_column("label") if not isinstance(copies.features["label"], datasets.ClassLabel) else copies
+    )
+    parts = parts.train_test_split(test_size=share, seed=SEED, stratify_by_column="label")
+    return parts["train"], parts["test"]
+
+
+def lay_out(data_dir: Path, parts: dict[str, datasets.Dataset], folder: Path) -> Path:
+    """Lay out what train.py reads, as links to the archive's files, with the archive's photos beside; return the folder."""
+    images = folder / "images"
+    names = next(iter(parts.values())).features["label"].names
+    for part, data in parts.items():
+        for file, label in zip(data["file"], data["label"], strict=True):
+            link = images / part / names[label] / file.replace("/", "_")
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.is_symlink():
+                link.symlink_to((data_dir / file).resolve())
+    photos = folder / "dataset-master"
+    if not photos.is_symlink():
+        photos.symlink_to(find_photo_folder(data_dir).parent)
+    return images
+
+
+def run_fold(
+    data_dir: Path, copies: datasets.Dataset, held: np.ndarray, split_by: str, folder: Path, options: Sequence[str]
+) -> None:
+    """Train without the images that ``held`` (N,) marks, name those, and write ``predictions.csv`` into the folder."""
+    fit = copies.select(np.flatnonzero(~held))
+    divide = hold_out if split_by == "photo" else hold_out_files
+    fit, validation = divide(fit, VALIDATION_SHARE)
+    images = lay_out(data_dir, {"train": fit, "validation": validation}, folder)
+    command = [sys.executable, str(ROOT / "train.py"), "--data_dir", str(images), "--output_dir", str(folder)]
+    subprocess.run([*command, "--train_on", "images", "--eval_strategy", "no", *options], check=True)
+    unseen = copies.select(np.flatnonzero(held))
+    probabilities = predict(folder / "model", unseen)
+    id2label = AutoConfig.from_pretrained(folder / "model", trust_remote_code=False).id2label
+    labels = [id2label[number] for number in sorted(id2label)]
+    rows = zip(*(unseen[name][:] for name in IDENTIFIERS), probabilities.tolist(), strict=True)
+    names = unseen.features["label"].names
+    with (folder / f".{PREDICTIONS}").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([*IDENTIFIERS, *labels])
+        writer.writerows([*row[:4], names[row[4]], *(f"{value:.7f}" for value in row[5])] for row in rows)
+    (folder / f".{PREDICTIONS}").replace(folder / PREDICTIONS)  # whole or not at all
+
+
+def pool(folders: Sequence[Path], split_by: str, data_name: str) -> dict:
+    """Pool the predictions of folds into one measurement, as ``evaluation.measure.summarise`` gives it."""
+    rows, labels = [], None
+    for folder in folders:
+        with (folder / PREDICTIONS).open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            labels = [name for name in reader.fieldnames if name not in IDENTIFIERS]
+            rows += reader
+    probabilities = np.array([[float(row[label]) for label in labels] for row in rows])
+    probabilities /= probabilities.sum(axis=1, keepdims=True)  # seven decimals were kept
+    data = datasets.Dataset.from_dict({"label": [row["label"] for row in rows]}).class_encode_column("label")
+    references = class_numbers(data, dict(enumerate(labels)))
+    split = f"{len(folders)} of {FOLDS} folds by {split_by}"
+    return summarise(probabilities, references, [row["group"] for row in rows], labels, data_name, split)
+
+
+def record(folders: Sequence[Path], split_by: str, data_name: str, command: Sequence[str]) -> dict:
+    """Give what ``eval_results.json`` keeps of a cross-validation: its pooled figures and how each network was trained."""
+    trainings = [json.loads((folder / "model" / FILE_NAME).read_text("utf-8"))["training"] for folder in folders]
+    first = trainings[0]
+    return {
+        "split_by": split_by,
+        "folds_run": len(folders),
+        "folds": FOLDS,
+        "command": shlex.join(command),
+        **{key: first[key] for key in ("seed", "commit", "dirty", "hardware", "recipe", "samples_seen", "resolutions")},
+        "wall_seconds": round(sum(training["wall_seconds"] for training in trainings), 1),
+        "n_photos_fitted": [training["n_photos"] for training in trainings],
+        "result": pool(folders, split_by, data_name),
+    }
+
+
+def main() -> None:
+    """Run the folds, pool them, and write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", type=Path, required=True, help="the unpacked Kaggle archive")
+    parser.add_argument("--split_by", choices=("photo", "file"), required=True, help="what stays on one side")
+    parser.add_argument("--folds", type=int, nargs="+", default=list(range(FOLDS)), help="which of the five, 0 to 4")
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/folds"), help="a folder for each fold comes here")
+    parser.add_argument("--results", type=Path, help="eval_results.json to put the pooled figures into")
+    options, for_training = parser.parse_known_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    if not set(options.folds) <= set(range(FOLDS)):
+        parser.error(f"--folds {options.folds}: the folds are 0 to {FOLDS - 1}")
+    started = time.perf_counter()
+    folders = [options.output_dir / f"by-{options.split_by}-{fold}" for fold in sorted(set(options.folds))]
+    try:
+        todo = [folder for folder in folders if not (folder / PREDICTIONS).is_file()]
+        if todo:
+            copies, folds = copies_with_folds(options.data_dir, options.split_by)
+        for folder in todo:
+            logger.info("%s: training (%d of %d folds done)", folder.name, len(folders) - len(todo), len(folders))
+            held = folds == int(folder.name.rsplit("-", 1)[1])
+            run_fold(options.data_dir, copies, held, options.split_by, folder, for_training)
+        command = ["python", Path(sys.argv[0]).name, *sys.argv[1:]]
+        found = record(folders, options.split_by, options.data_dir.resolve().name, command)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"error: train.py ended with status {error.returncode}; what it said stands above")
+    write_text(options.output_dir / f"by-{options.split_by}.json", json.dumps(found, indent=2) + "\n")
+    metrics, photos = found["result"]["metrics"], found["result"]["photo_level"]
+    logger.info(
+        "%s: accuracy %.4f, balanced %.4f; photos: %d of %d, balanced %.4f; %.0f s",
+        found["result"]["split"], metrics["accuracy"]["value"], metrics["balanced_accuracy"]["value"],
+        photos["n_correct"], photos["n_photos"], photos["balanced_accuracy"]["value"], time.perf_counter() - started,
+    )  # fmt: skip
+    if options.results:
+        results = read_results(options.results)
+        kept = [entry for entry in results.get("protocol", []) if entry["split_by"] != options.split_by]
+        write_results(options.results, results | {"protocol": [*kept, found]})
+
+
+if __name__ == "__main__":
+    main()
