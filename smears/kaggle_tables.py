@@ -115,10 +115,17 @@ def clean_splits(
 ) -> dict[int, str]:
     """Give each photo its part of the clean split.
 
-    The official one, less what would betray: photos of TEST that overlap TRAIN and photos of a cell with two labels stand
-    in no part (the empty string), and a part of TRAIN's groups is held out for validation.
+    The official one, less what would betray: photos of TEST that hang together with a photo of TRAIN, directly or through
+    others, and photos of a cell with two labels stand in no part (the empty string). A part of TRAIN's groups is held out
+    for validation.
     """
-    clean = {photo: "" if flags[photo] & {"leak", "conflict"} else splits[photo].lower() for photo in splits}
+    learnt_groups = {groups[photo] for photo, split in splits.items() if split == "TRAIN"}
+    clean = {
+        photo: ""
+        if "conflict" in flags[photo] or (split == "TEST" and groups[photo] in learnt_groups)
+        else split.lower()
+        for photo, split in splits.items()
+    }
     learnt = {photo: labels[photo] for photo, part in clean.items() if part == "train"}
     held = draw_folds(learnt, groups, VALIDATION_PART)
     return clean | {photo: "validation" for photo, part in held.items() if part == 0}

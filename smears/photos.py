@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 TABLE = Path(__file__).parent.parent / "hub_dataset" / "images.csv"  # written by `python -m smears.kaggle_tables`
 PHOTO_PREFIX = "BloodImage_"
-COPY_SIZE = (320, 240)  # px, width and height of the archive's copies
+COPY_SIZE = (320, 240)  # px, width and height of the archive's copies; its photos are twice as large
 
 
 def photo_name(number: int) -> str:
@@ -76,7 +76,7 @@ def carry_box(box: Sequence[int], matrix: np.ndarray) -> list[int] | None:
         box: the same in pixels of the photo, which is 640 px wide.
         matrix: (2, 3), from (x, y) at a width of 320 to the copy's, as in ``smears.provenance.ImageRow``.
     """
-    row_min, col_min, row_max, col_max = np.array(box) / 2
+    row_min, col_min, row_max, col_max = np.array(box) / 2  # the photo at a width of 320
     # the ends of the ellipse's axes, turned: what a turned box's corners would add is background
     centre = np.array([(col_min + col_max) / 2, (row_min + row_max) / 2])
     radii = matrix[:, :2] * ((col_max - col_min) / 2, (row_max - row_min) / 2)  # (2, 2), x and y by axis

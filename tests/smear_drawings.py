@@ -3,7 +3,7 @@
 import csv
 import functools
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import cv2
@@ -11,12 +11,13 @@ import numpy as np
 from PIL import Image
 
 from smears.loading import load_folder
+from smears.provenance import ImageRow
 
 LABELS = ("eosinophil", "lymphocyte", "monocyte", "neutrophil")
 SIZE = (96, 72)  # px, (width, height)
 ARCHIVE_IMAGES = Path("dataset2-master/dataset2-master/images")
 ARCHIVE_PHOTOS = Path("dataset-master/dataset-master")
-TABLE_COLUMNS = ("sha256", "split", "label", "photo", "group", "inliers", "residual")
+TABLE_COLUMNS = tuple(field.name for field in fields(ImageRow))  # of hub_dataset/images.csv
 
 CYTOPLASM = {
     "eosinophil": (232, 160, 150),
@@ -166,7 +167,10 @@ def write_table(path: Path, photos: list[DrawnPhoto], groups: dict[int, int] | N
             for split, file in photo.copies:
                 digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
                 group = (groups or {}).get(photo.number, photo.number)
-                writer.writerow((digest, split, photo.label.upper(), photo.number, group, 50, 1.5))
+                known = {"sha256": digest, "photo": photo.number, "group": group, "split": split, "label": photo.label}
+                known |= {"file": f"{split}/{photo.label.upper()}/{file.name}", "fold": photo.number % 5}
+                known |= {"inliers": 50, "margin": 40, "residual": 1.5, "a": 1, "b": 0, "c": 0, "d": 0, "e": 1, "f": 0}
+                writer.writerow([known.get(column, "") for column in TABLE_COLUMNS])
     return path
 
 

@@ -23,7 +23,15 @@ from smear_drawings import (
 )
 
 from smears.loading import DataError, load_folder
-from smears.photos import TABLE, find_photo_folder, name_photos, photos_at_hand, photos_behind, read_boxes
+from smears.photos import (
+    boxes_on_copies,
+    carry_box,
+    find_photo_folder,
+    name_photos,
+    photos_at_hand,
+    photos_behind,
+    read_boxes,
+)
 
 
 @pytest.fixture
@@ -68,7 +76,8 @@ def test_labels_images_and_order_stay(archive):
     for split in before:
         for column in ("image", "label", "file", "sha256"):
             assert after[split][column][:] == before[split][column][:]
-        assert after[split].features == before[split].features
+        flagless = {name: feature for name, feature in after[split].features.items() if name != "flags"}
+        assert flagless == before[split].features
 
 
 def test_images_that_the_table_does_not_know_keep_what_they_have_and_are_counted(archive, caplog):
@@ -86,13 +95,21 @@ def test_images_that_the_table_does_not_know_keep_what_they_have_and_are_counted
         assert row["photo"] == row["group"] == row["sha256"]
 
 
-def test_images_that_are_not_the_archives_come_back_unchanged(tmp_path, archive, caplog):
+def test_flags_come_as_a_list_for_each_image(archive):
+    root, photos, table = archive
+    edit_table(table, lambda number, row: row.update(flags="no cell;leak") if row["photo"] == "12" else None)
+    for data in name_photos(load_folder(root), table).values():
+        for row in data:
+            assert row["flags"] == (["no cell", "leak"] if row["photo"] == "BloodImage_00012" else [])
+
+
+def test_images_that_are_not_the_archives_come_back_with_no_flag_and_otherwise_unchanged(tmp_path, archive, caplog):
     splits = load_folder(write_splits(tmp_path / "own", {"train": 2, "test": 1}, size=(40, 30)))
     with caplog.at_level(logging.INFO, "smears.photos"):
         named = name_photos(splits, archive[2])
-    assert {name: data.to_dict() for name, data in named.items()} == {
-        name: data.to_dict() for name, data in splits.items()
-    }
+    for name, data in splits.items():
+        assert named[name].remove_columns("flags").to_dict() == data.to_dict()
+        assert not any(named[name]["flags"])
     assert not caplog.records
 
 
@@ -208,13 +225,44 @@ def test_boxes_come_with_rows_first(tmp_path):
     assert read_boxes(tmp_path, "BloodImage_00010") == []
 
 
+# Boxes on the copies
+
+
+@pytest.mark.parametrize("degrees", [0, 17, 90, 133])
+@pytest.mark.parametrize("mirror", [1, -1])
+def test_a_carried_box_holds_the_ellipse_that_it_was_drawn_about(degrees, mirror):
+    turn = np.deg2rad(degrees)
+    linear = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) * (mirror, 1)
+    centre = np.array([150.0, 110.0])  # x, y at a width of 320
+    matrix = np.column_stack([linear, centre - linear @ centre + (12, -7)])
+    box = [2 * (110 - 20), 2 * (150 - 30), 2 * (110 + 20), 2 * (150 + 30)]  # in the photo, twice as large
+    angles = np.linspace(0, 2 * np.pi, 3600)
+    outline = centre + np.stack([30 * np.cos(angles), 20 * np.sin(angles)], axis=1)
+    seen = outline @ matrix[:, :2].T + matrix[:, 2]
+    expected = [*seen.min(axis=0)[::-1], *seen.max(axis=0)[::-1]]
+    assert carry_box(box, matrix) == pytest.approx(expected, abs=0.51)
+
+
+def test_a_carried_box_ends_at_the_edge_and_is_gone_with_the_cell():
+    box = [100, 100, 140, 140]  # 50 to 70 px at a width of 320
+    assert carry_box(box, np.array([[1, 0, -60.0], [0, 1, 0]])) == [50, 0, 70, 10]
+    assert carry_box(box, np.array([[1, 0, -65.0], [0, 1, 0]])) is None  # a quarter is left
+    assert carry_box(box, np.array([[1, 0, 0], [0, 1, 300.0]])) is None
+
+
+def test_a_copy_that_the_table_does_not_know_gets_no_box(archive):
+    root, _, table = archive
+    copies = name_photos(load_folder(root), table)["train"]
+    edit_table(table, lambda number, row: number > 0)
+    boxes = boxes_on_copies(copies, root, table)["boxes"]
+    assert sum(not found for found in boxes) == 1 and len(boxes) == len(copies)
+
+
 # The real archive
 
 
 @pytest.fixture(scope="module")
 def real_splits(data_root):
-    if not TABLE.exists():
-        pytest.skip(f"{TABLE.name} is not written yet: python -m smears.registration")
     return name_photos(real_archive(data_root / "blood-cells"))
 
 
@@ -252,3 +300,17 @@ def test_no_real_image_is_left_without_its_photo(real_splits):
     for data in real_splits.values():
         assert all(photo.startswith("BloodImage_") for photo in data["photo"])
         assert isinstance(data.features["label"], datasets.ClassLabel)
+
+
+def test_the_real_copies_are_dark_where_their_boxes_are(real_splits, data_root):
+    copies = real_splits["train"].select(range(0, 9900, 99))
+    carried = boxes_on_copies(copies, data_root / "blood-cells")
+    inside, outside = [], []
+    for row in carried:
+        green = np.asarray(Image.open(row["image"]["path"]).convert("RGB"), float)[..., 1]
+        for row_min, col_min, row_max, col_max in row["boxes"]:
+            middle = green[row_min:row_max, col_min:col_max]
+            inside.append(np.percentile(middle, 20))  # the nucleus fills a fifth of the box and more
+            outside.append(np.median(green[green > 24]))
+    assert len(inside) > 90
+    assert np.mean(np.array(inside) < np.array(outside) - 20) > 0.95  # levels; nuclei take up green

@@ -12,8 +12,8 @@ from smears.alignment import describe
 from smears.loading import content_hash
 from smears.registration import build_index, find_overlaps, find_photo, group_photos, main
 
-PHOTO_TABLE = "smears/kaggle_photos.csv"
-OVERLAP_TABLE = "smears/kaggle_overlaps.csv"
+IMAGE_TABLE = "hub_dataset/images.csv"
+OVERLAP_TABLE = "hub_dataset/overlaps.csv"
 CROSSINGS = {(204, 277), (204, 276), (224, 264), (230, 257), (377, 400)}  # shared/data/README.md
 # found besides: the first pair shares red cells at its edges, the others the neutrophil
 NARROW_CROSSINGS = {(225, 264), (364, 409), (365, 408)}
@@ -183,8 +183,8 @@ def test_wrong_folders_and_tables_are_refused(tmp_path):
     (tmp_path / "dataset-master/dataset-master/labels.csv").write_text("a,b\n")
     with pytest.raises(ValueError, match=r"labels.csv has columns \['a', 'b'\], expected Image and Category"):
         provenance.read_labels(tmp_path)
-    with pytest.raises(ValueError, match="expected .*'sha256', 'split', 'label', 'photo'"):
-        provenance.read_photos(tmp_path / "dataset-master/dataset-master/labels.csv")
+    with pytest.raises(ValueError, match="expected .*'file', 'sha256', 'photo', 'group', 'inliers'"):
+        provenance.read_registrations(tmp_path / "dataset-master/dataset-master/labels.csv")
 
 
 @pytest.fixture
@@ -205,16 +205,22 @@ def archive(photos, tmp_path):
 
 
 def test_the_command_writes_both_tables_and_goes_on_after_an_interruption(archive, tmp_path):
-    out = tmp_path / "tables" / "photos.csv"
-    main([str(archive), "--out", str(out), "--workers", "1"])
-    rows = provenance.read_photos(out)
-    assert [(row.split, row.label, row.photo, row.group) for row in rows] == [
-        ("TRAIN", "MONOCYTE", 31, 30),
-        ("TRAIN", "NEUTROPHIL", None, None),
-        ("TEST", "NEUTROPHIL", 12, 12),
-        ("TEST_SIMPLE", "NEUTROPHIL", 12, 12),
+    found = tmp_path / "found"
+    out = found / "registrations.csv"
+    main([str(archive), "--out", str(found), "--workers", "1"])
+    rows = provenance.read_registrations(out)
+    assert [(row.file, row.photo, row.group) for row in rows] == [
+        ("TRAIN/MONOCYTE/_0_1.png", 31, 30),
+        ("TRAIN/NEUTROPHIL/_0_1.png", None, None),
+        ("TEST/NEUTROPHIL/_0_1.png", 12, 12),
+        ("TEST_SIMPLE/NEUTROPHIL/_0_1.png", 12, 12),
+        ("TEST_SIMPLE/NEUTROPHIL/_0_2.png", 12, 12),
     ]
-    (pair,) = provenance.read_overlaps(out.with_name("kaggle_overlaps.csv"))
+    for row, truth in ((rows[0], copy_map(8, (4, 9), "")), (rows[2], copy_map(-8, (4, 9), "up-down"))):
+        corners = np.array([(0, 0, 1), (319, 0, 1), (0, 239, 1), (319, 239, 1)])
+        assert np.abs(corners @ row.matrix.T - corners @ truth.T).max() < 1.5  # px
+        assert row.frame > 0.95 and row.margin >= 15
+    (pair,) = provenance.read_overlaps(found / "overlaps.csv")
     assert (pair.photo_a, pair.photo_b, pair.label_a, pair.label_b) == (30, 31, "", "MONOCYTE")
 
     written = out.read_bytes()
@@ -222,7 +228,7 @@ def test_the_command_writes_both_tables_and_goes_on_after_an_interruption(archiv
     out.unlink()
     kept = first.replace(b",31,30,", b",31,30,9") + b"\n"  # a number that a second look would not give
     provenance.unfinished(out).write_bytes(kept + second + b"\n" + half[:25])
-    main([str(archive), "--out", str(out), "--workers", "1"])
+    main([str(archive), "--out", str(found), "--workers", "1"])
     assert out.read_bytes() == written.replace(first + b"\n", kept)
     assert not provenance.unfinished(out).exists()
 
@@ -237,7 +243,7 @@ def kaggle(data_root):
 
 @pytest.fixture(scope="module")
 def table(pytestconfig):
-    return provenance.read_photos(pytestconfig.rootpath / PHOTO_TABLE)
+    return provenance.read_images(pytestconfig.rootpath / IMAGE_TABLE)
 
 
 @pytest.fixture(scope="module")
@@ -259,10 +265,14 @@ def official(kaggle):
 
 def test_every_image_of_the_archive_stands_in_the_table_once(kaggle, table):
     images = provenance.list_images(kaggle)
-    keys = {(content_hash(image.path.read_bytes()), image.split, image.label) for image in images}
-    assert len(table) == len(keys)
-    assert {row.key for row in table} == keys
-    assert sum(row.photo is not None for row in table) >= 0.995 * len(table)
+    known = {row.file: row for row in table}
+    assert len(table) == len(known) == len(images) == 12515
+    for image in images:
+        row = known[f"{image.split}/{image.label}/{image.path.name}"]
+        assert (row.sha256, row.split, row.label) == (
+            content_hash(image.path.read_bytes()), image.split, image.label.lower(),
+        )  # fmt: skip
+    assert sum(row.photo is not None and row.margin > 0 for row in table) >= 0.995 * len(table)
 
 
 def test_the_table_agrees_with_the_rule_and_the_labels_of_the_official_split(table, official):
@@ -270,13 +280,13 @@ def test_the_table_agrees_with_the_rule_and_the_labels_of_the_official_split(tab
     for row in table:
         if row.photo is not None:
             assert row.photo in photos_of["TRAIN" if row.split == "TRAIN" else "TEST"], row
-            assert row.label == labels[row.photo], row
+            assert row.label.upper() == labels[row.photo], row
 
 
 def test_the_splits_show_as_many_photos_of_each_subtype_as_published(table):
     shown = {(row.split, row.label, row.photo) for row in table if row.photo is not None}
     counts = Counter((split, label) for split, label, _ in shown)
-    names = ("NEUTROPHIL", "EOSINOPHIL", "LYMPHOCYTE", "MONOCYTE")
+    names = ("neutrophil", "eosinophil", "lymphocyte", "monocyte")
     assert [counts["TRAIN", name] for name in names] == [159, 75, 27, 16]
     assert [counts["TEST", name] for name in names] == [48, 13, 6, 4]
     assert len({photo for split, _, photo in shown if split == "TEST_SIMPLE"}) == 69
@@ -304,10 +314,10 @@ def test_groups_in_the_table_are_those_of_the_overlaps(table, overlaps):
 
 def test_a_sample_of_the_images_registers_to_the_photo_in_the_table(kaggle, table, overlaps):
     random = np.random.default_rng(7)
-    known = {row.key: row for row in table}
+    known = {row.file: row for row in table}
     images = provenance.list_images(kaggle)
     sample = [images[k] for k in random.choice(len(images), 20, replace=False)]
-    rows = [known[content_hash(image.path.read_bytes()), image.split, image.label] for image in sample]
+    rows = [known[f"{image.split}/{image.label}/{image.path.name}"] for image in sample]
     paths = {provenance.photo_number(path): path for path in provenance.list_photos(kaggle)}
     pairs = [(row.photo_a, row.photo_b) for row in overlaps]
     # the photos sought, those of the same cells and twenty more stand for all, to keep the test short
@@ -318,3 +328,7 @@ def test_a_sample_of_the_images_registers_to_the_photo_in_the_table(kaggle, tabl
     found = [find_photo(provenance.read_image(image.path), index) for image in sample]
     assert [match.photo for match in found] == [row.photo for row in rows]
     assert [match.registration.inliers for match in found] == pytest.approx([row.inliers for row in rows], abs=5)
+    maps = np.array([match.registration.matrix for match in found])
+    corners = np.array([(0, 0, 1), (320, 0, 1), (0, 240, 1), (320, 240, 1)])
+    differences = corners @ (maps - np.array([row.matrix for row in rows])).transpose(0, 2, 1)
+    assert np.abs(differences).max() < 2  # px
