@@ -7,7 +7,7 @@ PORT ?= 7860
 
 TRAINED ?= runs/wbc-resnet24/model
 
-.PHONY: demo test train release card picture where environment browser
+.PHONY: demo test train measure folds tables release card picture where environment browser
 
 demo: environment  ## open the Space on a loopback port with the shipped weights
 	$(RUN) space/app.py --model hub_model --port $(PORT)
@@ -15,18 +15,37 @@ demo: environment  ## open the Space on a loopback port with the shipped weights
 test: environment browser  ## everything the project claims
 	$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
 	$(RUN) -m evaluation.card --template model_card.md --folder hub_model --readme README.md --check
+	$(RUN) -m smears.dataset_card hub_dataset --check
 	$(RUN) -m pytest
 
 train: environment  ## train the shipped weights; make train DATA=blood-cells
 	@test -n "$(DATA)" || { echo "Which images? make train DATA=FOLDER, the unpacked Kaggle archive"; exit 1; }
 	$(RUN) train.py --data_dir $(DATA)
 
+measure: environment  ## measure the shipped weights anew; make measure DATA=blood-cells
+	@test -n "$(DATA)" || { echo "Which images? make measure DATA=FOLDER, the unpacked Kaggle archive"; exit 1; }
+	$(RUN) validate.py hub_model --data_dir $(DATA) --results hub_model/eval_results.json
+	$(MAKE) card
+
+folds: environment  ## five folds by photo and by file (hours without an accelerator); make folds DATA=blood-cells
+	@test -n "$(DATA)" || { echo "Which images? make folds DATA=FOLDER, the unpacked Kaggle archive"; exit 1; }
+	$(RUN) cross_validate.py --data_dir $(DATA) --split_by photo --results hub_model/eval_results.json
+	$(RUN) cross_validate.py --data_dir $(DATA) --split_by file --results hub_model/eval_results.json
+	$(MAKE) card
+
+tables: environment  ## find the photo of each image anew; make tables DATA=blood-cells
+	@test -n "$(DATA)" || { echo "Which images? make tables DATA=FOLDER, the unpacked Kaggle archive"; exit 1; }
+	$(RUN) -m smears.registration $(DATA) --out runs/found
+	$(RUN) -m smears.kaggle_tables $(DATA) --found runs/found --out hub_dataset
+	$(MAKE) card
+
 release: environment  ## put a finished training into hub_model/ and its figures into card and README
 	cp $(addprefix $(TRAINED)/,config.json preprocessor_config.json model.safetensors eval_results.json) hub_model/
 	$(MAKE) card
 
-card: environment  ## render hub_model/README.md and the table in README.md from eval_results.json
+card: environment  ## render both cards and the tables in README.md from what was measured
 	$(RUN) -m evaluation.card --template model_card.md --folder hub_model --readme README.md
+	$(RUN) -m smears.dataset_card hub_dataset
 
 picture: environment browser  ## take the README's picture of the page anew
 	WBC_SCREENSHOTS=docs/screenshots $(RUN) -m pytest tests/test_space_browser.py -k 'visitor and desk and light'

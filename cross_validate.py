@@ -28,8 +28,9 @@ import numpy as np
 from sklearn.model_selection import StratifiedKFold
 from transformers import AutoConfig
 
-from evaluation.measure import class_numbers, predict, summarise
+from evaluation.measure import predict
 from evaluation.results import FILE_NAME, read_results, write_results, write_text
+from evaluation.summary import summarise
 from smears.loading import DataError, load_folder
 from smears.photos import TABLE, find_photo_folder, name_photos
 from smears.provenance import read_images
@@ -126,10 +127,10 @@ def pool(folders: Sequence[Path], split_by: str, data_name: str) -> dict:
             rows += reader
     probabilities = np.array([[float(row[label]) for label in labels] for row in rows])
     probabilities /= probabilities.sum(axis=1, keepdims=True)  # seven decimals were kept
-    data = datasets.Dataset.from_dict({"label": [row["label"] for row in rows]}).class_encode_column("label")
-    references = class_numbers(data, dict(enumerate(labels)))
+    references = np.array([labels.index(row["label"]) for row in rows])
+    photos, groups = ([row[name] for row in rows] for name in ("photo", "group"))
     split = f"{len(folders)} of {FOLDS} folds by {split_by}"
-    return summarise(probabilities, references, [row["group"] for row in rows], labels, data_name, split)
+    return summarise(probabilities, references, photos, labels, data_name, split, groups=groups)
 
 
 def record(folders: Sequence[Path], split_by: str, data_name: str, command: Sequence[str]) -> dict:

@@ -30,9 +30,17 @@ import cv2
 import torch
 from transformers import AutoImageProcessor, HfArgumentParser, TrainingArguments, set_seed
 
-from evaluation.measure import measure
+from evaluation.measure import measure_slices
 from evaluation.metrics import ClassificationReport
-from evaluation.results import environment, git_commit, hardware, read_results, weights_sha256, write_results
+from evaluation.results import (
+    SCHEMA_VERSION,
+    environment,
+    git_commit,
+    hardware,
+    read_results,
+    weights_sha256,
+    write_results,
+)
 from hub_model.configuration_wbc_resnet import WbcResNetConfig
 from hub_model.modeling_wbc_resnet import MINIMUM_SIZE, WbcResNetForImageClassification
 from smears.loading import DataError, fingerprint, load_folder, load_hub
@@ -46,7 +54,6 @@ from training.views import GrowingResolution, PlainViews, TrainingDraws
 ROOT = Path(__file__).parent
 HUB_MODEL = ROOT / "hub_model"
 MEASURED = ("validation", "test", "test_simple")
-SPLIT_TITLES = {"test": "TEST", "test_simple": "TEST_SIMPLE"}  # as the Kaggle archive spells them
 RECORDED_ARGUMENTS = (
     "per_device_train_batch_size",
     "learning_rate",
@@ -358,13 +365,11 @@ def main() -> None:
     }
     source = data_arguments.dataset_name or Path(data_arguments.data_dir).resolve().name
     # The one place where the test images are looked at: after everything is fixed.
-    measured = [
-        measure(folder, splits[name], source, SPLIT_TITLES.get(name, name)) for name in MEASURED if name in splits
-    ]
+    measured = [entry for name in MEASURED if name in splits for entry in measure_slices(folder, splits, name, source)]
     name = arguments.hub_model_id or Path(arguments.output_dir).name
     model_entry = {"name": name, "parameters": model.num_parameters(), "sha256": weights_sha256(folder)}
     results = {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "model": model_entry,
         "training": training,
         "versions": environment(),

@@ -21,9 +21,11 @@ from huggingface_hub import EvalResult, ModelCard
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
-from evaluation.results import FILE_NAME, METRICS, read_results, weights_sha256, write_text
+from evaluation.comparison import comparison_table
+from evaluation.entry import METRICS
+from evaluation.results import FILE_NAME, read_results, weights_sha256, write_text
 
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+MARKERS = "<!-- {}:begin -->", "<!-- {}:end -->"
 
 # The Hub's name of each metric, where it has one, and what its table shows.
 HUB_METRICS = {
@@ -32,6 +34,8 @@ HUB_METRICS = {
     "macro_f1": ("f1", "Macro F1"),
     "ece": ("expected_calibration_error", "Expected calibration error (15 bins)"),
     "nll": ("negative_log_likelihood", "Negative log-likelihood (nats)"),
+    "brier": ("brier_score", "Brier score (sum over the classes)"),
+    "aurc": ("aurc", "Area under the risk-coverage curve"),
 }
 HEAD = {"license": str, "library_name": str, "pipeline_tag": str, "tags": list, "metrics": list}
 FIXED_HEAD = {"library_name": "transformers", "pipeline_tag": "image-classification"}
@@ -54,7 +58,7 @@ def figure(measured: Mapping[str, float], decimals: int = 1) -> str:
 
 
 def nats(measured: Mapping[str, float]) -> str:
-    """Write a log-likelihood with its interval: ``0.271 [0.180, 0.395]``."""
+    """Write a log-likelihood, or another figure that is no share, with its interval: ``0.271 [0.180, 0.395]``."""
     return f"{measured['value']:.3f} [{measured['low']:.3f}, {measured['high']:.3f}]"
 
 
@@ -92,12 +96,16 @@ def results_table(entries: Sequence[Mapping[str, Any]]) -> str:
             f"| {shares} | {photos['n_correct']} of {photos['n_photos']}: {figure(photos['accuracy'])} |"
         )
     levels = " or ".join(sorted({percent(entry["interval"]["level"], 0) for entry in entries}))
+    overlap = any(entry["interval"]["unit"] == "overlap group" for entry in entries)
     lines += [
         "",
         f"In brackets: {levels} intervals that resample photos, not images, since copies of one photo stand or fall "
-        "together. A photo counts as right when the mean probability of its copies names its label; that interval is "
-        "exact (Clopper-Pearson).",
+        f"together{'; photos that show the same cells are drawn as one' if overlap else ''}. A photo counts as right when "
+        "the mean probability of its copies names its label; that interval is exact (Clopper-Pearson).",
     ]
+    for entry in entries:
+        if reasons := [f"{thousands(count)} images ({reason})" for reason, count in entry["left_out"].items()]:
+            lines += ["", f"*{entry['split']}* of {entry['dataset']} leaves out {' and '.join(reasons)}."]
     return "\n".join(lines)
 
 
@@ -245,21 +253,24 @@ def render_card(template: str, results: Mapping[str, Any]) -> str:
 
 
 def render_readme(readme: str, results: Mapping[str, Any]) -> str:
-    """Put the table of results between the README's markers and leave the rest as it is.
+    """Put the table of results and that of published figures between the README's markers; leave the rest as it is.
 
     Raises
     ------
     CardError
         (a ValueError) The markers do not stand in the README once each, in order.
     """
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in before + after:
-        raise CardError(
-            f"The README does not hold the lines {BEGIN!r} and {END!r} once each, in this order. Add them where the "
-            "table belongs."
-        )
-    return f"{before}{BEGIN}\n{results_table(results['results'])}\n{END}{after}"
+    for name, table in (("results", results_table(results["results"])), ("comparison", comparison_table(results))):
+        first, last = (marker.format(name) for marker in MARKERS)
+        before, begin, rest = readme.partition(first)
+        _, end, after = rest.partition(last)
+        if not begin or not end or first in rest or last in before + after:
+            raise CardError(
+                f"The README does not hold the lines {first!r} and {last!r} once each, in this order. Add them where the "
+                "table belongs."
+            )
+        readme = f"{before}{first}\n{table}\n{last}{after}"
+    return readme
 
 
 def check_weights(folder: Path, results: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ def group_bootstrap(
     resamples: int = 2000,
     level: float = 0.95,
     seed: int = 0,
+    numbers: int = 1,
 ) -> tuple[float, float] | tuple[np.ndarray, np.ndarray]:
     """Bound a statistic by the percentile bootstrap over groups.
 
@@ -41,6 +42,8 @@ def group_bootstrap(
         Share of the resamples that the interval holds, between 0 and 1.
     seed
         Of the draws.
+    numbers
+        How many numbers ``statistic`` holds in memory for a resample; more than ``n_items`` make it get fewer rows at a time.
 
     Returns
     -------
@@ -70,7 +73,7 @@ def group_bootstrap(
             "spread between photos: measure on more of them."
         )
     generator = np.random.default_rng(seed)
-    rows_at_once = max(1, CELLS_AT_ONCE // n_items)
+    rows_at_once = max(1, CELLS_AT_ONCE // max(n_items, numbers))
     values = []
     for start in range(0, resamples, rows_at_once):
         rows = min(rows_at_once, resamples - start)

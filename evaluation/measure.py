@@ -1,31 +1,25 @@
 """Measure a model folder on labelled images through the door that most users take: plain transformers, no remote code.
 
-``measure`` gives one entry of ``eval_results.json``::
-
-    {"dataset": "Kaggle blood-cells", "split": "TEST", "n_images": ..., "n_photos": ...,
-     "interval": {"level": 0.95, "resamples": 2000, "seed": 0, "unit": "photo"},
-     "metrics": {"accuracy": {"value": ..., "low": ..., "high": ...}, "balanced_accuracy": {...}, "macro_f1": {...},
-                 "ece": {...}, "nll": {...}},
-     "recall": {"monocyte": {"value": ..., "low": ..., "high": ..., "n": images, "n_photos": photos}, ...},
-     "labels": ["eosinophil", ...], "confusion_matrix": [[...], ...],
-     "photo_level": {"accuracy": {"value": ..., "low": ..., "high": ...}, "balanced_accuracy": {...},
-                     "n_correct": ..., "n_photos": ..., "confusion_matrix": [[...], ...]}}
+Any folder that ``AutoModelForImageClassification`` loads can be measured, through the image processor that it came with.
+``evaluation.summary`` shows the entry of ``eval_results.json`` that comes out.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
+import transformers
 from PIL import Image
 from tqdm import tqdm
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, PretrainedConfig
 
-from evaluation.intervals import binomial_interval, group_bootstrap
-from evaluation.metrics import check_predictions, statistics
-from evaluation.results import DECIMALS, METRICS
+from evaluation.labels import label_numbers, match_labels
+from evaluation.slices import Slice, slices
+from evaluation.summary import summarise
 
 COLUMNS = ("image", "label", "file", "photo")
 
@@ -75,11 +69,63 @@ def open_image(value: Mapping[str, Any], file: str | None = None) -> Image.Image
     return image.convert("RGB")
 
 
-def _load(folder: Path) -> tuple[torch.nn.Module, Any]:
-    """Load model and image processor from a folder, refusing weights that do not fit."""
-    model, report = AutoModelForImageClassification.from_pretrained(
-        folder, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+def load_config(folder: Path | str) -> PretrainedConfig:
+    """Read the configuration of the model in ``folder``, without running code from there.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder holds no model.
+    ValueError
+        A kind of model that this transformers does not know or that needs code of its own, or one whose answers do not
+        exclude each other.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no config.json; expected a folder written by save_pretrained. For a model on the Hub, "
+            "pass what huggingface_hub.snapshot_download returns."
+        )
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, KeyError, OSError) as error:
+        raise _unloadable(folder, error) from error
+    if config.problem_type not in (None, "single_label_classification"):
+        raise ValueError(
+            f"The model in {folder} is for {config.problem_type}; expected single_label_classification, whose "
+            "probabilities sum to 1. Measure a model that names one class."
+        )
+    if config.model_type == "timm_wrapper" and config.model_args:
+        # timm writes the number of classes among these, too, and transformers then hands it over twice.
+        config.model_args = {name: value for name, value in config.model_args.items() if name != "num_classes"}
+    return config
+
+
+def _unloadable(folder: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{folder} cannot be loaded by transformers {transformers.__version__} alone: {' '.join(str(error).split())} Expected "
+        "an image classifier of the library with its image processor; code that comes with a model (trust_remote_code) is "
+        "not run here. Save it as a class of the library, or compute probabilities yourself and measure those with "
+        "evaluation.summary.summarise."
     )
+
+
+def load_model(folder: Path | str) -> tuple[torch.nn.Module, Any]:
+    """Load the model in ``folder``, in float32 and evaluation mode, and the image processor that came with it.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As in ``load_config``; also weights that do not fit the configuration, and a processor that is missing.
+    """
+    config, folder = load_config(folder), Path(folder)
+    try:
+        model, report = AutoModelForImageClassification.from_pretrained(
+            folder, config=config, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+        )
+        processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, KeyError, OSError) as error:
+        raise _unloadable(folder, error) from error
     # The library draws missing tensors at random and goes on.
     faults = {kind: sorted(map(str, report[kind])) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")}
     if any(faults.values()):
@@ -87,16 +133,7 @@ def _load(folder: Path) -> tuple[torch.nn.Module, Any]:
             f"The weights in {folder} do not fit its config.json: {faults}; expected every tensor once. Save the model "
             "again with save_pretrained."
         )
-    return model.eval(), AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
-
-
-def _require_folder(folder: Path | str) -> Path:
-    if not Path(folder, "config.json").is_file():
-        raise FileNotFoundError(
-            f"{folder} holds no config.json; expected a folder written by save_pretrained. For a model on the Hub, "
-            "pass what huggingface_hub.snapshot_download returns."
-        )
-    return Path(folder)
+    return model.eval(), processor
 
 
 @torch.inference_mode()
@@ -129,12 +166,11 @@ def predict(
     FileNotFoundError
         The folder holds no model.
     ValueError
-        Weights that do not fit the configuration, missing columns, an image that cannot be read or is not 8 bits deep.
+        A model that ``load_model`` refuses, missing columns, an image that cannot be read or is not 8 bits deep.
     """
-    folder = _require_folder(folder)
     _check_columns(dataset, ("image", "file"))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model, processor = _load(folder)
+    model, processor = load_model(folder)
     model.to(device)
     rows = (
         dataset.with_format(None).select_columns(["image", "file"]).cast_column("image", datasets.Image(decode=False))
@@ -142,7 +178,7 @@ def predict(
     probabilities = np.empty((len(rows), model.config.num_labels), np.float32)
     done = 0
     exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False, fp32_precision="ieee")
-    with exact, tqdm(total=len(rows), desc=f"classifying with {folder.name}", unit="image") as bar:
+    with exact, tqdm(total=len(rows), desc=f"classifying with {Path(folder).name}", unit="image") as bar:
         for batch in rows.iter(batch_size):
             images = [open_image(value, file) for value, file in zip(batch["image"], batch["file"], strict=True)]
             pixel_values = processor(images=images, return_tensors="pt")["pixel_values"]  # (B, 3, H, W)
@@ -153,176 +189,77 @@ def predict(
     return probabilities
 
 
-def class_numbers(dataset: datasets.Dataset, id2label: Mapping[int, str]) -> np.ndarray:
-    """Translate a data set's labels to the model's class numbers, by name and whatever the case of the letters.
+@dataclass(frozen=True)
+class Answered:
+    """What a model answered about a data set, row by row.
 
-    Parameters
+    Attributes
     ----------
-    dataset
-        With the column ``label``, a ``datasets.ClassLabel``.
-    id2label
-        The model's names by number, as in its configuration.
-
-    Returns
-    -------
-    numpy.ndarray
-        The model's class numbers, (N,) int64.
-
-    Raises
-    ------
-    ValueError
-        A column without names, an image without a label, a label that the model has no class for, or names that only
-        their case tells apart.
-    """
-    _check_columns(dataset, ("label",))
-    feature = dataset.features["label"]
-    if not isinstance(feature, datasets.ClassLabel):
-        raise ValueError(
-            f"The column 'label' is {feature}; expected datasets.ClassLabel, which names the numbers. Use "
-            "class_encode_column('label') on names, or cast_column with datasets.ClassLabel(names=...)."
-        )
-    numbers = {name.casefold(): int(number) for number, name in id2label.items()}
-    if len(numbers) != len(id2label):
-        raise ValueError(f"The model's labels {list(id2label.values())} differ in case only; expected different names.")
-    labels = dataset.with_format(None)["label"][:]
-    if missing := sum(label is None or label < 0 for label in labels):
-        raise ValueError(
-            f"{missing} of {len(labels)} images have no label; expected one each. Leave them out with filter."
-        )
-    present = {number: feature.names[number] for number in sorted(set(labels))}
-    unknown = [name for name in present.values() if name.casefold() not in numbers]
-    if unknown:
-        raise ValueError(
-            f"The data set's labels {unknown} are unknown to the model, which knows {list(id2label.values())}; "
-            "expected the same names. Rename the labels, or leave these images out and say so."
-        )
-    translation = {number: numbers[name.casefold()] for number, name in present.items()}
-    return np.array([translation[label] for label in labels], np.int64)
-
-
-def average_copies(
-    probabilities: np.ndarray, references: np.ndarray, photos: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Average the probabilities over the copies of each photo.
-
-    Copies of one photo that carry different labels (overlapping photos in one group can) count as one photo per label.
-
-    Parameters
-    ----------
-    probabilities
-        (N, classes).
-    references
-        Class numbers, (N,).
-    photos
-        The photo of each image, (N,).
-
-    Returns
-    -------
-    (numpy.ndarray, numpy.ndarray, numpy.ndarray)
-        Mean probabilities, (photos, classes) float64; class numbers, (photos,); and the number of each one's group of
-        photos, (photos,).
-    """
-    _, group = np.unique(np.asarray(photos), return_inverse=True)  # (N,)
-    keys, photo, copies = np.unique(np.stack([group, references]), axis=1, return_inverse=True, return_counts=True)
-    means = np.zeros((keys.shape[1], probabilities.shape[1]))
-    np.add.at(means, photo.ravel(), probabilities)
-    return means / copies[:, None], keys[1], keys[0]
-
-
-def _rounded(value: float) -> float:
-    return round(float(value), DECIMALS)
-
-
-def _figure(value: float, low: float, high: float, **counts: int) -> dict[str, Any]:
-    return {"value": _rounded(value), "low": _rounded(low), "high": _rounded(high), **counts}
-
-
-def summarise(
-    probabilities: np.ndarray,
-    references: np.ndarray,
-    photos: Sequence[str],
-    labels: Sequence[str],
-    name: str,
-    split: str,
-    resamples: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Turn probabilities into one entry of ``eval_results.json`` (shown at the top of this file).
-
-    Every interval is over photos: by ``group_bootstrap``, and for the photo-level accuracy exact (Clopper-Pearson).
-    Figures are rounded to six decimals. A class without images has an empty row in the matrix and no recall.
-
-    Parameters
-    ----------
-    probabilities
-        (N, classes).
-    references
-        Class numbers, (N,).
-    photos
-        The photo, or group of overlapping photos, of each image, (N,).
     labels
-        Name of each class, in the order of the columns.
-    name, split
-        What was measured, for instance ``"Kaggle blood-cells"`` and ``"TEST"``.
-    resamples, level, seed
-        Of the bootstrap.
+        Name of each answer.
+    probabilities
+        (N, answers) float32.
+    references
+        The right answer, (N,) int64.
+    photos, groups
+        The photo that each image was made from, and its group of photos that show the same cells, (N,).
+    """
+
+    labels: list[str]
+    probabilities: np.ndarray
+    references: np.ndarray
+    photos: list[str]
+    groups: list[str]
+
+    def part(self, rows: np.ndarray) -> "Answered":
+        """Take rows by their numbers."""
+        photos, groups = ([names[row] for row in rows] for names in (self.photos, self.groups))
+        return Answered(self.labels, self.probabilities[rows], self.references[rows], photos, groups)
+
+
+def answer(
+    folder: Path | str,
+    dataset: datasets.Dataset,
+    label_map: Mapping[str, str] | None = None,
+    batch_size: int = 64,
+    device: str | None = None,
+) -> Answered:
+    """Classify every image of a labelled data set, in the data set's terms.
+
+    Parameters
+    ----------
+    folder, batch_size, device
+        As in ``predict``.
+    dataset
+        With the columns ``image``, ``label`` (``datasets.ClassLabel``), ``file``, ``photo`` (that an image was made from)
+        and, where photos show the same cells, ``group``.
+    label_map
+        As in ``evaluation.labels.match_labels``.
 
     Raises
     ------
-    ValueError
-        Input that ``check_predictions`` refuses, photos that are missing or not one per image, fewer than two photos.
+    FileNotFoundError, ValueError
+        As in ``predict``, ``evaluation.labels.match_labels`` and ``evaluation.labels.label_numbers``.
     """
-    probabilities, references = check_predictions(probabilities, references, len(labels))
-    if len(photos) != len(references) or any(not isinstance(photo, str) or not photo for photo in photos):
-        raise ValueError(
-            f"{len(photos)} photos came for {len(references)} images, some of them perhaps empty; expected the name of "
-            "a photo for each. Give an image of unknown origin a name of its own."
-        )
-    values = statistics(probabilities, references)
-    present = np.flatnonzero(values["confusion_matrix"].sum(axis=1))
-
-    def resampled(weights: np.ndarray) -> np.ndarray:
-        drawn = statistics(probabilities, references, weights)
-        return np.column_stack(
-            [*(drawn[metric] for metric in METRICS), drawn["recall"][:, present]]
-        )  # (R, 5 + present)
-
-    low, high = group_bootstrap(resampled, len(references), photos, resamples, level, seed)
-    means, photo_class, photo_group = average_copies(probabilities, references, photos)
-    by_photo = statistics(means, photo_class)
-    n_correct, n_photos = int(np.trace(by_photo["confusion_matrix"])), len(means)
-    balanced = group_bootstrap(
-        lambda weights: statistics(means, photo_class, weights)["balanced_accuracy"],
-        n_photos,
-        photo_group,
-        resamples,
-        level,
-        seed,
+    config = load_config(folder)
+    _check_columns(dataset, COLUMNS)
+    labels, names = label_numbers(dataset)
+    answers = match_labels(config.id2label, names, set(labels), label_map)  # before the long part
+    references = np.array([answers.answer_of_label[label] for label in labels], np.int64)
+    photos = dataset["photo"][:]
+    groups = dataset["group"][:] if "group" in dataset.column_names else photos
+    return Answered(
+        answers.names, answers.merge(predict(folder, dataset, batch_size, device)), references, photos, groups
     )
-    recall = {}
-    for column, k in enumerate(present, start=len(METRICS)):
-        n = int((references == k).sum())
-        counts = {"n": n, "n_photos": int((photo_class == k).sum())}
-        recall[labels[k]] = _figure(values["recall"][k], low[column], high[column], **counts)
-    return {
-        "dataset": name,
-        "split": split,
-        "n_images": len(references),
-        "n_photos": len(set(photos)),
-        "interval": {"level": level, "resamples": resamples, "seed": seed, "unit": "photo"},
-        "metrics": {metric: _figure(values[metric], low[k], high[k]) for k, metric in enumerate(METRICS)},
-        "recall": recall,
-        "labels": list(labels),
-        "confusion_matrix": values["confusion_matrix"].astype(int).tolist(),
-        "photo_level": {
-            "accuracy": _figure(by_photo["accuracy"], *binomial_interval(n_correct, n_photos, level)),
-            "balanced_accuracy": _figure(by_photo["balanced_accuracy"], *balanced),
-            "n_correct": n_correct,
-            "n_photos": n_photos,
-            "confusion_matrix": by_photo["confusion_matrix"].astype(int).tolist(),
-        },
-    }
+
+
+def summarise_slice(answered: Answered, part: Slice, name: str, **bootstrap: Any) -> dict[str, Any]:
+    """Turn the answers about a slice into an entry of ``eval_results.json``; ``bootstrap`` as in ``summarise``."""
+    rows = answered.part(part.rows)
+    return summarise(
+        rows.probabilities, rows.references, rows.photos, rows.labels, name, part.title,
+        groups=rows.groups, left_out=part.left_out, **bootstrap,
+    )  # fmt: skip
 
 
 def measure(
@@ -332,32 +269,48 @@ def measure(
     split: str,
     batch_size: int = 64,
     device: str | None = None,
-    resamples: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
+    **bootstrap: Any,
 ) -> dict[str, Any]:
     """Measure the model in ``folder`` on a data set: one entry of ``eval_results.json``.
 
     Parameters
     ----------
-    folder, batch_size, device
-        As in ``predict``.
-    dataset
-        With the columns ``image``, ``label`` (``datasets.ClassLabel``), ``file`` and ``photo`` (the photo, or the group
-        of overlapping photos, that an image was made from).
-    name, split, resamples, level, seed
-        As in ``summarise``.
+    folder, dataset, batch_size, device
+        As in ``answer``.
+    name, split
+        What is measured, for instance ``"blood-cells"`` and ``"TEST"``.
+    **bootstrap
+        ``resamples``, ``level`` and ``seed``, as in ``evaluation.summary.summarise``.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        As in ``predict``, ``class_numbers`` and ``summarise``.
+        As in ``answer`` and ``summarise``.
     """
-    folder = _require_folder(folder)
-    _check_columns(dataset, COLUMNS)
-    id2label = AutoConfig.from_pretrained(folder, trust_remote_code=False).id2label
-    references = class_numbers(dataset, id2label)  # before the long part, so that a wrong label costs no time
-    photos = dataset.with_format(None)["photo"][:]
-    probabilities = predict(folder, dataset, batch_size, device)
-    labels = [id2label[number] for number in sorted(id2label)]
-    return summarise(probabilities, references, photos, labels, name, split, resamples, level, seed)
+    answered = answer(folder, dataset, None, batch_size, device)
+    return summarise_slice(answered, Slice(split, np.arange(len(dataset))), name, **bootstrap)
+
+
+def measure_slices(
+    folder: Path | str, splits: Mapping[str, datasets.Dataset], split: str, name: str, **options: Any
+) -> list[dict[str, Any]]:
+    """Measure the model in ``folder`` on a split and its slices: entries of ``eval_results.json``, the whole one first.
+
+    Parameters
+    ----------
+    folder
+        As in ``answer``.
+    splits, split
+        As in ``evaluation.slices.slices``.
+    name
+        What the data set is called.
+    **options
+        ``resamples``, ``level`` and ``seed``, as in ``evaluation.summary.summarise``.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As in ``answer`` and ``summarise``.
+    """
+    answered = answer(folder, splits[split])
+    return [summarise_slice(answered, part, name, **options) for part in slices(splits, split)]

@@ -10,6 +10,8 @@ import datasets
 import evaluate
 import numpy as np
 
+from evaluation.selective import area_under_risk_coverage
+
 BINS = 15  # of the calibration error, as in Guo et al. 2017
 SUM_TOLERANCE = 1e-3  # a float16 softmax over a dozen classes stays within it, logits do not
 
@@ -178,10 +180,45 @@ def expected_calibration_error(
     """
     confidence = probabilities.max(axis=1)  # (N,)
     surplus = confidence - (probabilities.argmax(axis=1) == references)
-    inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
-    gaps = _sums_by_bin(surplus, np.searchsorted(inner_edges, confidence), bins, weights)  # (..., bins)
+    gaps = _sums_by_bin(surplus, _bin_of(confidence, bins), bins, weights)  # (..., bins)
     total = len(references) if weights is None else weights.sum(axis=-1)
     return np.abs(gaps).sum(axis=-1) / total
+
+
+def _bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:
+    """Number the equal bins (lower, upper] of [0, 1] that top probabilities fall into: (N,)."""
+    return np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence)
+
+
+def reliability(
+    probabilities: np.ndarray, references: np.ndarray, bins: int = BINS, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Give what a reliability diagram shows, over the bins of ``expected_calibration_error``.
+
+    Parameters
+    ----------
+    probabilities
+        (N, classes).
+    references
+        Class numbers, (N,).
+    bins
+        Number of bins.
+    weights
+        How often each image counts, (..., N); None counts each once.
+
+    Returns
+    -------
+    (numpy.ndarray, numpy.ndarray, numpy.ndarray)
+        Images in each bin, their mean top probability and the share of them named rightly, (..., bins) each; the latter two
+        are NaN in an empty bin.
+    """
+    confidence = probabilities.max(axis=1)  # (N,)
+    right = probabilities.argmax(axis=1) == references
+    number = _bin_of(confidence, bins)
+    count, sure, named = (
+        _sums_by_bin(values, number, bins, weights) for values in (np.ones(len(number)), confidence, right)
+    )
+    return count, _ratio(sure, count), _ratio(named, count)
 
 
 def negative_log_likelihood(
@@ -205,6 +242,26 @@ def negative_log_likelihood(
     return losses.mean() if weights is None else (weights * losses).sum(axis=-1) / weights.sum(axis=-1)
 
 
+def brier_score(probabilities: np.ndarray, references: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Average over the images the squared distance of the probabilities from the truth: (...), from 0 to 2.
+
+    The squared differences are summed over the classes, as Brier 1950 did and as
+    ``sklearn.metrics.brier_score_loss(scale_by_half=False)`` does; halved for two classes, it is the other definition.
+
+    Parameters
+    ----------
+    probabilities
+        (N, classes).
+    references
+        Class numbers, (N,).
+    weights
+        How often each image counts, (..., N); None counts each once.
+    """
+    true = probabilities[np.arange(len(references)), references]
+    distances = (probabilities**2).sum(axis=1) - 2 * true + 1  # (N,): the sum of (p - truth)^2, multiplied out
+    return distances.mean() if weights is None else (weights * distances).sum(axis=-1) / weights.sum(axis=-1)
+
+
 def statistics(
     probabilities: np.ndarray, references: np.ndarray, weights: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
@@ -222,8 +279,9 @@ def statistics(
     Returns
     -------
     dict
-        ``accuracy``, ``balanced_accuracy``, ``macro_f1``, ``ece`` and ``nll``, each (...); ``recall``, (..., classes);
-        ``confusion_matrix``, (..., classes, classes).
+        ``accuracy``, ``balanced_accuracy``, ``macro_f1``, ``ece``, ``nll``, ``brier`` and ``aurc`` (the area under the
+        risk-coverage curve of ``evaluation.selective``), each (...); ``recall``, (..., classes); ``confusion_matrix``,
+        (..., classes, classes).
     """
     matrix = confusion_matrix(probabilities.argmax(axis=1), references, probabilities.shape[1], weights)
     return {
@@ -232,13 +290,15 @@ def statistics(
         "macro_f1": macro_f1(matrix),
         "ece": expected_calibration_error(probabilities, references, weights=weights),
         "nll": negative_log_likelihood(probabilities, references, weights),
+        "brier": brier_score(probabilities, references, weights),
+        "aurc": area_under_risk_coverage(probabilities, references, weights),
         "recall": recall(matrix),
         "confusion_matrix": matrix,
     }
 
 
 class ClassificationReport(evaluate.Metric):
-    """Report accuracy, balanced accuracy, macro-F1, recall, confusion matrix, calibration error and log-likelihood.
+    """Report every figure of ``statistics``: what is right, how well the probabilities fit, and how errors are foreseen.
 
     Works without a network: import it and make an instance. It compares as false (it is an empty container until it is
     fed), so test for it with ``is not None``.
@@ -279,7 +339,10 @@ class ClassificationReport(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description="Accuracy, balanced accuracy, macro-F1, recall, confusion matrix, calibration, log-likelihood.",
+            description=(
+                "Accuracy, balanced accuracy, macro-F1, recall, confusion matrix, calibration error, log-likelihood, Brier "
+                "score, area under the risk-coverage curve."
+            ),
             citation="",
             inputs_description=(
                 "predictions: probabilities, (N, classes), each row summing to 1. "
@@ -304,8 +367,8 @@ class ClassificationReport(evaluate.Metric):
         Returns
         -------
         dict
-            ``accuracy``, ``balanced_accuracy``, ``macro_f1``, ``ece`` (15 equal bins) and ``nll`` (nats) as floats;
-            ``recall``, a dict by class name over the classes that are present among the references;
+            ``accuracy``, ``balanced_accuracy``, ``macro_f1``, ``ece`` (15 equal bins), ``nll`` (nats), ``brier`` (0 to 2)
+            and ``aurc`` as floats; ``recall``, a dict by class name over the classes that are present among the references;
             ``confusion_matrix``, a list of rows of ints, rows true, columns predicted.
         """
         values = statistics(*check_predictions(predictions, references, len(self.class_names)))

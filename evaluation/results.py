@@ -3,21 +3,21 @@
 import hashlib
 import importlib.metadata
 import json
-import math
+import logging
 import os
 import platform
 import re
 import subprocess
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-SCHEMA_VERSION = 1
+from evaluation.comparison import validate_protocol
+from evaluation.entry import ResultsError, is_count, is_number, require, require_keys, validate_entry
+
+SCHEMA_VERSION = 2
 FILE_NAME = "eval_results.json"
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "nll")
-DECIMALS = (
-    6  # of stored figures: finer than any interval, coarser than the rounding errors in which two machines differ
-)
+logger = logging.getLogger(__name__)
 
 PACKAGES = (
     "torch",
@@ -33,6 +33,7 @@ PACKAGES = (
     "scipy",
     "pillow",
 )
+RESULTS_KEYS = {"schema_version", "model", "training", "versions", "results"}
 MODEL_KEYS = {"name", "parameters", "sha256"}
 TRAINING_KEYS = {
     "command",
@@ -49,143 +50,32 @@ TRAINING_KEYS = {
     "n_photos",
     "temperature",
 }
-ENTRY_KEYS = {
-    "dataset",
-    "split",
-    "n_images",
-    "n_photos",
-    "interval",
-    "labels",
-    "metrics",
-    "recall",
-    "confusion_matrix",
-    "photo_level",
-}
-PHOTO_KEYS = {"accuracy", "balanced_accuracy", "n_correct", "n_photos", "confusion_matrix"}
 
 
-class ResultsError(ValueError):
-    """Results that are incomplete, contradict themselves, or hold what nobody understands."""
+def _validate_model(model: Any) -> None:
+    require_keys(model, MODEL_KEYS, "model")
+    require(isinstance(model["name"], str) and model["name"], "model.name", model["name"], "the repository's id")
+    require(is_count(model["parameters"]), "model.parameters", model["parameters"], "a whole number above 0")
+    digest = model["sha256"]
+    is_digest = isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)
+    require(is_digest, "model.sha256", digest, "64 hexadecimal digits")
 
 
-def _require(condition: bool, where: str, came: Any, expected: str) -> None:
-    if not condition:
-        raise ResultsError(f"{where} is {came!r}; expected {expected}. Measure again rather than edit the file.")
-
-
-def _require_keys(mapping: Any, keys: Collection[str], where: str, free: bool = False) -> None:
-    _require(isinstance(mapping, Mapping), where, mapping, f"an object with the keys {sorted(keys)}")
-    missing, unknown = sorted(set(keys) - set(mapping)), sorted(set(mapping) - set(keys))
-    if missing or (unknown and not free):
-        raise ResultsError(
-            f"{where} lacks {missing} and has unknown keys {unknown}; expected {sorted(keys)}"
-            f"{' and any others' if free else ' and no others'}. Write it with the code of the same revision."
-        )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_count(value: Any, least: int = 1) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _require_figure(figure: Any, where: str, more: tuple[str, ...] = ()) -> None:
-    """Check one value with its interval, and counts beside it."""
-    _require_keys(figure, {"value", "low", "high", *more}, where)
-    for key in ("value", "low", "high"):
-        _require(_is_number(figure[key]), f"{where}.{key}", figure[key], "a finite number")
-    _require(figure["low"] <= figure["high"], f"{where}.low", figure["low"], f"at most its high, {figure['high']}")
-    for key in more:
-        _require(_is_count(figure[key]), f"{where}.{key}", figure[key], "a whole number above 0")
-
-
-def _require_matrix(matrix: Any, size: int, total: int, where: str) -> None:
-    square = isinstance(matrix, list) and [len(row) if isinstance(row, list) else -1 for row in matrix] == [size] * size
-    _require(square, where, matrix, f"{size} rows of {size} counts, one for each label")
-    cells = [cell for row in matrix for cell in row]
-    _require(all(_is_count(cell, 0) for cell in cells), where, matrix, "counts of 0 or more")
-    _require(sum(cells) == total, f"the sum of {where}", sum(cells), f"{total}, the number counted")
-
-
-def _require_equal(came: float, expected: float, where: str, reason: str) -> None:
-    _require(abs(came - expected) <= 10**-DECIMALS, where, came, f"{round(expected, DECIMALS)}, {reason}")
-
-
-def validate_entry(entry: Any, where: str = "the entry") -> None:
-    """Check one measurement, as ``evaluation.measure.measure`` gives it.
-
-    Parameters
-    ----------
-    entry
-        The measurement.
-    where
-        What an error calls it.
-
-    Raises
-    ------
-    ResultsError
-        (a ValueError) As for ``validate_results``.
-    """
-    _require_keys(entry, ENTRY_KEYS, where)
-    for key in ("dataset", "split"):
-        _require(isinstance(entry[key], str) and entry[key].strip(), f"{where}.{key}", entry[key], "a name")
-    where = f"{where} ({entry['dataset']}, {entry['split']})"
-    for key in ("n_images", "n_photos"):
-        _require(_is_count(entry[key]), f"{where}.{key}", entry[key], "a whole number above 0")
-    _require_keys(entry["interval"], {"level", "resamples", "seed", "unit"}, f"{where}.interval")
-    level = entry["interval"]["level"]
-    _require(_is_number(level) and 0 < level < 1, f"{where}.interval.level", level, "a number between 0 and 1")
-
-    labels, matrix = entry["labels"], entry["confusion_matrix"]
-    named = isinstance(labels, list) and all(isinstance(label, str) and label for label in labels)
-    _require(named and len(set(labels)) == len(labels) >= 2, f"{where}.labels", labels, "two or more different names")
-    _require_matrix(matrix, len(labels), entry["n_images"], f"{where}.confusion_matrix")
-
-    _require_keys(entry["metrics"], METRICS, f"{where}.metrics")
-    for name in METRICS:
-        _require_figure(entry["metrics"][name], f"{where}.metrics.{name}")
-    right = sum(matrix[k][k] for k in range(len(labels)))
-    _require_equal(
-        entry["metrics"]["accuracy"]["value"],
-        right / entry["n_images"],
-        f"{where}.metrics.accuracy.value",
-        "the confusion matrix's",
+def _validate_training(training: Any) -> None:
+    require_keys(training, TRAINING_KEYS, "training", free=True)
+    for key in ("command", "commit", "data_fingerprint"):
+        require(isinstance(training[key], str) and training[key], f"training.{key}", training[key], "a text")
+    require(isinstance(training["dirty"], bool), "training.dirty", training["dirty"], "true or false")
+    require(is_count(training["seed"], 0), "training.seed", training["seed"], "a whole number")
+    for key in ("samples_seen", "n_images", "n_photos"):
+        require(is_count(training[key]), f"training.{key}", training[key], "a whole number above 0")
+    for key in ("wall_seconds", "images_per_second", "temperature"):
+        require(is_number(training[key]) and training[key] > 0, f"training.{key}", training[key], "a number above 0")
+    sizes = training["resolutions"]
+    require(
+        isinstance(sizes, list) and sizes and all(map(is_count, sizes)), "training.resolutions", sizes, "sizes in px"
     )
-
-    rows = {label: sum(row) for label, row in zip(labels, matrix, strict=True) if sum(row)}
-    _require_keys(entry["recall"], rows, f"{where}.recall")
-    for k, label in enumerate(labels):
-        if label in rows:
-            figure = entry["recall"][label]
-            _require_figure(figure, f"{where}.recall.{label}", more=("n", "n_photos"))
-            _require(
-                figure["n"] == rows[label], f"{where}.recall.{label}.n", figure["n"], f"{rows[label]}, its row's sum"
-            )
-            value = matrix[k][k] / rows[label]
-            _require_equal(figure["value"], value, f"{where}.recall.{label}.value", "the confusion matrix's")
-
-    photos = entry["photo_level"]
-    _require_keys(photos, PHOTO_KEYS, f"{where}.photo_level")
-    for name in ("accuracy", "balanced_accuracy"):
-        _require_figure(photos[name], f"{where}.photo_level.{name}")
-    _require(
-        _is_count(photos["n_photos"]), f"{where}.photo_level.n_photos", photos["n_photos"], "a whole number above 0"
-    )
-    _require_matrix(
-        photos["confusion_matrix"], len(labels), photos["n_photos"], f"{where}.photo_level.confusion_matrix"
-    )
-    right = sum(photos["confusion_matrix"][k][k] for k in range(len(labels)))
-    _require(
-        photos["n_correct"] == right, f"{where}.photo_level.n_correct", photos["n_correct"], f"{right}, its diagonal"
-    )
-    _require_equal(
-        photos["accuracy"]["value"],
-        right / photos["n_photos"],
-        f"{where}.photo_level.accuracy.value",
-        "n_correct / n_photos",
-    )
+    require_keys(training["hardware"], {"cpu", "threads"}, "training.hardware", free=True)
 
 
 def validate_results(results: Any) -> None:
@@ -194,8 +84,10 @@ def validate_results(results: Any) -> None:
     Parameters
     ----------
     results
-        What ``read_results`` gives and ``write_results`` takes; ``evaluation.measure`` shows an entry at its top.
-        ``training`` may hold any keys beside those of ``TRAINING_KEYS``.
+        What ``read_results`` gives and ``write_results`` takes; ``evaluation.summary`` shows an entry at its top.
+        ``training`` is None for a model that was not trained here, and may hold any keys beside those of
+        ``TRAINING_KEYS``. ``protocol``, which may be absent, holds cross-validations of the same network, see
+        ``evaluation.comparison``.
 
     Raises
     ------
@@ -203,47 +95,25 @@ def validate_results(results: Any) -> None:
         (a ValueError) Keys that are missing or unknown, figures that are not numbers, an accuracy or a recall that the
         confusion matrix contradicts, a data set and split that stand twice.
     """
-    _require_keys(results, {"schema_version", "model", "training", "versions", "results"}, FILE_NAME)
-    _require(
-        results["schema_version"] == SCHEMA_VERSION,
-        "schema_version",
-        results["schema_version"],
-        f"{SCHEMA_VERSION}, which this code reads",
-    )
-    model, training, versions = results["model"], results["training"], results["versions"]
-    _require_keys(model, MODEL_KEYS, "model")
-    _require(isinstance(model["name"], str) and model["name"], "model.name", model["name"], "the repository's id")
-    _require(_is_count(model["parameters"]), "model.parameters", model["parameters"], "a whole number above 0")
-    digest = model["sha256"]
-    _require(
-        isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest),
-        "model.sha256",
-        digest,
-        "64 hexadecimal digits",
-    )
-
-    _require_keys(training, TRAINING_KEYS, "training", free=True)
-    for key in ("command", "commit", "data_fingerprint"):
-        _require(isinstance(training[key], str) and training[key], f"training.{key}", training[key], "a text")
-    _require(isinstance(training["dirty"], bool), "training.dirty", training["dirty"], "true or false")
-    _require(_is_count(training["seed"], 0), "training.seed", training["seed"], "a whole number")
-    for key in ("samples_seen", "n_images", "n_photos"):
-        _require(_is_count(training[key]), f"training.{key}", training[key], "a whole number above 0")
-    for key in ("wall_seconds", "images_per_second", "temperature"):
-        _require(_is_number(training[key]) and training[key] > 0, f"training.{key}", training[key], "a number above 0")
-    sizes = training["resolutions"]
-    _require(
-        isinstance(sizes, list) and sizes and all(map(_is_count, sizes)), "training.resolutions", sizes, "sizes in px"
-    )
-    _require_keys(training["hardware"], {"cpu", "threads"}, "training.hardware", free=True)
-
-    _require_keys(versions, {"python", "torch", "transformers"}, "versions", free=True)
+    require_keys(results, RESULTS_KEYS | (results.keys() & {"protocol"}), FILE_NAME)
+    version = results["schema_version"]
+    if version == 1:
+        raise ResultsError(
+            f"schema_version is 1; expected {SCHEMA_VERSION}, which has more figures. Measure the same weights again: "
+            f"python validate.py FOLDER --data_dir IMAGES --results FOLDER/{FILE_NAME}"
+        )
+    require(version == SCHEMA_VERSION, "schema_version", version, f"{SCHEMA_VERSION}, which this code reads")
+    _validate_model(results["model"])
+    if results["training"] is not None:
+        _validate_training(results["training"])
+    require_keys(results["versions"], {"python", "torch", "transformers"}, "versions", free=True)
     entries = results["results"]
-    _require(isinstance(entries, list) and entries, "results", entries, "a list of one or more measurements")
+    require(isinstance(entries, list) and entries, "results", entries, "a list of one or more measurements")
     for number, entry in enumerate(entries):
         validate_entry(entry, f"results[{number}]")
     names = [(entry["dataset"], entry["split"]) for entry in entries]
-    _require(len(set(names)) == len(names), "the list of data sets and splits", names, "each of them once")
+    require(len(set(names)) == len(names), "the list of data sets and splits", names, "each of them once")
+    validate_protocol(results.get("protocol", []))
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -258,6 +128,17 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
+def _read_json(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is no file; expected measured results. Run train.py or validate.py, which write it."
+        )
+    try:
+        return json.loads(path.read_text("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise ResultsError(f"{path} is no valid JSON ({error}). Restore it from git or measure again.") from error
+
+
 def read_results(path: Path | str) -> dict[str, Any]:
     """Read ``eval_results.json`` and check it.
 
@@ -268,17 +149,76 @@ def read_results(path: Path | str) -> dict[str, Any]:
     ResultsError
         (a ValueError) No JSON, NaN or a key given twice in it, or anything that ``validate_results`` refuses.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is no file; expected measured results. Run train.py or validate.py, which write it."
-        )
-    try:
-        results = json.loads(path.read_text("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
-    except ValueError as error:
-        raise ResultsError(f"{path} is no valid JSON ({error}). Restore it from git or measure again.") from error
+    results = _read_json(Path(path))
     validate_results(results)
     return results
+
+
+def read_for_update(path: Path | str, sha256: str) -> dict[str, Any]:
+    """Read ``eval_results.json`` to put new measurements of the same weights into it.
+
+    Of a file of schema 1 only ``model``, ``training`` and ``versions`` are taken over; its measurements lack figures.
+
+    Parameters
+    ----------
+    path
+        The file.
+    sha256
+        Of the weights that are measured, as ``weights_sha256`` gives it.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file.
+    ResultsError
+        (a ValueError) As for ``read_results``; also results of other weights.
+    """
+    results = _read_json(Path(path))
+    if isinstance(results, dict) and results.get("schema_version") == 1:
+        require_keys(results, RESULTS_KEYS, FILE_NAME)
+        _validate_model(results["model"])
+        _validate_training(results["training"])
+        logger.warning(
+            "%s: the measurements in it are of schema 1, lack figures, and are dropped for those made now", path
+        )
+        results = results | {"schema_version": SCHEMA_VERSION, "results": []}
+    else:
+        validate_results(results)
+    measured = results["model"]["sha256"]
+    if measured != sha256:
+        raise ResultsError(
+            f"{path} holds measurements of weights with SHA-256 {measured}, and those to be measured have {sha256}; expected "
+            "the same weights. Name another file."
+        )
+    return results
+
+
+def put_entries(results: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Give results with new measurements in place of those of the same data set and split; the others stay, in order.
+
+    ``versions`` become those of this machine; where they were others, ``training`` keeps the former as its own.
+    """
+    new = {(entry["dataset"], entry["split"]): entry for entry in entries}
+    kept = [new.pop((entry["dataset"], entry["split"]), entry) for entry in results["results"]]
+    versions, training = environment(), results["training"]
+    if training is not None and versions != results["versions"]:
+        training = {**training, "versions": training.get("versions", results["versions"])}
+    return {**results, "training": training, "versions": versions, "results": [*kept, *new.values()]}
+
+
+def to_text(results: Mapping[str, Any]) -> str:
+    """Write results as JSON for people: a figure, and a row of a matrix, on one line.
+
+    Raises
+    ------
+    ValueError
+        A number that is not finite.
+    """
+    text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
+    # Line breaks stand between values only (inside a text they are written \\n), so what is joined here is layout.
+    return (
+        re.sub(r"(?<=[\[{])\n\s+([^\[\]{}]{1,200}?)\n\s+(?=[\]}])", lambda m: re.sub(r"\n\s+", " ", m[1]), text) + "\n"
+    )
 
 
 def write_results(path: Path | str, results: Mapping[str, Any]) -> None:
@@ -290,7 +230,7 @@ def write_results(path: Path | str, results: Mapping[str, Any]) -> None:
         (a ValueError) Anything that ``validate_results`` refuses; the file is then left as it was.
     """
     validate_results(results)
-    write_text(path, json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, to_text(results))
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -362,15 +302,24 @@ def git_commit(root: Path | str) -> dict[str, Any]:
 
 
 def weights_sha256(folder: Path | str) -> str:
-    """Give the SHA-256 of ``model.safetensors`` in ``folder``: 64 hexadecimal digits.
+    """Give the SHA-256 of a folder's weights: 64 hexadecimal digits.
+
+    That is of ``model.safetensors``; of a model that came in parts or as a pickle, of its files one after the other, in the
+    order of their names.
 
     Raises
     ------
     FileNotFoundError
-        The folder holds no such file.
+        The folder holds no weights.
     """
-    path = Path(folder) / "model.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is no file; expected a model's weights. Save the model there first.")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    for pattern in ("model.safetensors", "model-*.safetensors", "pytorch_model.bin", "pytorch_model-*.bin"):
+        if files := sorted(Path(folder).glob(pattern)):
+            digest = hashlib.sha256()
+            for path in files:
+                with path.open("rb") as file:
+                    while block := file.read(1 << 20):
+                        digest.update(block)
+            return digest.hexdigest()
+    raise FileNotFoundError(
+        f"{Path(folder) / 'model.safetensors'} is no file; expected a model's weights. Save the model there first."
+    )

@@ -258,28 +258,30 @@ def load_hub(name: str, revision: str | None = None) -> datasets.DatasetDict:
     for split, data in source.items():
         feature = data.features["label"]
         columns = defaultdict(list)
-        for number, row in enumerate(
-            tqdm(data.cast_column("image", datasets.Image(decode=False)), desc=split, unit="image")
-        ):
+        images = data.cast_column("image", datasets.Image(decode=False))
+        for number, row in enumerate(tqdm(images, desc=split, unit="image")):
             file = f"{split}/{number:06d}"
             if row["image"] is None:
                 raise DataError(f"{name} {file} has no image. Leave the row out.")
             blob = row["image"]["bytes"] or Path(row["image"]["path"]).read_bytes()
             check_image(f"{name} {file}", blob)
             label = feature.int2str(row["label"]) if isinstance(feature, datasets.ClassLabel) else str(row["label"])
-            columns["image"].append({"path": row["image"]["path"], "bytes": blob})
             columns["label"].append(labels.index(label.lower()))
             columns["file"].append(file)
             columns["sha256"].append(content_hash(blob))
             photo = row.get("photo")
             columns["photo"].append(columns["sha256"][-1] if photo in (None, "") else str(photo))
             columns["group"].append(columns["photo"][-1])
-        loaded[SPLIT_FOLDERS.get(split.lower(), split)] = _as_dataset(columns, labels)
+        images = images.select_columns("image")  # the bytes stay in the file that `datasets` maps
+        features = _features(labels)
+        for column, values in columns.items():
+            images = images.add_column(column, values, feature=features[column])
+        loaded[SPLIT_FOLDERS.get(split.lower(), split)] = images
     return refuse_shared_content(datasets.DatasetDict(loaded))
 
 
-def _as_dataset(columns: dict[str, list], labels: list[str]) -> datasets.Dataset:
-    features = datasets.Features(
+def _features(labels: list[str]) -> datasets.Features:
+    return datasets.Features(
         {
             "image": datasets.Image(decode=False),
             "label": datasets.ClassLabel(names=labels),
@@ -289,7 +291,10 @@ def _as_dataset(columns: dict[str, list], labels: list[str]) -> datasets.Dataset
             "group": datasets.Value("string"),
         }
     )
-    return datasets.Dataset.from_dict(dict(columns), features=features)
+
+
+def _as_dataset(columns: dict[str, list], labels: list[str]) -> datasets.Dataset:
+    return datasets.Dataset.from_dict(dict(columns), features=_features(labels))
 
 
 def _common_labels(label_names: dict[str, list[str]], where: str | Path) -> list[str]:

@@ -15,25 +15,29 @@ from PIL import Image
 
 from evaluation import card
 from evaluation.card import CardError, main, render_card, render_readme, results_table, validate_head
-from evaluation.measure import summarise
+from evaluation.comparison import comparison_table
+from evaluation.entry import METRICS, ResultsError
 from evaluation.results import (
-    METRICS,
-    ResultsError,
+    SCHEMA_VERSION,
     environment,
     git_commit,
     hardware,
+    put_entries,
+    read_for_update,
     read_results,
+    to_text,
     validate_results,
     weights_sha256,
     write_results,
 )
+from evaluation.summary import summarise
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "model_card.md"
 NAMES = ["eosinophil", "lymphocyte", "monocyte", "neutrophil"]
 
 
-def made_up_entry(split: str, seed: int) -> dict:
+def made_up_entry(split: str, seed: int, **options) -> dict:
     """Summarise drawn probabilities for 24 photos of 5 copies."""
     generator = np.random.default_rng(seed)
     photos = np.repeat(np.arange(24), 5)
@@ -41,13 +45,20 @@ def made_up_entry(split: str, seed: int) -> dict:
     logits = generator.normal(size=(120, 4)) + 1.5 * np.eye(4)[references]
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     return summarise(
-        probabilities, references, [f"photo {p}" for p in photos], NAMES, "Made-up cells", split, resamples=50
+        probabilities,
+        references,
+        [f"photo {p}" for p in photos],
+        NAMES,
+        "Made-up cells",
+        split,
+        resamples=50,
+        **options,
     )
 
 
 def made_up_results() -> dict:
     return {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "model": {"name": "wbc-resnet/wbc-resnet24", "parameters": 7654321, "sha256": "ab" * 32},
         "training": {
             "command": "python train.py --data_dir cells --seed 31",
@@ -105,7 +116,8 @@ def test_a_refused_write_leaves_the_file_as_it_was(tmp_path, results):
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        (("schema_version",), 2, "schema_version is 2; expected 1"),
+        (("schema_version",), 3, "schema_version is 3; expected 2"),
+        (("schema_version",), 1, "schema_version is 1; expected 2.*Measure the same weights again: python validate.py"),
         (("extra",), 1, r"unknown keys \['extra'\]"),
         (("model", "sha256"), "abc", "64 hexadecimal digits"),
         (("training", "seed"), True, "training.seed is True"),
@@ -129,6 +141,19 @@ def test_a_refused_write_leaves_the_file_as_it_was(tmp_path, results):
         (("results", 1, "photo_level", "n_correct"), 3, "n_correct is 3"),
         (("results", 1, "labels"), ["a", "a", "b", "c"], "two or more different names"),
         (("results", 1, "split"), "validation", "each of them once"),
+        (("results", 1, "left_out"), {"label blast": 0}, "left_out is .*images left out for each reason"),
+        (("results", 1, "interval", "unit"), "image", "unit is 'image'; expected one of"),
+        (("results", 1, "interval", "n_units"), 23, "n_units is 23; expected .*24 photos"),
+        (("results", 1, "metrics", "brier"), 0.5, "metrics.brier is 0.5; expected an object"),
+        (("results", 1, "recall", "monocyte", "n_photos"), 7, "monocyte.n_photos is 7; expected 6"),
+        (("results", 1, "recall", "monocyte", "low"), 0.0, "monocyte.low is 0.0.*the diagonal of confusion_shares"),
+        (("results", 1, "confusion_shares", "low"), [[0.5] * 4], "confusion_shares.low is .*expected 4 rows"),
+        (("results", 1, "confusion_shares", "low", 2), None, r"low\[2\] is None; expected 4 numbers from 0 to 1"),
+        (("results", 1, "confusion_shares", "high", 2, 3), 7, r"high\[2\] is .*expected 4 numbers from 0 to 1"),
+        (("results", 1, "confusion_shares", "low", 2), [1.0] * 4, "at most its high"),
+        (("results", 1, "photo_level", "aurc", "value"), None, "photo_level.aurc.value is None"),
+        (("results", 1, "photo_level", "accuracy", "value"), 0.99, "photo_level.accuracy.value is 0.99"),
+        (("results", 1, "photo_level", "recall", "monocyte", "n"), 7, "photo_level.recall.monocyte.n is 7"),
     ],
 )
 def test_results_that_contradict_themselves_are_refused(results, where, value, message):
@@ -146,6 +171,58 @@ def test_every_required_key_is_missed(results):
         del broken["training"][key]
         with pytest.raises(ResultsError, match=rf"training lacks \['{key}'\]"):
             validate_results(broken)
+
+
+def test_a_model_that_was_not_trained_here_has_no_training(tmp_path, results):
+    path = tmp_path / "eval_results.json"
+    write_results(path, results | {"training": None})
+    assert read_results(path)["training"] is None
+
+
+def test_the_file_shows_a_figure_and_a_row_on_one_line(results):
+    results["training"]["command"] = "python train.py --data_dir '[\\n  a, b]' {\n c }"
+    text = to_text(results)
+    assert json.loads(text) == results
+    lines = [line.strip().rstrip(",") for line in text.splitlines()]
+    figure = json.dumps(results["results"][0]["metrics"]["nll"])
+    assert f'"nll": {figure}' in lines
+    for row in results["results"][1]["confusion_matrix"]:
+        assert json.dumps(row) in lines
+
+
+def test_new_measurements_replace_those_of_the_same_split_and_leave_the_others(tmp_path, results):
+    path = tmp_path / "eval_results.json"
+    write_results(path, results)
+    again, more = made_up_entry("TEST", 7), made_up_entry("TEST, leak-free", 8)
+    updated = put_entries(read_for_update(path, "ab" * 32), [more, again])
+    assert updated["results"] == [results["results"][0], again, more]
+    assert updated["model"] == results["model"]
+    assert updated["versions"] == environment()
+    assert updated["training"] == results["training"] | {"versions": results["versions"]}
+    write_results(path, updated)
+    assert put_entries(read_for_update(path, "ab" * 32), []) == updated  # the training's own versions stay
+
+
+def test_of_an_old_file_only_the_model_and_its_training_are_taken_over(tmp_path, results, caplog):
+    path = tmp_path / "eval_results.json"
+    old = results | {"schema_version": 1, "results": [{"dataset": "x", "split": "TEST", "accuracy": 0.9}]}
+    path.write_text(json.dumps(old))
+    with pytest.raises(ResultsError, match="Measure the same weights again"):
+        read_results(path)
+    taken = read_for_update(path, "ab" * 32)
+    assert taken == results | {"schema_version": SCHEMA_VERSION, "results": []}
+    assert "dropped for those made now" in caplog.text
+    path.write_text(json.dumps(old | {"training": {}}))
+    with pytest.raises(ResultsError, match="training lacks"):
+        read_for_update(path, "ab" * 32)
+
+
+def test_measurements_of_other_weights_are_not_mixed(tmp_path, results):
+    path = tmp_path / "eval_results.json"
+    for version in (1, SCHEMA_VERSION):
+        path.write_text(json.dumps(results | {"schema_version": version}))
+        with pytest.raises(ResultsError, match="expected the same weights. Name another file"):
+            read_for_update(path, "cd" * 32)
 
 
 def test_reading_is_strict(tmp_path, results):
@@ -174,6 +251,11 @@ def test_environment_hardware_and_weights_are_named(tmp_path):
     assert set(hardware()) == {"cpu", "threads"} and hardware()["threads"] == torch.get_num_threads()
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     assert weights_sha256(tmp_path) == hashlib.sha256(b"weights").hexdigest()
+    for name, content in (("model-00002-of-00002", b"ghts"), ("model-00001-of-00002", b"wei")):
+        path = tmp_path / "parts" / f"{name}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    assert weights_sha256(tmp_path / "parts") == hashlib.sha256(b"weights").hexdigest()
     with pytest.raises(FileNotFoundError, match="expected a model's weights"):
         weights_sha256(tmp_path / "nowhere")
 
@@ -247,6 +329,18 @@ def test_every_table_of_the_card_is_whole(results):
         assert len({line.count("|") for line in table}) == 1, table
 
 
+def test_the_table_names_its_unit_and_what_was_left_out(results):
+    assert "drawn as one" not in results_table(results["results"])
+    groups = [f"group {p // 2}" for p in np.repeat(np.arange(24), 5)]
+    entry = made_up_entry("TEST, leak-free", 3, groups=groups, left_out={"cells also seen": 1234, "label blast": 2})
+    text = results_table([*results["results"], entry])
+    assert "photos that show the same cells are drawn as one" in text
+    assert (
+        "*TEST, leak-free* of Made-up cells leaves out 1,234 images (cells also seen) and 2 images (label blast)."
+        in text
+    )
+
+
 def test_the_head_is_the_hubs(results):
     text = render_card(TEMPLATE.read_text("utf-8"), results)
     head = ModelCard(text).data
@@ -318,9 +412,17 @@ def test_a_name_that_nobody_measured_is_refused(results):
     assert render_card(head + "{{ training.seed }}", results).endswith("31")
 
 
+BLOCKS = """<!-- results:begin -->
+old
+<!-- results:end -->
+between
+<!-- comparison:begin -->
+<!-- comparison:end -->"""
+
+
 def test_check_passes_what_was_rendered_and_fails_what_was_tampered_with(folder, tmp_path, capsys):
     readme = tmp_path / "README.md"
-    readme.write_text("# Title\n\n<!-- results:begin -->\nold\n<!-- results:end -->\n\nThe rest.\n")
+    readme.write_text(f"# Title\n\n{BLOCKS}\n\nThe rest.\n")
     assert run(folder, "--check") == 1  # there is no card yet
     assert run(folder, "--readme", str(readme)) == 0
     assert run(folder, "--readme", str(readme), "--check") == 0
@@ -344,12 +446,17 @@ def test_results_of_other_weights_are_refused(folder, capsys):
 
 
 def test_the_readme_keeps_what_stands_around_its_table(results):
-    readme = "before\n<!-- results:begin -->\n<!-- results:end -->\nafter"
+    readme = f"before\n{BLOCKS}\nafter"
     text = render_readme(readme, results)
-    assert text.startswith("before\n") and text.endswith("\nafter")
-    assert results_table(results["results"]) in text
+    assert text.startswith("before\n") and "\nbetween\n" in text and text.endswith("\nafter")
+    assert results_table(results["results"]) in text and comparison_table(results) in text
     assert render_readme(text, results) == text
-    for broken in ("no markers", "<!-- results:end --> <!-- results:begin -->", readme + readme):
+    for broken in (
+        "no markers",
+        "\n".join(reversed(BLOCKS.splitlines())),
+        readme + readme,
+        readme.replace("comparison:end", ""),
+    ):
         with pytest.raises(CardError, match="once each, in this order"):
             render_readme(broken, results)
 

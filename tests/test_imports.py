@@ -11,6 +11,7 @@ from conftest import REPOSITORY
 MAY_IMPORT = {
     "train": {"training", "smears", "evaluation", "hub_model"},
     "validate": {"smears", "evaluation"},
+    "cross_validate": {"smears", "evaluation"},
     "publish": {"evaluation"},
     "score": {"smears", "hub_model"},
     "training": {"evaluation"},

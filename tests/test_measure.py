@@ -1,18 +1,21 @@
-"""Measuring a small stock ResNet on drawn cells: against the pipeline, scikit-learn, and photos counted by hand."""
+"""Measuring a small stock ResNet on drawn cells: against the pipeline and scikit-learn; and timm's own models against timm."""
 
 import io
+import json
 import shutil
 
 import datasets
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image, ImageDraw
 from sklearn import metrics as sk
+from timm.models import save_for_hf
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor, pipeline
 
-from evaluation.measure import average_copies, class_numbers, measure, predict, summarise
-from evaluation.results import validate_entry
+from evaluation.entry import validate_entry
+from evaluation.measure import answer, load_model, measure, measure_slices, predict
 
 NAMES = ["eosinophil", "lymphocyte", "monocyte", "neutrophil"]
 
@@ -114,6 +117,9 @@ def test_the_entry_is_scikit_learns_and_comes_out_the_same_twice(folder, cells):
     assert value["accuracy"] == pytest.approx(sk.accuracy_score(references, predicted), abs=1e-6)
     assert value["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(references, predicted), abs=1e-6)
     assert value["macro_f1"] == pytest.approx(sk.f1_score(references, predicted, average="macro"), abs=1e-6)
+    one_hot = np.eye(4)[references]
+    brier = sk.brier_score_loss(one_hot, probabilities, scale_by_half=False)
+    assert value["brier"] == pytest.approx(brier, abs=1e-6)
     assert value["nll"] == pytest.approx(sk.log_loss(references, probabilities, labels=range(4)), abs=1e-5)
     assert entry["confusion_matrix"] == sk.confusion_matrix(references, predicted, labels=range(4)).tolist()
     recall = sk.recall_score(references, predicted, average=None)
@@ -122,61 +128,12 @@ def test_the_entry_is_scikit_learns_and_comes_out_the_same_twice(folder, cells):
         assert entry["recall"][label]["n_photos"] == 2
 
 
-def test_photos_by_hand():
-    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.45, 0.55], [0.3, 0.7], [0.2, 0.8], [0.6, 0.4]])
-    references = np.array([0, 0, 0, 1, 1, 1])
-    photos = ["p", "p", "p", "q", "r", "r"]
-    # p is right though two of its three copies are wrong: its mean for class 0 is (0.9 + 0.4 + 0.45) / 3 = 0.58.
-    # So is r, whose mean for class 1 is (0.8 + 0.4) / 2 = 0.6.
-    entry = summarise(probabilities, references, photos, ["a", "b"], "hand", "TEST", resamples=50)
-    assert entry["photo_level"]["n_correct"] == entry["photo_level"]["n_photos"] == 3
-    assert entry["photo_level"]["confusion_matrix"] == [[1, 0], [0, 2]]
-    assert entry["photo_level"]["accuracy"]["low"] == pytest.approx(0.025 ** (1 / 3), abs=1e-6)  # exact: low^3 = 2.5 %
-    assert entry["metrics"]["accuracy"]["value"] == 0.5
-    assert entry["recall"]["a"] | {"low": 0, "high": 0} == {
-        "value": 0.333333,
-        "low": 0,
-        "high": 0,
-        "n": 3,
-        "n_photos": 1,
-    }
-
-
-def test_copies_of_one_group_with_two_labels_count_once_for_each():
-    means, classes, groups = average_copies(
-        np.array([[1.0, 0.0], [0.5, 0.5], [0.2, 0.8]]), np.array([0, 0, 1]), ["same", "same", "same"]
-    )
-    np.testing.assert_allclose(means, [[0.75, 0.25], [0.2, 0.8]])
-    np.testing.assert_array_equal(classes, [0, 1])
-    np.testing.assert_array_equal(groups, [0, 0])
-
-
 def test_a_class_without_images_has_an_empty_row_and_no_recall(folder, cells):
     three = cells.filter(lambda label: label != 2, input_columns="label", load_from_cache_file=False)
     entry = measure(folder, three, "drawn cells", "three", device="cpu", resamples=50)
     assert set(entry["recall"]) == {"NEUTROPHIL", "lymphocyte", "eosinophil"}
     assert entry["confusion_matrix"][1] == [0, 0, 0, 0]
     validate_entry(entry)
-
-
-def test_a_label_that_the_model_does_not_know_is_refused_only_where_it_occurs(cells):
-    id2label = dict(enumerate(NAMES[:3]))
-    with pytest.raises(ValueError, match=r"labels \['neutrophil'\] are unknown to the model"):
-        class_numbers(cells, id2label)
-    others = cells.filter(lambda label: label < 3, input_columns="label", load_from_cache_file=False)
-    np.testing.assert_array_equal(class_numbers(others, id2label), others["label"][:])
-
-
-def test_labels_without_names_or_values_are_refused(cells):
-    with pytest.raises(ValueError, match="expected datasets.ClassLabel"):
-        class_numbers(cells.cast_column("label", datasets.Value("int64")), dict(enumerate(NAMES)))
-    with pytest.raises(ValueError, match="differ in case only"):
-        class_numbers(cells, {0: "a", 1: "A"})
-    missing = datasets.Dataset.from_dict(
-        {"label": [0, None, -1]}, datasets.Features({"label": cells.features["label"]})
-    )
-    with pytest.raises(ValueError, match="2 of 3 images have no label"):
-        class_numbers(missing, dict(enumerate(NAMES)))
 
 
 def test_a_folder_without_a_model_or_with_other_weights_is_refused(folder, cells, tmp_path):
@@ -212,10 +169,50 @@ def test_data_that_cannot_be_read_is_refused(folder, cells, tmp_path):
             predict(folder, one.cast_column("image", datasets.Image()), device="cpu")
 
 
-def test_photos_must_be_named():
-    probabilities, references = np.full((2, 2), 0.5), np.array([0, 1])
-    for photos in (["p"], ["p", None], ["p", ""]):
-        with pytest.raises(ValueError, match="expected the name of a photo"):
-            summarise(probabilities, references, photos, ["a", "b"], "hand", "TEST")
-    with pytest.raises(ValueError, match=r"belong to 1 group\(s\)"):
-        summarise(probabilities, references, ["p", "p"], ["a", "b"], "hand", "TEST")
+def test_a_model_that_needs_other_code_or_names_several_things_is_refused(folder, cells, tmp_path):
+    for number, (changed, message) in enumerate((
+        ({"model_type": "wbc", "auto_map": {"AutoConfig": "code.Config"}}, r"cannot be loaded by .*trust_remote_code"),
+        ({"problem_type": "multi_label_classification"}, "is for multi_label_classification; expected single_label"),
+        ({"model_type": "bert"}, "cannot be loaded by transformers .* Expected an image classifier"),
+    )):  # fmt: skip
+        other = shutil.copytree(folder, tmp_path / str(number))
+        config = json.loads((other / "config.json").read_text())
+        (other / "config.json").write_text(json.dumps(config | changed))
+        with pytest.raises(ValueError, match=message):
+            answer(other, cells)
+    bare = shutil.copytree(folder, tmp_path / "bare")
+    (bare / "preprocessor_config.json").unlink()
+    with pytest.raises(ValueError, match="Expected an image classifier of the library with its image processor"):
+        answer(bare, cells)
+
+
+def test_a_model_of_timms_answers_as_in_timm(cells, tmp_path):
+    torch.manual_seed(0)
+    network = timm.create_model("test_resnet", num_classes=4).eval()
+    save_for_hf(network, tmp_path, model_config={"label_names": NAMES})
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(network))
+    with torch.inference_mode():
+        pixels = torch.stack([transform(Image.open(file).convert("RGB")) for file in cells["file"]])
+        expected = network(pixels).softmax(dim=-1).numpy()
+    answered = answer(tmp_path, cells, device="cpu")
+    np.testing.assert_allclose(answered.probabilities, expected, atol=1e-6)
+    assert answered.labels == NAMES
+    assert load_model(tmp_path)[0].num_parameters() == sum(p.numel() for p in network.parameters())
+
+
+def test_a_split_is_measured_with_its_slices_in_one_pass(folder, cells):
+    groups = [f"group {number % 8 // 2}" for number in range(20)]  # two photos show the same cells
+    test = cells.add_column("group", groups)
+    train = test.select([0, 8])  # group 0
+    entries = measure_slices(folder, {"train": train, "test": test}, "test", "drawn cells", resamples=50)
+    assert [entry["split"] for entry in entries] == ["TEST", "TEST, leak-free"]
+    kept = [row for row, group in enumerate(groups) if group != "group 0"]
+    assert entries[1]["n_images"] == len(kept) and entries[1]["n_photos"] == 6
+    assert entries[1]["interval"]["unit"] == "overlap group" and entries[1]["interval"]["n_units"] == 3
+    assert entries[1]["left_out"] == {"cells also in the training images": 20 - len(kept)}
+    alone = measure(folder, test.select(kept), "drawn cells", "TEST, leak-free", resamples=50)
+    assert alone["confusion_matrix"] == entries[1]["confusion_matrix"]
+    for name, figure in entries[1]["metrics"].items():
+        assert alone["metrics"][name] == pytest.approx(figure, abs=1e-5), name
+    for entry in entries:
+        validate_entry(entry)

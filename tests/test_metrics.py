@@ -6,16 +6,19 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from evaluation.entry import METRICS
 from evaluation.metrics import (
     SMALLEST_PROBABILITY,
     ClassificationReport,
     accuracy,
     balanced_accuracy,
+    brier_score,
     confusion_matrix,
     expected_calibration_error,
     macro_f1,
     negative_log_likelihood,
     recall,
+    reliability,
     statistics,
 )
 
@@ -40,6 +43,8 @@ def test_every_figure_is_scikit_learns(classes):
     assert found["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(references, predicted))
     assert found["macro_f1"] == pytest.approx(sk.f1_score(references, predicted, average="macro"))
     assert found["nll"] == pytest.approx(sk.log_loss(references, probabilities, labels=range(classes)))
+    one_hot = np.eye(classes)[references]
+    assert found["brier"] == pytest.approx(sk.brier_score_loss(one_hot, probabilities, scale_by_half=False))
     np.testing.assert_allclose(found["recall"], sk.recall_score(references, predicted, average=None))
     np.testing.assert_array_equal(found["confusion_matrix"], sk.confusion_matrix(references, predicted))
 
@@ -100,6 +105,34 @@ def test_calibration_error_of_honest_probabilities_falls_with_their_number():
     assert errors[1] < 0.01 < errors[0] < 0.1
 
 
+def test_a_reliability_diagram_shows_the_calibration_error():
+    probabilities, references = drawn(300)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == references
+    count, sure, named = reliability(probabilities, references)
+    for k in range(15):
+        inside = (confidence > k / 15) & (confidence <= (k + 1) / 15)
+        assert count[k] == inside.sum()
+        if inside.any():
+            assert (sure[k], named[k]) == pytest.approx((confidence[inside].mean(), right[inside].mean()))
+    assert count.sum() == 300 and np.isnan(named[0]) and np.isnan(sure[0])  # of four classes, one has a quarter or more
+    gaps = np.nansum(count * np.abs(named - sure)) / 300
+    assert expected_calibration_error(probabilities, references) == pytest.approx(gaps)
+    weights = np.random.default_rng(4).integers(0, 3, size=(2, 300)).astype(float)
+    together = reliability(probabilities, references, weights=weights)
+    for row in range(2):
+        copied = np.repeat(np.arange(300), weights[row].astype(int))
+        for found, alone in zip(together, reliability(probabilities[copied], references[copied]), strict=True):
+            np.testing.assert_allclose(found[row], alone)
+
+
+def test_the_brier_score_by_hand():
+    references = np.array([0, 1, 1])
+    scores = [brier_score(np.array(rows), references) for rows in (np.eye(2)[references], 1 - np.eye(2)[references])]
+    assert scores == [0, 2]  # sure and right, sure and wrong
+    # (0.2^2 + 0.2^2 + 0.3^2 + 0.3^2 + 0.4^2 + 0.4^2) / 3, since each row's two errors are equal
+    assert brier_score(np.array([[0.8, 0.2], [0.3, 0.7], [0.4, 0.6]]), references) == pytest.approx(0.58 / 3)
+
+
 def test_a_probability_of_zero_costs_what_the_clip_says():
     probabilities, references = np.array([[0.0, 1.0], [0.5, 0.5]]), np.array([0, 0])
     expected = (-np.log(SMALLEST_PROBABILITY) + np.log(2)) / 2
@@ -117,8 +150,8 @@ def test_the_metric_reports_plain_numbers_without_a_network(monkeypatch):
     report = ClassificationReport(NAMES)
     found = report.compute(predictions=probabilities.astype(np.float32), references=references)
     expected = statistics(probabilities, references)
-    assert set(found) == {"accuracy", "balanced_accuracy", "macro_f1", "ece", "nll", "recall", "confusion_matrix"}
-    for name in ("accuracy", "balanced_accuracy", "macro_f1", "ece", "nll"):
+    assert set(found) == {*METRICS, "recall", "confusion_matrix"}
+    for name in METRICS:
         assert type(found[name]) is float
         assert found[name] == pytest.approx(float(expected[name]), rel=1e-5)
     assert found["recall"] == pytest.approx(dict(zip(NAMES, expected["recall"], strict=True)))
