@@ -14,6 +14,7 @@ FILL_MARGIN = 5  # pixels: corners between fill and picture are no landmarks
 MAX_KEYPOINTS = 400
 MATCH_RATIO = 0.85
 RANSAC_PIXELS = 2.0
+SIMILARITY_PIXELS = 4.0  # between two exposures the lens distorts a little, and four numbers bend less than six
 STRETCH_RANGE = (0.7, 1.4)  # singular values of a believable map: rotation, shift, flip, some shear
 
 
@@ -48,10 +49,11 @@ class Registration:
     mirrored: bool
 
 
-def describe(image: np.ndarray) -> Description:
+def describe(image: np.ndarray, precise: bool = False) -> Description:
     """Find the landmarks of an image.
 
-    image: (H, W, 3) uint8 RGB, 0 to 255, at least 32 px a side; black fill is taken for no picture.
+    image: (H, W, 3) uint8 RGB, 0 to 255, at least 32 px a side; black fill is taken for no picture. `precise`: without the
+    quarter of a pixel by which OpenCV's SIFT misplaces keypoints, which is half a pixel between mirror images.
 
     Raises:
         TypeError: the image is no array, or of another dtype.
@@ -71,7 +73,7 @@ def describe(image: np.ndarray) -> Description:
     landmarks = cv2.erode(inside, square, iterations=FILL_MARGIN, borderType=cv2.BORDER_CONSTANT, borderValue=1)
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     # the smear is pale: with SIFT's own threshold a field of faint cells keeps too few keypoints
-    sift = cv2.SIFT_create(nfeatures=MAX_KEYPOINTS, contrastThreshold=0.01)
+    sift = cv2.SIFT_create(nfeatures=MAX_KEYPOINTS, contrastThreshold=0.01, enable_precise_upscale=precise)
     keypoints, histograms = sift.detectAndCompute(grey, landmarks)
     if not keypoints:
         return Description(grey, inside > 0, np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
@@ -82,8 +84,11 @@ def describe(image: np.ndarray) -> Description:
     return Description(grey, inside > 0, points, descriptors)
 
 
-def register(image: Description, photo: Description) -> Registration | None:
+def register(image: Description, photo: Description, similarity: bool = False) -> Registration | None:
     """Fit the affine map, mirrored or not, that takes a photo to an image.
+
+    With `similarity`, the map turns, scales and shifts alone and keypoints may lie 4 px off: fewer chance agreements, so
+    that photographs which share a narrow strip are told from photographs which share nothing.
 
     Returns:
         None where fewer than four keypoints agree or the map stretches more than a copy can be stretched.
@@ -94,15 +99,20 @@ def register(image: Description, photo: Description) -> Registration | None:
     pairs = flipped if mirrored else plain
     if len(pairs) < 4:
         return None
-    matrix, used = cv2.estimateAffine2D(
-        photo.points[pairs[:, 1]],
+    side = np.float32((-1, 1) if similarity and mirrored else (1, 1))  # OpenCV's similarities never mirror
+    fit, tolerance = (
+        (cv2.estimateAffinePartial2D, SIMILARITY_PIXELS) if similarity else (cv2.estimateAffine2D, RANSAC_PIXELS)
+    )
+    matrix, used = fit(
+        photo.points[pairs[:, 1]] * side,
         image.points[pairs[:, 0]],
         method=cv2.RANSAC,
-        ransacReprojThreshold=RANSAC_PIXELS,
+        ransacReprojThreshold=tolerance,
         confidence=0.999,
     )
     if matrix is None or used.sum() < 4:
         return None
+    matrix[:, :2] *= side
     largest, smallest = np.linalg.svd(matrix[:, :2], compute_uv=False)
     turned_over = np.linalg.det(matrix[:, :2]) < 0
     if smallest < STRETCH_RANGE[0] or largest > STRETCH_RANGE[1] or turned_over != mirrored:

@@ -37,11 +37,13 @@ def counts(images: Sequence[ImageRow], photos: Sequence[PhotoRow], overlaps: Seq
     """Write every count that the card quotes, as Markdown."""
     labels = sorted({row.label for row in photos})
     traced = [row for row in images if row.photo is not None]
+    copies = Counter(row.photo for row in traced if row.split != "TEST_SIMPLE")
     lines = [
         f"{len(images):,} files, {len({row.sha256 for row in images}):,} different contents, made from {len(photos)} photos. "
         f"{len(traced):,} files are traced to their photo, {len(images) - len(traced)} are unsure. Of the traced ones, the "
         f"weakest has {min(row.inliers for row in traced)} agreeing landmarks, {min(row.margin for row in traced)} more than "
-        f"the best photo of other cells; the largest residual is {max(row.residual for row in traced)} grey levels of 255.",
+        f"the best photo of other cells; the largest residual is {max(row.residual for row in traced)} grey levels of 255. "
+        f"A photo has {min(copies.values())} to {max(copies.values())} copies in TRAIN or TEST.",
         "",
         "Images of photos, official split:",
         "",

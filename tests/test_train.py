@@ -17,12 +17,20 @@ from conftest import REPOSITORY
 from PIL import Image
 from safetensors.torch import load_file
 from sklearn import metrics as sk
-from smear_drawings import ARCHIVE_IMAGES, LABELS, write_archive, write_class_folders, write_photo_column
+from smear_drawings import (
+    ARCHIVE_IMAGES,
+    LABELS,
+    write_archive,
+    write_class_folders,
+    write_photo_column,
+    write_table,
+)
 from transformers import AutoImageProcessor, AutoModelForImageClassification, HfArgumentParser
 
 import train
 from evaluation.results import read_results
 from smears.loading import fingerprint, load_folder
+from smears.photos import boxes_on_copies, name_photos
 from smears.splits import hold_out
 
 QUICK = shlex.split(
@@ -119,6 +127,25 @@ def test_the_finished_folder_holds_all_that_the_doors_load(trained):
     needed = {"config.json", "model.safetensors", "preprocessor_config.json", "eval_results.json"}
     assert {path.name for path in folder.iterdir()} == needed | code
     assert str(folder) in said
+
+
+def test_what_training_ends_on_is_what_ships(trained):
+    processor = AutoImageProcessor.from_pretrained(trained[0] / "model", trust_remote_code=False)
+    assert dict(processor.size) == {"height": 64, "width": 64}
+    assert processor(Image.new("RGB", (90, 70)), return_tensors="pt")["pixel_values"].shape == (1, 3, 64, 64)
+
+
+def test_copies_of_known_photos_bring_their_cells_boxes(tmp_path, monkeypatch):
+    photos = write_archive(tmp_path / "blood-cells", train=6, test=2, copies=2, size=(640, 480))
+    table = write_table(tmp_path / "images.csv", photos)
+    for function in (name_photos, boxes_on_copies):
+        monkeypatch.setattr(function, "__defaults__", (table,))
+    arguments = train.DataArguments(data_dir=str(tmp_path / "blood-cells"), train_on="images")
+    _, fit, shown = train.load_images(arguments)
+    assert len(fit) > 30 and "boxes" not in shown.column_names
+    box_of = {photo.name: photo.box for photo in photos}
+    for row in fit:
+        assert row["boxes"] == [[round(side / 2) for side in box_of[row["photo"]]]]  # the table's map is the identity
 
 
 def test_both_doors_give_the_same_and_the_figures_are_scikit_learns(archive, trained):
