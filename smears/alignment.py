@@ -14,7 +14,6 @@ FILL_MARGIN = 5  # pixels: corners between fill and picture are no landmarks
 MAX_KEYPOINTS = 400
 MATCH_RATIO = 0.85
 RANSAC_PIXELS = 2.0
-SIMILARITY_PIXELS = 4.0  # between two exposures the lens distorts a little, and four numbers bend less than six
 STRETCH_RANGE = (0.7, 1.4)  # singular values of a believable map: rotation, shift, flip, some shear
 
 
@@ -84,11 +83,8 @@ def describe(image: np.ndarray, precise: bool = False) -> Description:
     return Description(grey, inside > 0, points, descriptors)
 
 
-def register(image: Description, photo: Description, similarity: bool = False) -> Registration | None:
+def register(image: Description, photo: Description) -> Registration | None:
     """Fit the affine map, mirrored or not, that takes a photo to an image.
-
-    With `similarity`, the map turns, scales and shifts alone and keypoints may lie 4 px off: fewer chance agreements, so
-    that photographs which share a narrow strip are told from photographs which share nothing.
 
     Returns:
         None where fewer than four keypoints agree or the map stretches more than a copy can be stretched.
@@ -99,20 +95,15 @@ def register(image: Description, photo: Description, similarity: bool = False) -
     pairs = flipped if mirrored else plain
     if len(pairs) < 4:
         return None
-    side = np.float32((-1, 1) if similarity and mirrored else (1, 1))  # OpenCV's similarities never mirror
-    fit, tolerance = (
-        (cv2.estimateAffinePartial2D, SIMILARITY_PIXELS) if similarity else (cv2.estimateAffine2D, RANSAC_PIXELS)
-    )
-    matrix, used = fit(
-        photo.points[pairs[:, 1]] * side,
+    matrix, used = cv2.estimateAffine2D(
+        photo.points[pairs[:, 1]],
         image.points[pairs[:, 0]],
         method=cv2.RANSAC,
-        ransacReprojThreshold=tolerance,
+        ransacReprojThreshold=RANSAC_PIXELS,
         confidence=0.999,
     )
     if matrix is None or used.sum() < 4:
         return None
-    matrix[:, :2] *= side
     largest, smallest = np.linalg.svd(matrix[:, :2], compute_uv=False)
     turned_over = np.linalg.det(matrix[:, :2]) < 0
     if smallest < STRETCH_RANGE[0] or largest > STRETCH_RANGE[1] or turned_over != mirrored:

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 from conftest import REPOSITORY
@@ -46,6 +48,23 @@ def test_train_py_understands_every_flag_that_is_named():
     for command in commands:
         parser = HfArgumentParser((DataArguments, RecipeArguments, SmearTrainingArguments))
         parser.parse_args_into_dataclasses(command[command.index("train.py") + 1 :])
+
+
+OTHERS = [line for line in SHELL if re.match(r"python (?!train\.py)", line)]
+
+
+@pytest.mark.parametrize("line", OTHERS)
+def test_every_other_command_knows_the_options_that_are_named(line):
+    words = shlex.split(line)
+    program = words[1:3] if words[1] == "-m" else words[1:2]
+    done = subprocess.run([sys.executable, *program, "--help"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for word in words:
+        assert not word.startswith("--") or re.search(rf"{word}\b", done.stdout), word
+
+
+def test_the_measuring_and_the_audit_are_shown():
+    assert any("validate.py" in line for line in OTHERS) and any("smears.audit" in line for line in OTHERS)
 
 
 def test_every_file_that_is_linked_exists():
