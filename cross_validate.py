@@ -17,6 +17,7 @@ import csv
 import json
 import logging
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -41,6 +42,7 @@ FOLDS = 5
 SEED = 0
 VALIDATION_SHARE = 0.125
 PREDICTIONS = "predictions.csv"
+ONE_RECIPE = ("seed", "commit", "dirty", "recipe", "samples_seen", "resolutions")  # what the folds must share
 IDENTIFIERS = ("file", "sha256", "photo", "group", "label")
 logger = logging.getLogger("cross_validate")
 
@@ -52,6 +54,10 @@ def copies_with_folds(data_dir: Path, split_by: str) -> tuple[datasets.Dataset, 
         DataError: a copy that the table of photos does not know, so that its photo could stand on both sides.
     """
     splits = name_photos(load_folder(data_dir))
+    if missing := {"train", "test"} - splits.keys():
+        raise DataError(
+            f"{data_dir} has the splits {sorted(splits)}, without {sorted(missing)}; expected the Kaggle archive."
+        )
     copies = datasets.concatenate_datasets([splits[name] for name in ("train", "test")])
     if split_by == "file":
         splitter = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
@@ -81,16 +87,16 @@ def hold_out_files(copies: datasets.Dataset, share: float) -> tuple[datasets.Dat
 def lay_out(data_dir: Path, parts: dict[str, datasets.Dataset], folder: Path) -> Path:
     """Lay out what train.py reads, as links to the archive's files, with the archive's photos beside; return the folder."""
     images = folder / "images"
+    shutil.rmtree(images, ignore_errors=True)  # links of an earlier layout would be learnt from
     names = next(iter(parts.values())).features["label"].names
     for part, data in parts.items():
         for file, label in zip(data["file"], data["label"], strict=True):
             link = images / part / names[label] / file.replace("/", "_")
             link.parent.mkdir(parents=True, exist_ok=True)
-            if not link.is_symlink():
-                link.symlink_to((data_dir / file).resolve())
+            link.symlink_to((data_dir / file).resolve())
     photos = folder / "dataset-master"
-    if not photos.is_symlink():
-        photos.symlink_to(find_photo_folder(data_dir).parent)
+    photos.unlink(missing_ok=True)
+    photos.symlink_to(find_photo_folder(data_dir).parent)
     return images
 
 
@@ -134,15 +140,26 @@ def pool(folders: Sequence[Path], split_by: str, data_name: str) -> dict:
 
 
 def record(folders: Sequence[Path], split_by: str, data_name: str, command: Sequence[str]) -> dict:
-    """Give what ``eval_results.json`` keeps of a cross-validation: its pooled figures and how each network was trained."""
+    """Give what ``eval_results.json`` keeps of a cross-validation: its pooled figures and how each network was trained.
+
+    Raises:
+        ValueError: the folds were trained in different ways, so that their figures are no figure of one recipe.
+    """
     trainings = [json.loads((folder / "model" / FILE_NAME).read_text("utf-8"))["training"] for folder in folders]
     first = trainings[0]
+    for folder, training in zip(folders, trainings, strict=True):
+        if differing := [key for key in ONE_RECIPE if training[key] != first[key]]:
+            raise ValueError(
+                f"{folder} was trained with another {', '.join(differing)} than {folders[0].name}: "
+                f"{[training[key] for key in differing]} against {[first[key] for key in differing]}. Remove the folder "
+                "that is out of date and run the command again, or name another --output_dir."
+            )
     return {
         "split_by": split_by,
         "folds_run": len(folders),
         "folds": FOLDS,
         "command": shlex.join(command),
-        **{key: first[key] for key in ("seed", "commit", "dirty", "hardware", "recipe", "samples_seen", "resolutions")},
+        **{key: first[key] for key in (*ONE_RECIPE, "hardware")},
         "wall_seconds": round(sum(training["wall_seconds"] for training in trainings), 1),
         "n_photos_fitted": [training["n_photos"] for training in trainings],
         "result": pool(folders, split_by, data_name),
@@ -151,7 +168,9 @@ def record(folders: Sequence[Path], split_by: str, data_name: str, command: Sequ
 
 def main() -> None:
     """Run the folds, pool them, and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--data_dir", type=Path, required=True, help="the unpacked Kaggle archive")
     parser.add_argument("--split_by", choices=("photo", "file"), required=True, help="what stays on one side")
     parser.add_argument("--folds", type=int, nargs="+", default=list(range(FOLDS)), help="which of the five, 0 to 4")
@@ -164,6 +183,7 @@ def main() -> None:
     started = time.perf_counter()
     folders = [options.output_dir / f"by-{options.split_by}-{fold}" for fold in sorted(set(options.folds))]
     try:
+        results = read_results(options.results) if options.results else None
         todo = [folder for folder in folders if not (folder / PREDICTIONS).is_file()]
         if todo:
             copies, folds = copies_with_folds(options.data_dir, options.split_by)
@@ -173,7 +193,7 @@ def main() -> None:
             run_fold(options.data_dir, copies, held, options.split_by, folder, for_training)
         command = ["python", Path(sys.argv[0]).name, *sys.argv[1:]]
         found = record(folders, options.split_by, options.data_dir.resolve().name, command)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except subprocess.CalledProcessError as error:
         sys.exit(f"error: train.py ended with status {error.returncode}; what it said stands above")
@@ -184,8 +204,7 @@ def main() -> None:
         found["result"]["split"], metrics["accuracy"]["value"], metrics["balanced_accuracy"]["value"],
         photos["n_correct"], photos["n_photos"], photos["balanced_accuracy"]["value"], time.perf_counter() - started,
     )  # fmt: skip
-    if options.results:
-        results = read_results(options.results)
+    if results is not None:
         kept = [entry for entry in results.get("protocol", []) if entry["split_by"] != options.split_by]
         write_results(options.results, results | {"protocol": [*kept, found]})
 

@@ -28,6 +28,7 @@ from typing import Any
 import datasets
 import huggingface_hub
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from evaluation.labels import label_numbers, match_labels, read_label_map
@@ -109,8 +110,22 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("name the images: one of --data_dir FOLDER, --dataset_name ID and --table FILE.csv")
     if options.table is not None and options.dataset_name is not None:
         parser.error("--table and --dataset_name both name the images; leave one out")
-    if options.batch_size < 1:
-        parser.error(f"--batch_size is {options.batch_size}; expected 1 or more")
+    for name, least in (("batch_size", 1), ("resamples", 1), ("seed", 0)):
+        if getattr(options, name) < least:
+            parser.error(f"--{name} is {getattr(options, name)}; expected {least} or more")
+    if options.device is not None:
+        try:
+            torch.empty(0, device=options.device)
+        except (RuntimeError, AssertionError) as error:
+            parser.error(
+                f"--device {options.device} cannot be used ({str(error).splitlines()[0]}); leave it out, or name cpu"
+            )
+    if options.plots is not None and options.plots.exists() and not options.plots.is_dir():
+        parser.error(f"--plots {options.plots} is a file; expected a folder for the pictures")
+    if options.results is not None and options.results.is_dir():
+        parser.error(
+            f"--results {options.results} is a folder; expected a file, such as {options.results}/eval_results.json"
+        )
     return options
 
 
@@ -146,7 +161,7 @@ def load_table(table: Path, root: Path | None = None) -> datasets.DatasetDict:
     ----------
     table
         UTF-8, with the columns ``file`` and ``label`` and perhaps ``photo``, ``group`` and ``split``. Without ``photo`` each
-        file is a photo of its own, without ``group`` each photo shows other cells, and without ``split`` all is ``test``.
+        file is a photo of its own, without ``group`` each photo shows other cells, and without ``split`` nothing is split.
     root
         What the files are named from; None for the table's folder.
 
@@ -164,7 +179,7 @@ def load_table(table: Path, root: Path | None = None) -> datasets.DatasetDict:
     header = reader.fieldnames or []
     if missing := {"file", "label"} - set(header):
         raise DataError(
-            f"{table} has the columns {header}; {sorted(missing)} is missing. Name the columns in its first line."
+            f"{table} has the columns {header}; {' and '.join(sorted(missing))} missing. Name the columns in its first line."
         )
     if others := [name for name in header if name not in TABLE_COLUMNS]:
         logger.info("%s: the columns %s are not read", table.name, others)
@@ -179,7 +194,7 @@ def load_table(table: Path, root: Path | None = None) -> datasets.DatasetDict:
             raise DataError(
                 f"{where} has file {row['file']!r} and label {row['label']!r}; expected both. Complete or remove it."
             )
-        split = SPLIT_FOLDERS.get(row["split"].lower()) if "split" in header else "test"
+        split = SPLIT_FOLDERS.get(row["split"].lower()) if "split" in header else "train"
         if split is None:
             raise DataError(f"{where} has the split {row['split']!r}; expected one of {list(SPLITS)}. Correct it.")
         path = root / row["file"]

@@ -101,7 +101,8 @@ def results_table(entries: Sequence[Mapping[str, Any]]) -> str:
         "",
         f"In brackets: {levels} intervals that resample photos, not images, since copies of one photo stand or fall "
         f"together{'; photos that show the same cells are drawn as one' if overlap else ''}. A photo counts as right when "
-        "the mean probability of its copies names its label; that interval is exact (Clopper-Pearson).",
+        "the mean probability of its copies names its label; that interval is Clopper and Pearson's, "
+        "exact where photos are independent.",
     ]
     for entry in entries:
         if reasons := [f"{thousands(count)} images ({reason})" for reason, count in entry["left_out"].items()]:

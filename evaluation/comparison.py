@@ -30,7 +30,7 @@ HOW_SPLIT = {
 }
 OFFICIAL = {
     "TEST": "without TEST: fixed schedule, temperature on held-out TRAIN photos",
-    "TEST, leak-free": "the same; TEST without the photos that overlap TRAIN",
+    "TEST, leak-free": "the same; TEST without the photos that overlap TRAIN, directly or through another",
 }
 
 
@@ -63,7 +63,7 @@ def _figure(measured: Mapping[str, float]) -> str:
 def _photos(entry: Mapping[str, Any]) -> str:
     by_photo = entry["photo_level"]
     balanced = _figure(by_photo["balanced_accuracy"])
-    return f"{by_photo['n_correct']} of {by_photo['n_photos']}; balanced {balanced}"
+    return f"{by_photo['n_correct']} of {by_photo['n_photos']}, {balanced}"
 
 
 def _row(who: str, entry: Mapping[str, Any], measured_on: str, chosen: str) -> str:
@@ -86,7 +86,10 @@ def comparison_table(results: Mapping[str, Any], published: Path = PUBLISHED) ->
     str
         Markdown: the rows measured here first, then the published ones, then how the cross-validations were trained.
     """
-    lines = ["| who | measured on | accuracy, images | photos right | chosen |", "|---|---|--:|--:|---|"]
+    lines = [
+        "| who | measured on | accuracy by image | photos right, balanced accuracy by photo | chosen |",
+        "|---|---|--:|--:|---|",
+    ]
     for entry in results["results"]:
         if entry["split"] in OFFICIAL:
             on = f"official {entry['split']}: {entry['n_images']:,} images"
@@ -109,9 +112,10 @@ def _how_trained(protocol: list[Mapping[str, Any]]) -> str:
         sides = " and ".join(str(side) for side in run["resolutions"])
         texts.append(
             f"by {run['split_by']}, {run['folds_run']} of {run['folds']} folds, {run['samples_seen']:,} augmented images "
-            f"each at {sides} px, measured at {run['resolutions'][-1]} px, {run['wall_seconds'] / 60:.0f} minutes in all"
+            f"each at {sides} px, measured at {run['resolutions'][-1]} px, {run['wall_seconds'] / 60:.0f} minutes of training, "
+            f"seed {run['seed']}, commit {run['commit'][:7]}"
         )
     return (
-        f"The networks of the folds are others than these weights, trained from scratch by the same code: {'; '.join(texts)}; "
-        f"seed {protocol[0]['seed']}, commit {protocol[0]['commit'][:7]}."
+        f"The networks of the folds are others than these weights, trained from scratch: {'; '.join(texts)}. "
+        "By file, the copies of a photo that are averaged were named by one network each."
     )

@@ -70,7 +70,7 @@ def read_label_map(entries: Sequence[str]) -> dict[str, str]:
             raise FileNotFoundError(f'{path} is no file; expected a label map, {{"model label": "data label", ...}}.')
         try:
             found = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=_unique_keys)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is no valid JSON ({error}). Correct the label map.") from error
         if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
             raise ValueError(f'{path} holds {found!r}; expected {{"model label": "data label", ...}}.')

@@ -8,7 +8,8 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -150,8 +151,18 @@ def read_results(path: Path | str) -> dict[str, Any]:
         (a ValueError) No JSON, NaN or a key given twice in it, or anything that ``validate_results`` refuses.
     """
     results = _read_json(Path(path))
-    validate_results(results)
+    with _naming(path):
+        validate_results(results)
     return results
+
+
+@contextmanager
+def _naming(path: Path | str) -> Iterator[None]:
+    """Say in an error which file it is about."""
+    try:
+        yield
+    except ResultsError as error:
+        raise ResultsError(f"{path}: {error}") from error
 
 
 def read_for_update(path: Path | str, sha256: str) -> dict[str, Any]:
@@ -175,15 +186,17 @@ def read_for_update(path: Path | str, sha256: str) -> dict[str, Any]:
     """
     results = _read_json(Path(path))
     if isinstance(results, dict) and results.get("schema_version") == 1:
-        require_keys(results, RESULTS_KEYS, FILE_NAME)
-        _validate_model(results["model"])
-        _validate_training(results["training"])
+        with _naming(path):
+            require_keys(results, RESULTS_KEYS, FILE_NAME)
+            _validate_model(results["model"])
+            _validate_training(results["training"])
         logger.warning(
             "%s: the measurements in it are of schema 1, lack figures, and are dropped for those made now", path
         )
         results = results | {"schema_version": SCHEMA_VERSION, "results": []}
     else:
-        validate_results(results)
+        with _naming(path):
+            validate_results(results)
     measured = results["model"]["sha256"]
     if measured != sha256:
         raise ResultsError(

@@ -55,7 +55,13 @@ def slices(
         return found
     groups, parts = np.array(data["group"][:]), []
     if "train" in splits:
-        parts.append(("leak-free", "cells also in the training images", np.isin(groups, splits["train"]["group"][:])))
+        parts.append(
+            (
+                "leak-free",
+                "photos that overlap training photos, directly or through others",
+                np.isin(groups, splits["train"]["group"][:]),
+            )
+        )
     if "flags" in data.column_names:
         parts.append(("cell visible", f"flag '{NO_CELL}'", np.array([NO_CELL in flags for flags in data["flags"][:]])))
     for name, reason, out in parts:

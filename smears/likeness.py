@@ -31,19 +31,21 @@ NEIGHBOURS = 4  # an image's own keypoints come first
 # keypoints that vote, photographs registered: of a copy's keypoints, every other finds the photograph
 COPY_EFFORT = (32, 3)
 # A strip of common cells has few keypoints: all vote where photographs are few, and the strongest where all would take long.
-CELLS_KEYPOINTS = (96, 400)
+CELLS_KEYPOINTS = (64, 400)
 CELLS_QUERIES = 600_000  # keypoints of all photographs together
 CELLS_REGISTERED = 12  # photographs for each
+MIN_VOTES = 2  # one vote is nearly always chance, and there are five times as many
 # Images searched at a time: at first few, so that copies meet their photograph; an index of many is not built too often.
 FIRST_BATCH, LARGEST_BATCH = 32, 256
 SMALLEST_SIDE = 32  # pixels
 MIN_LANDMARKS = 20  # keypoints: with fewer, agreement is chance
 
 MIN_INLIERS = 7  # of 4,000 pairs of photographs of different cells, 4 reached 7, with residuals from 15 up
-MAX_RESIDUAL = 8.0  # grey levels: photographs of the same cells stay below 7, chance maps of 6 inliers above 11
-MIN_CORRELATION = 0.8
+MAX_RESIDUAL = 10.0  # grey levels: photographs of the same cells reach 8.4, chance maps start at 12
+MIN_CORRELATION = 0.85  # photographs of the same cells: from 0.89; chance maps: up to 0.71
 MIN_OVERLAP = 0.1
 MIN_COPY_INLIERS = 15
+MIN_COPY_OVERLAP = 0.75  # shifted and turned copies share 0.82; less is a crop that was made to show something else
 SAME_FRAME = 0.96  # of the picture: what agrees as far as its edges was saved anew; the next other photograph has 0.94
 SAME_FRAME_RESIDUAL = 3.5  # grey levels: JPEG at low quality
 # grey levels, in another frame: turned copies reach 1.7, other photographs of the same cells begin at 2.3
@@ -55,9 +57,9 @@ class Link:
     """Two images, `first` and `second` by their positions, and what says that they belong together.
 
     `kind`: `COPY`, the same photograph, saved anew, resized, turned, shifted or mirrored; or `SAME_CELLS`, another
-    photograph of the same cells. `inliers`: keypoints that agree. `residual`: mean difference of grey levels where both
-    show a picture, 0 to 255. `correlation`: -1 to 1, of the grey levels there. `overlap`: 0 to 1, the share of the
-    smaller picture. `mirrored`: one is the other's mirror image.
+    photograph, or another part of it, that shows some of the same cells. `inliers`: keypoints that agree. `residual`:
+    mean difference of grey levels where both show a picture, 0 to 255. `correlation`: -1 to 1, of the grey levels there.
+    `overlap`: 0 to 1, the share of the smaller picture. `mirrored`: one is the other's mirror image.
     """
 
     first: int
@@ -120,7 +122,8 @@ class _Index:
             first = owners[np.arange(len(owners)), others.argmax(axis=1)][others.any(axis=1)]
             for owner, votes in zip(*np.unique(first, return_counts=True), strict=True):
                 best[int(owner)] = max(best.get(int(owner), 0), int(votes))
-        return sorted(best, key=lambda owner: (-best[owner], owner))[:count]
+        voted = [owner for owner, votes in best.items() if votes >= MIN_VOTES]
+        return sorted(voted, key=lambda owner: (-best[owner], owner))[:count]
 
 
 def find_links(
@@ -264,13 +267,13 @@ def _link(first: int, second: int, image: Description, photograph: Description) 
     correlation, overlap = _agreement(image, photograph, fitted.matrix)
     if correlation < MIN_CORRELATION or overlap < MIN_OVERLAP:
         return None
-    kind = COPY if _is_copy(fitted) else SAME_CELLS
+    kind = COPY if _is_copy(fitted, overlap) else SAME_CELLS
     grey, alike, share = round(fitted.residual, 2), round(correlation, 3), round(overlap, 3)
     return Link(*sorted((first, second)), kind, fitted.inliers, grey, alike, share, fitted.mirrored)
 
 
-def _is_copy(fitted: Registration) -> bool:
-    if fitted.inliers < MIN_COPY_INLIERS:
+def _is_copy(fitted: Registration, overlap: float) -> bool:
+    if fitted.inliers < MIN_COPY_INLIERS or overlap < MIN_COPY_OVERLAP:
         return False
     return fitted.residual <= (SAME_FRAME_RESIDUAL if fitted.frame >= SAME_FRAME else COPY_RESIDUAL)
 

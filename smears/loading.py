@@ -11,7 +11,7 @@ from os import cpu_count
 from pathlib import Path, PurePosixPath
 
 import datasets
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
 logger = logging.getLogger(__name__)
@@ -168,7 +168,10 @@ def check_image(name: str, data: bytes) -> None:
             image.load()
             mode = image.mode
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise DataError(f"{name} cannot be read as an image ({error}). Replace the file or remove it.") from error
+        reason = (
+            "no image format" if isinstance(error, UnidentifiedImageError) else error
+        )  # names a buffer, not the file
+        raise DataError(f"{name} cannot be read as an image ({reason}). Replace the file or remove it.") from error
     if mode.startswith(("I", "F")):
         raise DataError(f"{name} has {mode} pixels (16 bits or more). Rescale it to 8 bits per channel.")
 

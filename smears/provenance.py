@@ -32,7 +32,8 @@ class RegistrationRow:
     `file`: path below the archive's folder of images, `SPLIT/LABEL/name`. `sha256`: first 16 hexadecimal digits of the
     file's SHA-256. `photo` and `group` (the smallest number among the photos of the same cells): None when unsure.
     `inliers`: keypoints that agree, the score; `margin`: that less the same for the best photo of other cells.
-    `residual`: mean absolute difference under the map, grey levels, 0 to 255. `frame`: 0 to 1, intersection over union
+    `residual`: mean absolute difference under the map, grey levels, 0 to 255, after the
+    best linear change of brightness. `frame`: 0 to 1, intersection over union
     of the image's picture and the photo's frame. `a` to `f`: the photo's (x, y), in pixels of the photo at a width of
     320, stands in the image, at a width of 320, at (a x + b y + c, d x + e y + f); all 0 without a registration.
     """

@@ -42,6 +42,7 @@ def test_the_table_shows_each_figure_and_each_published_row():
         for row in csv.DictReader(stream):
             assert any(all(f"| {value} |" in line for value in row.values()) for line in rows), row
     assert "5 of 5 folds, 52,800 augmented images each at 112 and 160 px" in rows[-1]
+    assert rows[-1].count("seed 42, commit ccccccc") == 2
 
 
 def test_without_cross_validations_there_is_no_word_of_them():

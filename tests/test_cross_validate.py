@@ -10,11 +10,11 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from smear_drawings import write_archive, write_table
+from smear_drawings import write_archive, write_class_folders, write_table
 from test_train import QUICK
 
 import cross_validate
-from cross_validate import copies_with_folds, hold_out_files, lay_out, pool
+from cross_validate import copies_with_folds, hold_out_files, lay_out, pool, record
 from smears.loading import DataError, load_folder
 
 
@@ -117,6 +117,34 @@ def test_a_fold_is_trained_named_and_not_trained_again(tmp_path):
     assert json.loads((tmp_path / "out" / "by-file.json").read_text()) == found
 
 
+def test_folds_of_two_recipes_are_not_pooled(tmp_path):
+    folders = []
+    for number, rate in enumerate((0.1, 0.2)):
+        row = [f"f{number}", f"h{number}", f"p{number}", f"g{number}", "x", 0.9, 0.1]
+        folders.append(write_predictions(tmp_path / f"by-photo-{number}", [row]))
+        training = {key: 1 for key in ("seed", "commit", "dirty", "samples_seen", "resolutions", "hardware")}
+        training |= {"wall_seconds": 5.0, "n_photos": 3, "recipe": {"learning_rate": rate}}
+        (folders[-1] / "model").mkdir()
+        (folders[-1] / "model" / "eval_results.json").write_text(json.dumps({"training": training}))
+    with pytest.raises(
+        ValueError, match=r"by-photo-1 was trained with another recipe than by-photo-0.*Remove the folder"
+    ):
+        record(folders, "photo", "drawn", ["python"])
+
+
+def test_links_of_an_earlier_layout_are_not_learnt_from(archive, tmp_path):
+    copies, folds = copies_with_folds(archive, "photo")
+    for fold in (0, 1):
+        images = lay_out(archive, {"train": copies.select(np.flatnonzero(folds == fold))}, tmp_path / "fold")
+    assert sum(path.is_symlink() for path in images.rglob("*")) == int((folds == 1).sum())
+
+
+def test_a_folder_that_is_not_the_archive_is_refused(tmp_path):
+    write_class_folders(tmp_path / "cells")
+    with pytest.raises(DataError, match=r"has the splits \['train'\], without \['test'\]; expected the Kaggle archive"):
+        copies_with_folds(tmp_path / "cells", "file")
+
+
 def test_wrong_arguments_are_answered(tmp_path):
     def ask(*arguments):
         command = [sys.executable, str(REPOSITORY / "cross_validate.py"), "--split_by", "photo", *arguments]
@@ -124,5 +152,7 @@ def test_wrong_arguments_are_answered(tmp_path):
 
     done = ask("--data_dir", "x", "--folds", "5")
     assert done.returncode == 2 and "the folds are 0 to 4" in done.stderr
+    done = ask("--data_dir", "x", "--results", "nowhere.json")
+    assert done.returncode == 1 and "error: nowhere.json is no file" in done.stderr  # before the hours, not after
     done = ask("--data_dir", "nowhere")
     assert done.returncode == 1 and "error: nowhere is no folder. Unpack the archive" in done.stderr

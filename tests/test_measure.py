@@ -209,7 +209,7 @@ def test_a_split_is_measured_with_its_slices_in_one_pass(folder, cells):
     kept = [row for row, group in enumerate(groups) if group != "group 0"]
     assert entries[1]["n_images"] == len(kept) and entries[1]["n_photos"] == 6
     assert entries[1]["interval"]["unit"] == "overlap group" and entries[1]["interval"]["n_units"] == 3
-    assert entries[1]["left_out"] == {"cells also in the training images": 20 - len(kept)}
+    assert entries[1]["left_out"] == {"photos that overlap training photos, directly or through others": 20 - len(kept)}
     alone = measure(folder, test.select(kept), "drawn cells", "TEST, leak-free", resamples=50)
     assert alone["confusion_matrix"] == entries[1]["confusion_matrix"]
     for name, figure in entries[1]["metrics"].items():

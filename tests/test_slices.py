@@ -28,7 +28,7 @@ def listed(splits, split="test", **options):
 def test_each_part_leaves_out_what_it_says(splits):
     assert listed(splits) == [
         ("TEST", [0, 1, 2, 3, 4], {}),
-        ("TEST, leak-free", [0, 2, 3], {"cells also in the training images": 2}),
+        ("TEST, leak-free", [0, 2, 3], {"photos that overlap training photos, directly or through others": 2}),
         ("TEST, cell visible", [0, 1, 3, 4], {"flag 'no cell'": 1}),
     ]
 
@@ -54,7 +54,10 @@ def test_a_part_that_leaves_out_nothing_is_not_measured_twice(splits, caplog):
 def test_a_part_of_too_few_photos_is_named_in_a_warning(splits, caplog):
     splits["test"] = rows_of(["a", "a", "b", "x"])
     assert [title for title, *_ in listed(splits)] == ["TEST"]
-    assert "leak-free: 2 of 4 images left out (cells also in the training images), too few photos" in caplog.text
+    assert (
+        "leak-free: 2 of 4 images left out (photos that overlap training photos, directly or through others), too few photos"
+        in caplog.text
+    )
 
 
 def test_where_nothing_is_known_the_whole_is_measured(splits):

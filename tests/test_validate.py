@@ -165,7 +165,7 @@ def test_the_probabilities_are_the_librarys_through_its_own_processor(measured, 
 def test_leaks_are_left_out_and_counted(measured):
     done, out = measured
     leak_free = read_results(out / "results.json")["results"][1]
-    assert leak_free["left_out"] == {"cells also in the training images": 3}
+    assert leak_free["left_out"] == {"photos that overlap training photos, directly or through others": 3}
     assert (leak_free["n_images"], leak_free["n_photos"]) == (33, 11)
     assert leak_free["interval"] == {"level": 0.95, "resamples": 200, "seed": 0, "unit": "overlap group", "n_units": 9}
     assert "TEST, leak-free: 3 of 36 images left out" in done.stderr
@@ -184,7 +184,7 @@ def test_the_screen_shows_every_figure_and_how_far_it_is(measured):
                 assert f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]" in done.stdout
             for figure in [figures["macro_f1"], *level["recall"].values()]:
                 assert f"{100 * figure['value']:.1f} % [{100 * figure['low']:.1f}" in done.stdout
-    assert "left out: 3 images, cells also in the training images" in done.stdout
+    assert "left out: 3 images, photos that overlap training photos, directly or through others" in done.stdout
     assert "36/36" in done.stderr  # the progress bar
 
 
@@ -243,7 +243,10 @@ def test_images_with_other_labels_are_left_out_only_when_told_to(stock, table, t
         run(*options)
     whole, leak_free = run(*options, "--ignore_labels", "Monocyte")
     assert whole["left_out"] == {"label monocyte": 9} and whole["n_images"] == 27
-    assert leak_free["left_out"] == {"label monocyte": 9, "cells also in the training images": 3}
+    assert leak_free["left_out"] == {
+        "label monocyte": 9,
+        "photos that overlap training photos, directly or through others": 3,
+    }
     assert "test: 9 images with the label monocyte are left out" in caplog.text
     assert whole["labels"] == ["neutrophil", "LABEL_1", "eosinophil", "LABEL_3", "lymphocyte"]  # 0 and 5 are one
 
@@ -278,8 +281,8 @@ def test_images_that_are_not_split_are_measured_whole_with_a_warning(stock, tmp_
     ("text", "message"),
     [
         (None, "cannot be read .* expected a CSV file"),
-        ("file,class\na.png,monocyte\n", r"\['label'\] is missing"),
-        ("", r"columns \[\]; \['file', 'label'\] is missing"),
+        ("file,class\na.png,monocyte\n", "label missing"),
+        ("", r"columns \[\]; file and label missing"),
         ("file,label\n", "lists no images"),
         ("file,label\na.png,\n", "row 2 has file 'a.png' and label ''"),
         ("file,label,split\na.png,monocyte,exam\n", "row 2 has the split 'exam'; expected one of"),
@@ -305,10 +308,10 @@ def test_a_table_may_stand_apart_from_its_files_and_say_little(tmp_path):
     lines = ["file,label", *(f"{number}.png,{label.title()}" for number, label in enumerate(LABELS))]
     (tmp_path / "cells.csv").write_text("\n".join(lines))
     splits = validate.load_table(tmp_path / "cells.csv", tmp_path / "files")
-    assert list(splits) == ["test"]
-    assert splits["test"].features["label"].names == list(LABELS) and splits["test"]["label"][:] == [0, 1, 2, 3]
-    hashes = splits["test"]["sha256"][:]
-    assert splits["test"]["photo"][:] == splits["test"]["group"][:] == hashes and len(set(hashes)) == 4
+    assert list(splits) == ["train"]  # one whole, measured as "all"
+    assert splits["train"].features["label"].names == list(LABELS) and splits["train"]["label"][:] == [0, 1, 2, 3]
+    hashes = splits["train"]["sha256"][:]
+    assert splits["train"]["photo"][:] == splits["train"]["group"][:] == hashes and len(set(hashes)) == 4
 
 
 def test_labels_to_ignore_must_be_there_and_leave_something(tmp_path):
@@ -426,3 +429,28 @@ def test_an_interrupted_run_leaves_the_earlier_predictions(stock, table, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         run(stock, "--table", table, "--splits", "test", "--label_map", *MAPPED, "--predictions", path)
     assert path.read_text() == "earlier" and [file.name for file in tmp_path.iterdir()] == ["predictions.csv"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--resamples", "0"], "--resamples is 0; expected 1 or more"),
+        (["--seed", "-1"], "--seed is -1; expected 0 or more"),
+        (["--device", "banana"], "--device banana cannot be used"),
+        (["--plots", __file__], "test_validate.py is a file; expected a folder"),
+        (["--results", "."], "--results . is a folder; expected a file"),
+    ],
+)
+def test_what_would_fail_after_the_long_part_is_refused_at_once(options, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        validate.parse(["model", "--data_dir", "x", *options])
+    assert ended.value.code == 2 and message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_table_without_splits_is_measured_whole_and_not_as_a_test_set(tmp_path, caplog):
+    for number, label in enumerate(LABELS):
+        write_image(tmp_path / f"{number}.png", draw_smear(label, number)[0])
+    (tmp_path / "cells.csv").write_text("file,label\n" + "".join(f"{k}.png,{name}\n" for k, name in enumerate(LABELS)))
+    splits, chosen = validate.choose_splits(validate.load_table(tmp_path / "cells.csv"), None, 0.125, 0)
+    assert chosen == ["all"] and len(splits["all"]) == 4
+    assert "also those that the model may have learnt from" in caplog.text
