@@ -121,8 +121,8 @@ def reliability_picture(
         upper.vlines(sure[filled], low, high, color=BLUE, alpha=0.35, linewidth=5, label=_interval(entry))
         upper.plot(sure[filled], right[filled], "o-", color=BLUE, linewidth=1.5, markersize=6, label="this model")
         upper.text(
-            0.98, 0.05, f"ECE {ece['value']:.3f} [{ece['low']:.3f}, {ece['high']:.3f}]", ha="right",
-            transform=upper.transAxes, fontsize=12,
+            0.03, 0.9, f"ECE {ece['value']:.3f} [{ece['low']:.3f}, {ece['high']:.3f}]", zorder=5,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8}, transform=upper.transAxes, fontsize=12,
         )  # fmt: skip
         upper.set_ylabel("share of right answers")
         upper.set_ylim(-0.02, 1.02)

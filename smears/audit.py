@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 SCHEMA = "smears-audit/1"
 REPORT = "audit.json"
+LISTED_FINDINGS = 10  # pairs on the screen; the sheet shows more
 LISTED_FAULTS = 20  # rows on the screen for each kind; the JSON file has them all
 
 
@@ -249,6 +250,11 @@ def table(audited: Audit) -> str:
         if rows
         else ["No copies, no shared cells, no conflicts."]
     )
+    serious = [finding for finding in audited.findings if SERIOUS.intersection(finding.reasons)]
+    for finding in serious[:LISTED_FINDINGS]:
+        first, second = images[finding.first].file, images[finding.second].file
+        lines += [f"  {'; '.join(finding.reasons)}: {first} ~ {second}"]
+    lines += [f"  and {len(serious) - LISTED_FINDINGS} more, in {REPORT}"] if len(serious) > LISTED_FINDINGS else []
     lines += [""]
     by_kind = defaultdict(list)
     for fault in audited.faults:

@@ -200,6 +200,9 @@ def test_the_command_prints_a_table_and_writes_report_and_contact_sheet(planted,
     assert ran.returncode == 1, ran.stderr
     for line in ("split ", "train        neutrophil", CONFLICT, "unreadable: 5", "images/s"):
         assert line in ran.stdout
+    # the pairs that matter are named, not only counted
+    pair = {"test/lymphocyte/both.png", "train/monocyte/both.png"}
+    assert any(pair == set(line.split(": ")[-1].split(" ~ ")) for line in ran.stdout.splitlines())
     written = json.loads((tmp_path / "out/audit.json").read_text(encoding="utf-8"))
     assert len(written["findings"]) == 7
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["audit.json", "contact_sheet.jpg"]
