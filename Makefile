@@ -40,7 +40,7 @@ tables: environment  ## find the photo of each image anew; make tables DATA=bloo
 	$(MAKE) card
 
 release: environment  ## put a finished training into hub_model/ and its figures into card and README
-	cp $(addprefix $(TRAINED)/,config.json preprocessor_config.json model.safetensors eval_results.json) hub_model/
+	$(RUN) -m evaluation.release $(TRAINED) hub_model
 	$(MAKE) card
 
 card: environment  ## render both cards and the tables in README.md from what was measured

@@ -27,23 +27,22 @@ from pathlib import Path
 import datasets
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
-from transformers import AutoConfig
 
-from evaluation.measure import predict
+from evaluation.measure import answer
+from evaluation.predictions import predictions_file
 from evaluation.results import FILE_NAME, read_results, write_results, write_text
+from evaluation.slices import Slice
 from evaluation.summary import summarise
+from smears.kaggle_tables import FOLDS
 from smears.loading import DataError, load_folder
 from smears.photos import TABLE, find_photo_folder, name_photos
 from smears.provenance import read_images
-from smears.splits import hold_out
+from smears.splits import VALIDATION_SHARE, hold_out
 
 ROOT = Path(__file__).parent
-FOLDS = 5
-SEED = 0
-VALIDATION_SHARE = 0.125
+SEED = 0  # of the files dealt out at random
 PREDICTIONS = "predictions.csv"
 ONE_RECIPE = ("seed", "commit", "dirty", "recipe", "samples_seen", "resolutions")  # what the folds must share
-IDENTIFIERS = ("file", "sha256", "photo", "group", "label")
 logger = logging.getLogger("cross_validate")
 
 
@@ -77,10 +76,7 @@ def copies_with_folds(data_dir: Path, split_by: str) -> tuple[datasets.Dataset, 
 
 def hold_out_files(copies: datasets.Dataset, share: float) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Split at random over the files, whatever they show; the counterpart of ``smears.splits.hold_out``."""
-    parts = (
-        copies.class_encode_column("label") if not isinstance(copies.features["label"], datasets.ClassLabel) else copies
-    )
-    parts = parts.train_test_split(test_size=share, seed=SEED, stratify_by_column="label")
+    parts = copies.train_test_split(test_size=share, seed=SEED, stratify_by_column="label")
     return parts["train"], parts["test"]
 
 
@@ -104,35 +100,27 @@ def run_fold(
     data_dir: Path, copies: datasets.Dataset, held: np.ndarray, split_by: str, folder: Path, options: Sequence[str]
 ) -> None:
     """Train without the images that ``held`` (N,) marks, name those, and write ``predictions.csv`` into the folder."""
-    fit = copies.select(np.flatnonzero(~held))
-    divide = hold_out if split_by == "photo" else hold_out_files
-    fit, validation = divide(fit, VALIDATION_SHARE)
-    images = lay_out(data_dir, {"train": fit, "validation": validation}, folder)
-    command = [sys.executable, str(ROOT / "train.py"), "--data_dir", str(images), "--output_dir", str(folder)]
-    subprocess.run([*command, "--train_on", "images", "--eval_strategy", "no", *options], check=True)
+    if not (folder / "model" / FILE_NAME).is_file():
+        fit = copies.select(np.flatnonzero(~held))
+        divide = hold_out if split_by == "photo" else hold_out_files
+        fit, validation = divide(fit, VALIDATION_SHARE)
+        images = lay_out(data_dir, {"train": fit, "validation": validation}, folder)
+        command = [sys.executable, str(ROOT / "train.py"), "--data_dir", str(images), "--output_dir", str(folder)]
+        subprocess.run([*command, "--train_on", "images", "--eval_strategy", "no", *options], check=True)
     unseen = copies.select(np.flatnonzero(held))
-    probabilities = predict(folder / "model", unseen)
-    id2label = AutoConfig.from_pretrained(folder / "model", trust_remote_code=False).id2label
-    labels = [id2label[number] for number in sorted(id2label)]
-    rows = zip(*(unseen[name][:] for name in IDENTIFIERS), probabilities.tolist(), strict=True)
-    names = unseen.features["label"].names
-    with (folder / f".{PREDICTIONS}").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([*IDENTIFIERS, *labels])
-        writer.writerows([*row[:4], names[row[4]], *(f"{value:.7f}" for value in row[5])] for row in rows)
-    (folder / f".{PREDICTIONS}").replace(folder / PREDICTIONS)  # whole or not at all
+    answered = answer(folder / "model", unseen)
+    with predictions_file(folder / PREDICTIONS) as append:
+        append(unseen, answered, [Slice(folder.name, np.arange(len(unseen)))])
 
 
 def pool(folders: Sequence[Path], split_by: str, data_name: str) -> dict:
-    """Pool the predictions of folds into one measurement, as ``evaluation.measure.summarise`` gives it."""
-    rows, labels = [], None
+    """Pool the predictions of folds into one measurement, as ``evaluation.summary.summarise`` gives it."""
+    rows = []
     for folder in folders:
         with (folder / PREDICTIONS).open(newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream)
-            labels = [name for name in reader.fieldnames if name not in IDENTIFIERS]
-            rows += reader
-    probabilities = np.array([[float(row[label]) for label in labels] for row in rows])
-    probabilities /= probabilities.sum(axis=1, keepdims=True)  # seven decimals were kept
+            rows += csv.DictReader(stream)
+    labels = [name.removeprefix("p_") for name in rows[0] if name.startswith("p_")]
+    probabilities = np.array([[float(row[f"p_{label}"]) for label in labels] for row in rows])
     references = np.array([labels.index(row["label"]) for row in rows])
     photos, groups = ([row[name] for row in rows] for name in ("photo", "group"))
     split = f"{len(folders)} of {FOLDS} folds by {split_by}"

@@ -41,11 +41,12 @@ from evaluation.results import (
     weights_sha256,
     write_results,
 )
+from evaluation.slices import MEASURED
 from hub_model.configuration_wbc_resnet import WbcResNetConfig
 from hub_model.modeling_wbc_resnet import MINIMUM_SIZE, WbcResNetForImageClassification
 from smears.loading import DataError, fingerprint, load_folder, load_hub
 from smears.photos import boxes_on_copies, name_photos, photos_at_hand, photos_behind
-from smears.splits import hold_out
+from smears.splits import VALIDATION_SHARE, hold_out
 from training.finish import fit_temperature, fold_temperature, predict_logits, refresh_statistics
 from training.init_from import init_from
 from training.trainer import EmaTrainer, WallClock, claim, newest_checkpoint
@@ -53,7 +54,6 @@ from training.views import GrowingResolution, PlainViews, TrainingDraws
 
 ROOT = Path(__file__).parent
 HUB_MODEL = ROOT / "hub_model"
-MEASURED = ("validation", "test", "test_simple")
 RECORDED_ARGUMENTS = (
     "per_device_train_batch_size",
     "learning_rate",
@@ -84,7 +84,7 @@ class DataArguments:
         },
     )
     validation_share: float = field(
-        default=0.125, metadata={"help": "share of the photos held out where no validation split is given"}
+        default=VALIDATION_SHARE, metadata={"help": "share of the photos held out where no validation split is given"}
     )
     split_seed: int = field(default=0, metadata={"help": "which photos are held out"})
 

@@ -44,7 +44,7 @@ from evaluation.results import (
     write_results,
 )
 from evaluation.screen import as_table
-from evaluation.slices import slices
+from evaluation.slices import MEASURED, slices
 from smears.loading import (
     SPLIT_FOLDERS,
     DataError,
@@ -55,10 +55,9 @@ from smears.loading import (
     refuse_shared_content,
 )
 from smears.photos import name_photos
-from smears.splits import hold_out
+from smears.splits import VALIDATION_SHARE, hold_out
 
 SPLITS = tuple(dict.fromkeys(SPLIT_FOLDERS.values()))
-MEASURED = ("validation", "test", "test_simple")
 WHOLE = "all"  # what images are called that are not split
 TABLE_COLUMNS = ("file", "label", "photo", "group", "split")
 logger = logging.getLogger("validate")
@@ -91,7 +90,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "--validation_share",
         type=float,
-        default=0.125,
+        default=VALIDATION_SHARE,
         help="share of train held out where there is no validation split",
     )
     add("--split_seed", type=int, default=0, help="which photos are held out")

@@ -23,6 +23,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index
 
 from evaluation.comparison import comparison_table
 from evaluation.entry import METRICS
+from evaluation.figures import duration, figure, nats, percent, thousands
 from evaluation.results import FILE_NAME, read_results, weights_sha256, write_text
 
 MARKERS = "<!-- {}:begin -->", "<!-- {}:end -->"
@@ -44,36 +45,6 @@ REPOSITORY_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 class CardError(ValueError):
     """A card that cannot be written, or whose head the Hub would refuse or states other numbers than were measured."""
-
-
-def percent(value: float, decimals: int = 1) -> str:
-    """Write a share as a percentage: 0.9161 as ``91.6 %``."""
-    return f"{100 * value:.{decimals}f} %"
-
-
-def figure(measured: Mapping[str, float], decimals: int = 1) -> str:
-    """Write a share with its interval: ``91.6 % [86.2, 95.9]``."""
-    low, high = (f"{100 * measured[bound]:.{decimals}f}" for bound in ("low", "high"))
-    return f"{percent(measured['value'], decimals)} [{low}, {high}]"
-
-
-def nats(measured: Mapping[str, float]) -> str:
-    """Write a log-likelihood, or another figure that is no share, with its interval: ``0.271 [0.180, 0.395]``."""
-    return f"{measured['value']:.3f} [{measured['low']:.3f}, {measured['high']:.3f}]"
-
-
-def thousands(value: float) -> str:
-    """Write a count with its thousands apart: ``1,446,980``."""
-    return f"{value:,.0f}"
-
-
-def duration(seconds: float) -> str:
-    """Write a time span in the two units that matter: ``1 h 13 min``, ``4 min 5 s``, ``42 s``."""
-    whole = round(seconds)
-    if whole >= 3600:
-        hours, minutes = divmod(round(whole / 60), 60)
-        return f"{hours} h {minutes} min"
-    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
 
 
 def results_table(entries: Sequence[Mapping[str, Any]]) -> str:

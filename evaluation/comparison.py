@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.entry import is_count, require, require_keys, validate_entry
+from evaluation.figures import duration, figure, thousands
 
 PUBLISHED = Path(__file__).with_name("published.csv")  # as the works state it; no interval is given by any of them
 PROTOCOL_KEYS = {
@@ -56,18 +57,14 @@ def validate_protocol(protocol: Any) -> None:
     require(len(set(ways)) == len(ways), "the ways to split in protocol", ways, "each of them once")
 
 
-def _figure(measured: Mapping[str, float]) -> str:
-    return "{:.1f} % [{:.1f}, {:.1f}]".format(*(100 * measured[key] for key in ("value", "low", "high")))
-
-
 def _photos(entry: Mapping[str, Any]) -> str:
     by_photo = entry["photo_level"]
-    balanced = _figure(by_photo["balanced_accuracy"])
+    balanced = figure(by_photo["balanced_accuracy"])
     return f"{by_photo['n_correct']} of {by_photo['n_photos']}, {balanced}"
 
 
 def _row(who: str, entry: Mapping[str, Any], measured_on: str, chosen: str) -> str:
-    accuracy = _figure(entry["metrics"]["accuracy"])
+    accuracy = figure(entry["metrics"]["accuracy"])
     return f"| **{who}** | {measured_on} | {accuracy} | {_photos(entry)} | {chosen} |"
 
 
@@ -92,11 +89,11 @@ def comparison_table(results: Mapping[str, Any], published: Path = PUBLISHED) ->
     ]
     for entry in results["results"]:
         if entry["split"] in OFFICIAL:
-            on = f"official {entry['split']}: {entry['n_images']:,} images"
+            on = f"official {entry['split']}: {thousands(entry['n_images'])} images"
             lines.append(_row("these weights", entry, on, OFFICIAL[entry["split"]]))
     protocol = sorted(results.get("protocol", ()), key=lambda run: list(HOW_SPLIT).index(run["split_by"]))
     for run in protocol:
-        on = f"{run['folds_run']} of {run['folds']} folds by {run['split_by']}: {run['result']['n_images']:,} images"
+        on = f"{run['folds_run']} of {run['folds']} folds by {run['split_by']}: {thousands(run['result']['n_images'])} images"
         lines.append(_row("this network, shorter training", run["result"], on, HOW_SPLIT[run["split_by"]]))
     with published.open(newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
@@ -111,9 +108,9 @@ def _how_trained(protocol: list[Mapping[str, Any]]) -> str:
     for run in protocol:
         sides = " and ".join(str(side) for side in run["resolutions"])
         texts.append(
-            f"by {run['split_by']}, {run['folds_run']} of {run['folds']} folds, {run['samples_seen']:,} augmented images "
-            f"each at {sides} px, measured at {run['resolutions'][-1]} px, {run['wall_seconds'] / 60:.0f} minutes of training, "
-            f"seed {run['seed']}, commit {run['commit'][:7]}"
+            f"by {run['split_by']}, {run['folds_run']} of {run['folds']} folds, "
+            f"{thousands(run['samples_seen'])} augmented images each at {sides} px, measured at {run['resolutions'][-1]} px, {duration(run['wall_seconds'])} of training, "
+            f"seed {run['seed']}, commit {run['commit'][:7]}, `{run['command']}`"
         )
     return (
         f"The networks of the folds are others than these weights, trained from scratch: {'; '.join(texts)}. "

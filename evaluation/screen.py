@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from evaluation.card import figure, nats, percent, thousands
 from evaluation.entry import METRICS
+from evaluation.figures import figure, nats, percent, thousands
 
 METRIC_NAMES = {
     "accuracy": "accuracy",
@@ -47,7 +47,7 @@ def as_table(entry: Mapping[str, Any]) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     title = (
         f"{entry['dataset']}, {entry['split']}  (in brackets: {percent(interval['level'], 0)} intervals over "
-        f"{interval['n_units']} {interval['unit']}s; photo-level accuracy: exact)"
+        f"{interval['n_units']} {interval['unit']}s; photo-level accuracy: Clopper and Pearson's)"
     )
     notes = [f"left out: {thousands(count)} images, {reason}" for reason, count in entry["left_out"].items()]
     return "\n".join([title, *notes, *lines])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import datasets
 import numpy as np
 
+MEASURED = ("validation", "test", "test_simple")  # in this order, of the splits that there are
 TITLES = {"test": "TEST", "test_simple": "TEST_SIMPLE"}  # as the Kaggle archive spells them
 NO_CELL = "no cell"
 logger = logging.getLogger(__name__)

@@ -143,7 +143,8 @@ def summarise(
     """Turn probabilities into one entry of ``eval_results.json`` (shown at the top of this file).
 
     Every interval is by ``group_bootstrap`` over groups of overlapping photos, or over photos where none overlap; the
-    photo-level accuracy's is exact (Clopper-Pearson). Figures are rounded to six decimals. A class without images has an
+    photo-level accuracy's is Clopper and Pearson's, exact where photos are independent.
+    Figures are rounded to six decimals. A class without images has an
     empty row in the matrix and no recall.
 
     Parameters

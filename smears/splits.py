@@ -9,8 +9,12 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from smears.loading import DataError
 
+VALIDATION_SHARE = 0.125  # of the photos, where a user brings no validation split
 
-def hold_out(data: datasets.Dataset, share: float = 0.125, seed: int = 0) -> tuple[datasets.Dataset, datasets.Dataset]:
+
+def hold_out(
+    data: datasets.Dataset, share: float = VALIDATION_SHARE, seed: int = 0
+) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Split into a part to fit and a part to validate, by ``group``, about ``share`` of the groups of each class in the latter.
 
     The split depends on the groups and their labels alone, not on the order of the rows or the number of copies of a photo.

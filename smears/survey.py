@@ -14,9 +14,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from smears.loading import ARCHIVE_FOLDERS, IMAGE_ENDINGS, SPLIT_FOLDERS, DataError, check_image, content_hash
+from smears.provenance import PHOTO_FOLDER
 
 UNREADABLE = "unreadable"  # the kind of fault that `--strict` counts
-PHOTO_FOLDER = "dataset-master/dataset-master/JPEGImages"
+PHOTOS = (PHOTO_FOLDER / "JPEGImages").as_posix()
 # Images in each split folder of the Kaggle archive paultimothymooney/blood-cells, as its page publishes them.
 ARCHIVE_COUNTS = {"TRAIN": 9957, "TEST": 2487, "TEST_SIMPLE": 71}
 VOC_IMAGES = "jpegimages"  # the VOC layout keeps photos of all classes in this folder
@@ -264,7 +265,7 @@ def _archive(root: Path, images: Sequence[SurveyedImage]) -> list[Fault]:
     if top is None:
         return []
     below = Counter(parent.as_posix() for image in images for parent in PurePosixPath(image.file).parents)
-    expected = {PHOTO_FOLDER: 1, **{f"{ARCHIVE_FOLDERS[0]}/{split}": n for split, n in ARCHIVE_COUNTS.items()}}
+    expected = {PHOTOS: 1, **{f"{ARCHIVE_FOLDERS[0]}/{split}": n for split, n in ARCHIVE_COUNTS.items()}}
     return [
         Fault(
             "half unpacked",

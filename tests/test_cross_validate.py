@@ -76,7 +76,7 @@ def test_the_links_lead_to_the_archives_files_and_can_be_laid_again(archive, tmp
 def write_predictions(folder, rows):
     folder.mkdir(parents=True)
     with (folder / cross_validate.PREDICTIONS).open("w", newline="") as stream:
-        csv.writer(stream).writerows([[*cross_validate.IDENTIFIERS, "x", "y"], *rows])
+        csv.writer(stream).writerows([["file", "sha256", "photo", "group", "label", "p_x", "p_y"], *rows])
     return folder
 
 

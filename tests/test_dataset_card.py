@@ -16,6 +16,7 @@ import yaml
 from conftest import REPOSITORY
 from smear_drawings import write_archive, write_table
 
+from evaluation.slices import NO_CELL
 from smears.dataset_card import BEGIN, END, render
 from smears.provenance import FLAGS, ImageRow, OverlapRow, PhotoRow
 
@@ -78,6 +79,10 @@ def test_every_flag_and_column_is_explained():
     explained = text.split("## The tables")[1].split("## What is in them")[0]
     for column in list(ImageRow.__dataclass_fields__)[:-6]:
         assert f"`{column}`" in explained, column
+
+
+def test_the_measuring_knows_the_flag_by_the_name_that_the_table_gives_it():
+    assert NO_CELL in FLAGS
 
 
 def test_a_changed_table_is_noticed_and_a_card_without_markers_refused(tmp_path):

@@ -1,0 +1,40 @@
+"""A release brings new weights and figures, and keeps the cross-validations, which are of other weights."""
+
+import json
+import shutil
+
+import pytest
+from conftest import REPOSITORY
+
+from evaluation.release import release
+from evaluation.results import read_results
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A finished training without cross-validations, and the repository as it is published."""
+    trained, repository = (shutil.copytree(REPOSITORY / "hub_model", tmp_path / name) for name in ("trained", "hub"))
+    results = read_results(trained / "eval_results.json")
+    results.pop("protocol")
+    results["model"]["name"] = "somebody/newer"
+    (trained / "eval_results.json").write_text(json.dumps(results))
+    (trained / "model.safetensors").write_bytes(b"newer weights")
+    return trained, repository
+
+
+def test_weights_and_figures_are_new_and_the_cross_validations_stay(folders):
+    trained, repository = folders
+    before = read_results(repository / "eval_results.json")
+    release(trained, repository)
+    after = read_results(repository / "eval_results.json")
+    assert (repository / "model.safetensors").read_bytes() == b"newer weights"
+    assert after["model"]["name"] == "somebody/newer" and after["protocol"] == before["protocol"]
+
+
+def test_an_unfinished_training_changes_nothing(folders):
+    trained, repository = folders
+    (trained / "model.safetensors").unlink()
+    before = {path.name: path.read_bytes() for path in repository.iterdir() if path.is_file()}
+    with pytest.raises(FileNotFoundError, match="model.safetensors is no file; expected a training that has come to"):
+        release(trained, repository)
+    assert before == {path.name: path.read_bytes() for path in repository.iterdir() if path.is_file()}
