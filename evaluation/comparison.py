@@ -109,7 +109,8 @@ def _how_trained(protocol: list[Mapping[str, Any]]) -> str:
         sides = " and ".join(str(side) for side in run["resolutions"])
         texts.append(
             f"by {run['split_by']}, {run['folds_run']} of {run['folds']} folds, "
-            f"{thousands(run['samples_seen'])} augmented images each at {sides} px, measured at {run['resolutions'][-1]} px, {duration(run['wall_seconds'])} of training, "
+            f"{thousands(run['samples_seen'])} augmented images each at {sides} px, "
+            f"measured at {run['resolutions'][-1]} px, {duration(run['wall_seconds'])} of training, "
             f"seed {run['seed']}, commit {run['commit'][:7]}, `{run['command']}`"
         )
     return (
