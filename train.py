@@ -27,9 +27,11 @@ from itertools import islice
 from pathlib import Path
 
 import cv2
+import datasets
 import torch
 from transformers import AutoImageProcessor, HfArgumentParser, TrainingArguments, set_seed
 
+from evaluation.labels import read_label_map
 from evaluation.measure import measure_slices
 from evaluation.metrics import ClassificationReport
 from evaluation.results import (
@@ -44,10 +46,20 @@ from evaluation.results import (
 from evaluation.slices import MEASURED
 from hub_model.configuration_wbc_resnet import WbcResNetConfig
 from hub_model.modeling_wbc_resnet import MINIMUM_SIZE, WbcResNetForImageClassification
+from smears.laboratories import (
+    BASOPHIL,
+    basophil_photos,
+    cut_cells,
+    divide,
+    is_archive,
+    load_laboratory,
+    rename_classes,
+)
 from smears.loading import DataError, fingerprint, load_folder, load_hub
 from smears.photos import boxes_on_copies, name_photos, photos_at_hand, photos_behind
 from smears.splits import VALIDATION_SHARE, hold_out
-from training.finish import fit_temperature, fold_temperature, predict_logits, refresh_statistics
+from training.augment import Augmentation, read_augmentation
+from training.finish import equal_weights, fit_temperature, fold_temperature, predict_logits, refresh_statistics
 from training.init_from import init_from
 from training.trainer import EmaTrainer, WallClock, claim, newest_checkpoint
 from training.views import GrowingResolution, PlainViews, TrainingDraws
@@ -71,8 +83,9 @@ logger = logging.getLogger("train")
 class DataArguments:
     """Which images."""
 
-    data_dir: str | None = field(
-        default=None, metadata={"help": "folder: the unpacked archive, SPLIT/CLASS/, or CLASS/"}
+    data_dir: list[str] = field(
+        default_factory=list,
+        metadata={"help": "folder: the unpacked archive, SPLIT/CLASS/, or CLASS/; several: a laboratory each"},
     )
     dataset_name: str | None = field(default=None, metadata={"help": "instead of data_dir: a dataset of the Hub"})
     dataset_revision: str | None = field(default=None, metadata={"help": "commit or tag of dataset_name"})
@@ -87,12 +100,35 @@ class DataArguments:
         default=VALIDATION_SHARE, metadata={"help": "share of the photos held out where no validation split is given"}
     )
     split_seed: int = field(default=0, metadata={"help": "which photos are held out"})
+    test_share: list[str] = field(
+        default_factory=list, metadata={"help": "LAB=SHARE: held out of a laboratory to measure on, besides"}
+    )
+    labels: list[str] = field(
+        default_factory=list, metadata={"help": "the classes, in their order; left out: all there are, by alphabet"}
+    )
+    label_map: list[str] = field(default_factory=list, metadata={"help": "FOLDER=CLASS: folders that are one class"})
+    measure_splits: list[str] = field(
+        default_factory=lambda: list(MEASURED), metadata={"help": "what is measured at the end, of what there is"}
+    )
 
     def __post_init__(self):
-        if (self.data_dir is None) == (self.dataset_name is None):
+        if bool(self.data_dir) == bool(self.dataset_name):
             raise ValueError("Name the images: either --data_dir FOLDER or --dataset_name ID, and not both.")
         if self.dataset_name and self.train_on == "photos":
             raise ValueError("--train_on photos needs the Kaggle archive as --data_dir; use --train_on images.")
+        if strange := sorted(set(self.measure_splits) - set(MEASURED)):
+            raise ValueError(f"--measure_splits {strange[0]}: expected some of {', '.join(MEASURED)}.")
+        if self.dataset_name and (self.labels or self.label_map or self.test_share):
+            raise ValueError(
+                "--labels, --label_map and --test_share go with --data_dir, one folder for each laboratory."
+            )
+        if self.is_collection and self.train_on == "images":
+            raise ValueError("--train_on images goes with one --data_dir; several laboratories learn from photos.")
+
+    @property
+    def is_collection(self) -> bool:
+        """Whether the images are those of laboratories, under common class names."""
+        return len(self.data_dir) > 1 or bool(self.labels or self.label_map or self.test_share)
 
 
 @dataclass
@@ -110,6 +146,20 @@ class RecipeArguments:
     )
     statistics_batches: int = field(
         default=40, metadata={"help": "batches that re-estimate the batch-norm statistics at the end"}
+    )
+    augment: list[str] = field(
+        default_factory=list, metadata={"help": "NAME=VALUE: how far images are changed, see training/augment.py"}
+    )
+    negatives: str | None = field(
+        default=None,
+        metadata={"help": "the class that also says 'no white cell here', and learns it from every laboratory"},
+    )
+    ground_share: float = field(
+        default=0.45, metadata={"help": "how often that class shows red cells, platelets and empty ground"}
+    )
+    oddity_share: float = field(default=0.1, metadata={"help": "how often it shows a picture that is no smear"})
+    exchange_share: float = field(
+        default=0.0, metadata={"help": "how often an image takes on the colours of another laboratory's image"}
     )
 
 
@@ -186,11 +236,15 @@ def parse(argv: list[str] | None = None) -> tuple[DataArguments, RecipeArguments
 
 
 def load_images(arguments: DataArguments):
-    """Load, check and trace the images; return all splits, and the parts to fit and to validate."""
-    if arguments.dataset_name:
-        splits = load_hub(arguments.dataset_name, arguments.dataset_revision)
-    else:
-        splits = load_folder(arguments.data_dir)
+    """Load, check and trace the images.
+
+    Returns:
+        The splits of each laboratory, by its name; the part to fit, the part to show progress on, and the part to calibrate on.
+    """
+    if arguments.is_collection:
+        return load_collection(arguments)
+    folder = arguments.data_dir[0] if arguments.data_dir else None
+    splits = load_folder(folder) if folder else load_hub(arguments.dataset_name, arguments.dataset_revision)
     splits = name_photos(splits)
     if "train" not in splits:
         raise DataError(
@@ -202,14 +256,41 @@ def load_images(arguments: DataArguments):
     shown = splits["validation"]
     train_on = arguments.train_on
     if train_on == "auto":
-        train_on = "photos" if arguments.data_dir and photos_at_hand(fit, arguments.data_dir) else "images"
+        train_on = "photos" if folder and photos_at_hand(fit, folder) else "images"
         logger.info("training on the %s (--train_on says otherwise)", train_on)
     if train_on == "photos":
-        fit, shown = (photos_behind(part, arguments.data_dir) for part in (fit, shown))
-    elif arguments.data_dir and photos_at_hand(fit, arguments.data_dir):
-        fit = boxes_on_copies(fit, arguments.data_dir)  # so that copies give close crops as their photos do
-    logger.info("fit %d images of %d photos, validate %d", len(fit), len(set(fit["photo"])), len(set(shown["photo"])))
-    return splits, fit, shown
+        fit, shown = (photos_behind(part, folder) for part in (fit, shown))
+    elif folder and photos_at_hand(fit, folder):
+        fit = boxes_on_copies(fit, folder)  # so that copies give close crops as their photos do
+    source = arguments.dataset_name or Path(folder).resolve().name
+    return {source: splits}, fit, shown, splits["validation"]
+
+
+def load_collection(arguments: DataArguments):
+    """Load several laboratories under common class names; returns as ``load_images``."""
+    label_map = read_label_map(arguments.label_map)
+    shares = {lab: float(share) for lab, share in read_label_map(arguments.test_share).items()}
+    loaded = {Path(folder).resolve().name: (folder, load_laboratory(folder)) for folder in arguments.data_dir}
+    if len(loaded) < len(arguments.data_dir):
+        raise DataError(f"--data_dir {' '.join(arguments.data_dir)}: two folders have one name; rename one.")
+    if strange := sorted(shares.keys() - loaded.keys()):
+        raise DataError(f"--test_share {strange[0]}: there is no such laboratory; expected one of {sorted(loaded)}.")
+    names = {
+        label_map.get(name, name) for _, splits in loaded.values() for name in splits["train"].features["label"].names
+    }
+    labels = arguments.labels or sorted(names)
+    laboratories, fit = {}, []
+    for lab, (folder, splits) in loaded.items():
+        splits = datasets.DatasetDict({name: rename_classes(data, labels, label_map) for name, data in splits.items()})
+        splits = divide(splits, arguments.validation_share, shares.get(lab, 0.0), arguments.split_seed)
+        fit.append(splits["train"])
+        if is_archive(splits["train"]) and BASOPHIL in labels:
+            fit.append(basophil_photos(folder, splits["train"]))
+        splits = {name: data if name == "train" else cut_cells(data) for name, data in splits.items()}
+        laboratories[lab] = datasets.DatasetDict(splits)
+    fit = datasets.concatenate_datasets(fit)
+    held = datasets.concatenate_datasets([splits["validation"] for splits in laboratories.values()])
+    return laboratories, fit, held, held
 
 
 def build_model(labels: list[str], source: str | None) -> WbcResNetForImageClassification:
@@ -243,7 +324,7 @@ def finish_model(
     )
     refresh_statistics(model, (batch["pixel_values"] for batch in islice(loader, batches)))
     logits, labels = predict_logits(model.eval(), validation)
-    temperature = fit_temperature(logits, labels)
+    temperature = fit_temperature(logits, labels, equal_weights(validation.data))
     fold_temperature(model.get_classifier(), temperature)
     return model, temperature
 
@@ -284,11 +365,33 @@ def commit_or_unknown() -> dict[str, str | bool]:
         return {"commit": "unknown", "dirty": True}
 
 
-def prepare(data_arguments: DataArguments, recipe: RecipeArguments, arguments: SmearTrainingArguments):
-    """Do all that a wrong option or a bad file can stop: load images, build the network, claim the output folder.
+@dataclass(frozen=True)
+class Prepared:
+    """What training starts from.
 
-    Returns:
-        Every split, the parts to fit and to validate, the network, and the resolution of each epoch.
+    Attributes:
+        laboratories: the splits of each laboratory, by its name.
+        data_fingerprint: of each of them, in their order, with a space between.
+        fit: what is learnt.
+        shown: what progress is shown on.
+        calibration: what the temperature is fitted on.
+        model: the network.
+        resolution: the input side for each epoch.
+        augmentation: how an image is changed.
+    """
+
+    laboratories: dict[str, datasets.DatasetDict]
+    data_fingerprint: str
+    fit: datasets.Dataset
+    shown: datasets.Dataset
+    calibration: datasets.Dataset
+    model: WbcResNetForImageClassification
+    resolution: GrowingResolution
+    augmentation: Augmentation
+
+
+def prepare(data_arguments: DataArguments, recipe: RecipeArguments, arguments: SmearTrainingArguments) -> Prepared:
+    """Do all that a wrong option or a bad file can stop: load images, build the network, claim the output folder.
 
     Raises:
         ValueError, FileNotFoundError: naming what came, what was expected, and the remedy.
@@ -300,14 +403,18 @@ def prepare(data_arguments: DataArguments, recipe: RecipeArguments, arguments: S
         raise FileNotFoundError(
             f"There is no {recipe.init_from} to start from (--init_from): a folder or a weights file."
         )
-    splits, fit, shown = load_images(data_arguments)
+    augmentation = read_augmentation(recipe.augment)
+    laboratories, fit, shown, calibration = load_images(data_arguments)
     labels = fit.features["label"].names
+    if recipe.negatives and recipe.negatives not in labels:
+        raise ValueError(f"--negatives {recipe.negatives}: there is no such class; expected one of {labels}.")
     model = build_model(labels, recipe.init_from)
-    identity = {"labels": labels, "data": fingerprint(splits), "images": len(fit), "seed": arguments.seed}
+    data = " ".join(fingerprint(splits) for splits in laboratories.values())
+    identity = {"labels": labels, "data": data, "images": len(fit), "seed": arguments.seed}
     identity |= asdict(recipe) | {name: getattr(arguments, name) for name in RECORDED_ARGUMENTS}
     if arguments.should_save:
         claim(arguments.output_dir, identity)
-    return splits, fit, shown, model, resolution
+    return Prepared(laboratories, data, fit, shown, calibration, model, resolution, augmentation)
 
 
 def main() -> None:
@@ -316,22 +423,26 @@ def main() -> None:
     try:
         data_arguments, recipe, arguments = parse()
         set_seed(arguments.seed)
-        splits, fit, shown, model, resolution = prepare(data_arguments, recipe, arguments)
+        ready = prepare(data_arguments, recipe, arguments)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     commit = commit_or_unknown()
     cv2.setNumThreads(1)
-    arguments.num_train_epochs = resolution.total_epochs
-    labels = fit.features["label"].names
+    arguments.num_train_epochs = ready.resolution.total_epochs
+    labels = ready.fit.features["label"].names
     processor = AutoImageProcessor.from_pretrained(HUB_MODEL)
     processor.size = {"height": recipe.sides[-1], "width": recipe.sides[-1]}  # what training ends on is what ships
-    draws = TrainingDraws(fit, processor, resolution, recipe.draws_per_epoch, seed=arguments.seed)
+    draws = TrainingDraws(
+        ready.fit, processor, ready.resolution, recipe.draws_per_epoch, ready.augmentation, seed=arguments.seed,
+        negatives=labels.index(recipe.negatives) if recipe.negatives else None,
+        ground_share=recipe.ground_share, oddity_share=recipe.oddity_share, exchange_share=recipe.exchange_share,
+    )  # fmt: skip
     draws.fill_cache()
     trainer = EmaTrainer(
-        model=model,
+        model=ready.model,
         args=arguments,
         train_dataset=draws,
-        eval_dataset=PlainViews(shown, processor),
+        eval_dataset=PlainViews(ready.shown, processor),
         processing_class=processor,
         compute_metrics=partial(validation_metrics, ClassificationReport(labels)),
         callbacks=[clock := WallClock()],
@@ -342,7 +453,7 @@ def main() -> None:
         return
 
     model, temperature = finish_model(
-        trainer, draws, PlainViews(splits["validation"], processor), recipe.statistics_batches
+        trainer, draws, PlainViews(ready.calibration, processor), recipe.statistics_batches
     )
     folder = Path(arguments.output_dir) / "model"
     save_folder(model, processor, folder)
@@ -356,16 +467,21 @@ def main() -> None:
         "images_per_second": round(samples_seen / clock.seconds, 1),
         "samples_seen": samples_seen,
         "resolutions": recipe.sides,
-        "data_fingerprint": fingerprint(splits),
-        "n_images": len(fit),
-        "n_photos": len(set(fit["photo"])),
+        "data_fingerprint": ready.data_fingerprint,
+        "n_images": len(ready.fit),
+        "n_photos": len(set(ready.fit["photo"])),
         "temperature": temperature,
         "started_from": ancestry(recipe.init_from),
         "recipe": asdict(recipe) | {name: getattr(arguments, name) for name in RECORDED_ARGUMENTS},
     }
-    source = data_arguments.dataset_name or Path(data_arguments.data_dir).resolve().name
     # The one place where the test images are looked at: after everything is fixed.
-    measured = [entry for name in MEASURED if name in splits for entry in measure_slices(folder, splits, name, source)]
+    measured = [
+        entry
+        for source, splits in ready.laboratories.items()
+        for name in data_arguments.measure_splits
+        if name in splits
+        for entry in measure_slices(folder, splits, name, source)
+    ]
     name = arguments.hub_model_id or Path(arguments.output_dir).name
     model_entry = {"name": name, "parameters": model.num_parameters(), "sha256": weights_sha256(folder)}
     results = {

@@ -36,9 +36,9 @@ def hold_out(
     groups = np.array(sorted(labels_of))
     labels = np.array([min(labels_of[group]) for group in groups])
     counts = np.bincount(labels, minlength=len(names))
-    if counts.min() < 2:
+    if 1 in counts:
         raise DataError(
-            f"The class {names[int(counts.argmin())]!r} has {counts.min()} photo(s); two are needed to validate by photo. "
+            f"The class {names[counts.tolist().index(1)]!r} has 1 photo(s); two are needed to validate by photo. "
             "Add images, or bring a validation split of your own."
         )
     splitter = StratifiedGroupKFold(min(round(1 / share), int(counts.max())), shuffle=True, random_state=seed)

@@ -1,14 +1,14 @@
 """Augmentation of smear images: image in, image out. What the network sees is made of it by the processor that ships."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
 
-# Optical density of one unit of haematoxylin, eosin and residual in RGB (Ruifrok & Johnston 2001, as in skimage.color).
-HED_TO_OD = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
-OD_TO_HED = np.linalg.inv(HED_TO_OD)
-GREY_TO_OD = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)  # a table over the 256 grey levels
+from training.colour import HED_TO_OD, OD_TO_HED, change_colour, compose
+
+SMALLEST_WINDOW = 8  # px: some boxes of red cells and platelets are slips of a few pixels
 
 
 @dataclass(frozen=True)
@@ -21,15 +21,20 @@ class Augmentation:
         crop_share: how often a photo with known boxes gives a close crop instead of the whole.
         crop_side: smallest and largest side of a close crop, in sides of the cell's box.
         crop_centre: largest distance of the crop's centre from the cell's, in sides of the crop.
+        ground_side: smallest and largest side of a window without white cells, in sides of a white cell.
         stretch: largest change of the aspect ratio, as a logarithm.
         stain: largest change of each stain's strength, as a logarithm.
         stain_floor: largest addition to each stain, in optical density.
         white_balance: largest gain of a channel, as a logarithm (an addition in optical density).
         gamma: largest change of contrast in optical density, as a logarithm.
+        mixing: largest share of each channel's density that leaks into each other one.
+        grey_share: how often an image loses its colours.
         blur: largest standard deviation of a Gaussian, in pixels of a 320 px wide photo.
+        streak: longest streak of a moved camera, in pixels of a 320 px wide photo.
+        pixelate: coarsest pixels, in pixels of a 320 px wide photo.
         noise: largest standard deviation, in grey levels.
         jpeg: lowest quality of a JPEG round trip.
-        degrade_share: how often each of blur, noise and JPEG happens.
+        degrade_share: how often each of blur, streak, pixelate, noise and JPEG happens.
     """
 
     scale: tuple[float, float] = (0.7, 1.4)
@@ -37,18 +42,29 @@ class Augmentation:
     crop_share: float = 0.35
     crop_side: tuple[float, float] = (1.1, 2.4)
     crop_centre: float = 0.12
+    ground_side: tuple[float, float] = (0.4, 2.5)
     stretch: float = 0.15
     stain: float = 0.25
     stain_floor: float = 0.03
     white_balance: float = 0.08
     gamma: float = 0.2
+    mixing: float = 0.0
+    grey_share: float = 0.0
     blur: float = 1.2
+    streak: float = 0.0
+    pixelate: float = 0.0
     noise: float = 6.0
     jpeg: int = 40
     degrade_share: float = 0.2
 
     def __call__(
-        self, pyramid: list[np.ndarray], rng: np.random.Generator, side: int, boxes: list[list[int]] | None = None
+        self,
+        pyramid: list[np.ndarray],
+        rng: np.random.Generator,
+        side: int,
+        boxes: list[list[int]] | None = None,
+        whole: bool = True,
+        colours: np.ndarray | None = None,
     ) -> np.ndarray:
         """Draw one changed image.
 
@@ -57,18 +73,70 @@ class Augmentation:
             rng: where every choice comes from; the same state gives the same image.
             side: the network's input side in px; the image is made about 1.4 times as large, as a copy is at 224 px.
             boxes: (row_min, col_min, row_max, col_max) of the photo's white cells, in px of the photo.
+            whole: whether the whole photo may be shown; a field of several cells shows only crops about ``boxes``.
+            colours: affine map (3, 4) of the optical densities that comes before the random one.
 
         Returns:
             (h, w, 3), uint8 RGB.
         """
         height, width = pyramid[0].shape[:2]
-        if boxes and rng.random() < self.crop_share:
+        if boxes and (not whole or rng.random() < self.crop_share):
             matrix, size = self._crop_view(rng, side, boxes)
         else:
             matrix, size = self._whole_view(rng, side, height, width, boxes)
+        return self._show(pyramid, rng, matrix, size, colours)
+
+    def ground(
+        self,
+        pyramid: list[np.ndarray],
+        rng: np.random.Generator,
+        side: int,
+        cells: list[list[int]],
+        others: list[list[int]],
+        colours: np.ndarray | None = None,
+    ) -> np.ndarray | None:
+        """Draw a window of a photo that shows no white cell: red cells, platelets, the empty ground between.
+
+        Args:
+            pyramid, rng, side, colours: as for a call.
+            cells: boxes of all white cells of the photo.
+            others: boxes of red cells and platelets, about which half of the windows lie.
+
+        Returns:
+            (h, w, 3), uint8 RGB, or None where no place was found that keeps clear of the cells.
+        """
+        height, width = pyramid[0].shape[:2]
+        discs = [
+            ((box[1] + box[3]) / 2, (box[0] + box[2]) / 2, max(box[2] - box[0], box[3] - box[1]) / 2) for box in cells
+        ]
+        unit = 2 * max((radius for _, _, radius in discs), default=min(height, width) / 4)
+        for _ in range(12):
+            if others and rng.random() < 0.5:
+                box = others[rng.integers(len(others))]
+                window = max(box[2] - box[0], box[3] - box[1]) * _log_uniform(rng, *self.crop_side)
+                col, row = (box[1] + box[3]) / 2, (box[0] + box[2]) / 2
+            else:
+                window = unit * _log_uniform(rng, *self.ground_side)
+                col, row = rng.uniform(0, width), rng.uniform(0, height)
+            reach = window * np.sqrt(0.5)  # of a window turned by any angle
+            inside = window >= SMALLEST_WINDOW and reach <= col <= width - reach and reach <= row <= height - reach
+            if inside and all(np.hypot(col - x, row - y) >= reach + radius for x, y, radius in discs):
+                out = round(side * 1.15)
+                matrix = _about(self._linear(rng, out / window), np.array([col, row]), np.array([out / 2, out / 2]))
+                return self._show(pyramid, rng, matrix, (out, out), colours)
+        return None
+
+    def change(
+        self, image: np.ndarray, rng: np.random.Generator, colours: np.ndarray | None = None, zoom: float = 1.0
+    ) -> np.ndarray:
+        """Change the colours of an image (h, w, 3) and degrade it; ``zoom`` as its width over 320 px."""
+        random = self._colour_map(rng)
+        image = change_colour(image, random if colours is None else compose(random, colours))
+        return self._degrade(image, rng, zoom)
+
+    def _show(self, pyramid, rng, matrix, size, colours):
         image = warp(pyramid, matrix, size, _border(rng, pyramid[-1]))
-        image = change_colour(image, self._colour_map(rng))
-        return self._degrade(image, rng, size[0] / 320)
+        return self.change(image, rng, colours, size[0] / 320)
 
     def _whole_view(self, rng, side, height, width, boxes):
         """Return the map from photo to output pixels, and the output's size (w, h), for the whole photo."""
@@ -107,11 +175,24 @@ class Augmentation:
         # Row vectors: od -> hed = od @ OD_TO_HED -> hed * strength + floor -> @ HED_TO_OD
         linear = (OD_TO_HED * strength) @ HED_TO_OD
         offset = floor @ HED_TO_OD + rng.uniform(-self.white_balance, self.white_balance, 3)
-        return np.hstack([linear.T, offset[:, None]]).astype(np.float32)
+        linear = linear.T
+        if self.mixing:
+            leak = rng.uniform(-self.mixing, self.mixing, (3, 3))
+            linear = (np.eye(3) + leak - np.diag(leak.sum(axis=1))) @ linear  # greys stay grey
+        if self.grey_share and rng.random() < self.grey_share:
+            linear = np.full((3, 3), 1 / 3) @ linear
+        return np.hstack([linear, offset[:, None]]).astype(np.float32)
 
     def _degrade(self, image: np.ndarray, rng: np.random.Generator, zoom: float) -> np.ndarray:
         if rng.random() < self.degrade_share:
             image = cv2.GaussianBlur(image, (0, 0), max(0.2, rng.uniform(0, self.blur) * zoom))
+        if self.streak and rng.random() < self.degrade_share:
+            image = cv2.filter2D(image, -1, streak(rng.uniform(1, self.streak) * zoom, rng.uniform(0, np.pi)))
+        if self.pixelate and rng.random() < self.degrade_share:
+            height, width = image.shape[:2]
+            coarse = max(1.0, rng.uniform(1, self.pixelate) * zoom)
+            small = cv2.resize(image, (round(width / coarse), round(height / coarse)), interpolation=cv2.INTER_AREA)
+            image = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
         if rng.random() < self.degrade_share:
             grain = rng.standard_normal(image.shape, dtype=np.float32) * rng.uniform(0, self.noise)
             image = np.clip(image + grain, 0, 255).astype(np.uint8)
@@ -119,6 +200,39 @@ class Augmentation:
             quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(self.jpeg, 96))]
             image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
         return image
+
+
+def read_augmentation(entries: Sequence[str]) -> Augmentation:
+    """Read an ``Augmentation`` from ``NAME=VALUE`` entries; a range is ``NAME=LOW,HIGH``.
+
+    Raises:
+        ValueError: no such name, or no number.
+    """
+    known = {field.name: field.default for field in fields(Augmentation)}
+    changed = {}
+    for entry in entries:
+        name, _, text = entry.partition("=")
+        if name not in known:
+            raise ValueError(f"--augment {entry}: expected NAME=VALUE with one of the names {', '.join(known)}.")
+        try:
+            numbers = (
+                [type(known[name])(text)] if not isinstance(known[name], tuple) else [*map(float, text.split(","))]
+            )
+        except ValueError:
+            numbers = []
+        if len(numbers) != (2 if isinstance(known[name], tuple) else 1):
+            raise ValueError(f"--augment {entry}: expected a value like that of {name}={known[name]}.")
+        changed[name] = tuple(numbers) if isinstance(known[name], tuple) else numbers[0]
+    return replace(Augmentation(), **changed)
+
+
+def streak(length: float, angle: float) -> np.ndarray:
+    """Return the kernel (n, n) of a camera that moved ``length`` px in the direction ``angle``, in radians; its sum is 1."""
+    half = max(1, int(np.ceil(length / 2)))
+    kernel = np.zeros((2 * half + 1, 2 * half + 1), np.float32)
+    for step in np.linspace(-length / 2, length / 2, 4 * half + 1):
+        kernel[round(half + step * np.sin(angle)), round(half + step * np.cos(angle))] += 1
+    return kernel / kernel.sum()
 
 
 def halvings(image: np.ndarray, smallest: int = 120) -> list[np.ndarray]:
@@ -142,15 +256,6 @@ def warp(
     return cv2.warpAffine(
         pyramid[level], scaled, size, flags=cv2.INTER_LINEAR, borderMode=mode, borderValue=border or (0, 0, 0)
     )
-
-
-def change_colour(image: np.ndarray, colour_map: np.ndarray) -> np.ndarray:
-    """Apply an affine map (3, 4) to the optical densities of an image (H, W, 3), uint8 RGB; black fill stays black."""
-    density = cv2.transform(GREY_TO_OD[image], colour_map)
-    changed = np.clip(cv2.exp(-density) * 256 - 1, 0, 255).astype(np.uint8)
-    fill = image.max(axis=2) == 0
-    changed[fill] = 0
-    return changed
 
 
 def _border(rng: np.random.Generator, photo: np.ndarray) -> tuple[int, int, int] | None:

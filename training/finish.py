@@ -1,7 +1,9 @@
 """What follows the last step: fresh batch-norm statistics, and a temperature folded into the linear layer."""
 
+from collections import Counter
 from collections.abc import Iterable
 
+import datasets
 import torch
 from scipy.optimize import minimize_scalar
 from torch import nn
@@ -29,8 +31,20 @@ def predict_logits(model: nn.Module, views: Dataset, batch_size: int = 64) -> tu
     return torch.cat(logits), torch.cat(labels)
 
 
-def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
+def equal_weights(data: datasets.Dataset) -> torch.Tensor:
+    """Weigh images (N,) so that every laboratory (column ``lab``, if there is one) counts alike; the weights sum to N."""
+    if "lab" not in data.column_names:
+        return torch.ones(len(data), dtype=torch.float64)
+    labs = data["lab"][:]
+    counts = Counter(labs)
+    return torch.tensor([len(labs) / len(counts) / counts[lab] for lab in labs], dtype=torch.float64)
+
+
+def fit_temperature(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> float:
     """Find the temperature, 0.05 to 20, that makes logits (N, classes) / T most likely for labels (N,) (Guo et al. 2017).
+
+    Args:
+        weights: how much each image counts, (N,); None counts all alike.
 
     Raises:
         ValueError: logits and labels do not match, or there are none.
@@ -40,9 +54,11 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
             f"Expected logits (N, classes) and labels (N,), got {tuple(logits.shape)} and {tuple(labels.shape)}."
         )
     logits = logits.double()
+    weights = torch.ones(len(labels), dtype=torch.float64) if weights is None else weights
 
     def loss(log_temperature: float) -> float:
-        return float(nn.functional.cross_entropy(logits / torch.exp(torch.tensor(log_temperature)), labels))
+        scaled = logits / torch.exp(torch.tensor(log_temperature))
+        return float((weights * nn.functional.cross_entropy(scaled, labels, reduction="none")).mean())
 
     bound = torch.log(torch.tensor(20.0)).item()
     return float(torch.exp(torch.tensor(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x)))

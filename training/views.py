@@ -2,7 +2,7 @@
 
 import bisect
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import datasets
@@ -11,6 +11,17 @@ import torch
 
 from evaluation.measure import open_image
 from training.augment import Augmentation, halvings
+from training.colour import Colours, blend, carry_colours, read_colours
+from training.oddities import draw_oddity
+
+CENTRE = (
+    0.14,
+    0.14,
+    0.86,
+    0.86,
+)  # what the cell of a single-cell image takes at most, as shares of its height and width
+SURROUNDINGS = 2.5  # side of the window about a cell whose colours are read, in sides of its box
+EXCHANGED = (0.4, 1.0)  # how far an image goes towards another's colours
 
 
 @dataclass(frozen=True)
@@ -43,18 +54,22 @@ class GrowingResolution:
 
 
 class TrainingDraws(torch.utils.data.Dataset):
-    """An epoch of augmented draws, balanced over classes, then over groups (photos of the same cells), then over files.
+    """An epoch of augmented draws, balanced over classes, then laboratories, then groups (slides, photos), then files.
 
     Draw number i of epoch e depends on (seed, e, i) and nothing else, so a resumed training sees what it would have seen.
 
     Args:
-        data: columns ``image``, ``label``, ``group`` and optionally ``boxes``, see ``smears.loading``.
+        data: columns ``image``, ``label``, ``group`` and optionally ``lab``, ``boxes``, ``cells`` and ``others``, see
+            ``smears.laboratories``.
         processor: the image processor that ships; it alone resizes and normalises.
         resolution: the input side for each epoch.
         size: draws in an epoch.
         augmentation: how an image is changed.
         seed: first part of every draw's seed.
         cache_mb: decoded photos kept in memory, MiB.
+        negatives: number of the class that also says "no white cell here", or None. Of its draws ``ground_share`` are
+            windows without white cells of any laboratory's images, and ``oddity_share`` pictures that are no smear.
+        exchange_share: how often an image takes on the colours of an image of another laboratory.
     """
 
     def __init__(
@@ -65,23 +80,37 @@ class TrainingDraws(torch.utils.data.Dataset):
         size: int,
         augmentation: Augmentation | None = None,
         seed: int = 0,
-        cache_mb: int = 2048,
+        cache_mb: int = 6144,
+        negatives: int | None = None,
+        ground_share: float = 0.45,
+        oddity_share: float = 0.1,
+        exchange_share: float = 0.0,
     ):
         self.images = data.select_columns(["image"])
-        self.boxes = data["boxes"] if "boxes" in data.column_names else None
+        names = ("boxes", "cells", "others")
+        columns = {name: data[name][:] if name in data.column_names else [[]] * len(data) for name in names}
+        self.boxes, self.cells, self.others = (columns[name] for name in names)
         self.processor = processor
         self.resolution = resolution
         self.size = size
         self.augmentation = augmentation or Augmentation()
         self.seed = seed
         self.epoch = 0
-        rows = defaultdict(lambda: defaultdict(list))
-        for number, (label, group) in enumerate(zip(data["label"], data["group"], strict=True)):
-            rows[label][group].append(number)
-        self.rows = [[rows[label][group] for group in sorted(rows[label])] for label in sorted(rows)]
-        self.labels = sorted(rows)
-        self._cache: dict[int, list[np.ndarray]] = {}
+        self.negatives = negatives
+        self.ground_share, self.oddity_share, self.exchange_share = ground_share, oddity_share, exchange_share
+        self.labs = data["lab"][:] if "lab" in data.column_names else [""] * len(data)
+        labels, groups = data["label"][:], data["group"][:]
+        self.whole = data["whole"][:] if "whole" in data.column_names else [True] * len(data)
+        self.contents = data["sha256"][:] if "sha256" in data.column_names else list(range(len(data)))
+        self.labels = sorted({*labels, *(() if negatives is None else (negatives,))})
+        rows_of = defaultdict(list)
+        for row, label in enumerate(labels):
+            rows_of[label].append(row)
+        self.trees = [_tree(rows_of[label], self.labs, groups) for label in self.labels]
+        self.rows_of_lab = _tree(range(len(data)), self.labs)
+        self._cache: dict[str | int, list[np.ndarray]] = {}
         self._cache_left = cache_mb * 2**20
+        self._colours: dict[int, Colours] = {}
 
     def __len__(self) -> int:
         return self.size
@@ -92,14 +121,56 @@ class TrainingDraws(torch.utils.data.Dataset):
 
     def __getitem__(self, draw: int) -> dict[str, torch.Tensor | int]:
         rng = np.random.default_rng((self.seed, self.epoch, draw))
-        place = draw % len(self.rows)  # the classes take turns; the sampler shuffles
-        groups = self.rows[place]
-        files = groups[rng.integers(len(groups))]
-        row = files[rng.integers(len(files))]
+        place = draw % len(self.labels)  # the classes take turns; the sampler shuffles
         side = self.resolution.side(self.epoch)
-        image = self.augmentation(self._pyramid(row), rng, side, self.boxes[row] if self.boxes else None)
+        image = self._draw(rng, place, side)
         pixels = self.processor(image, size={"height": side, "width": side}, return_tensors="pt")["pixel_values"][0]
         return {"pixel_values": pixels, "labels": self.labels[place]}
+
+    def _draw(self, rng: np.random.Generator, place: int, side: int) -> np.ndarray:
+        if self.labels[place] == self.negatives:
+            kind = rng.random() if self.trees[place] else rng.uniform(0, self.ground_share + self.oddity_share)
+            if kind < self.oddity_share:
+                return draw_oddity(rng, side)
+            if kind < self.oddity_share + self.ground_share:
+                return self._ground(rng, side)
+        row = _descend(self.trees[place], rng)
+        colours = self._exchange(rng, row)
+        return self.augmentation(self._pyramid(row), rng, side, self.boxes[row], self.whole[row], colours)
+
+    def _ground(self, rng: np.random.Generator, side: int) -> np.ndarray:
+        for _ in range(8):
+            row = _descend(self.rows_of_lab, rng)
+            pyramid = self._pyramid(row)
+            # Of an image without boxes the middle is taken by its cell, see CENTRE.
+            cells = self.cells[row] or [_centre(*pyramid[0].shape[:2])]
+            colours = self._exchange(rng, row)
+            image = self.augmentation.ground(pyramid, rng, side, cells, self.others[row], colours)
+            if image is not None:
+                return image
+        return draw_oddity(rng, side)
+
+    def _exchange(self, rng: np.random.Generator, row: int) -> np.ndarray | None:
+        """Draw the map (3, 4) that gives a row the colours of an image of another laboratory, or None."""
+        others = [lab for lab in self.rows_of_lab if lab != self.labs[row]]
+        if not others or rng.random() >= self.exchange_share:
+            return None
+        other = _descend(self.rows_of_lab[others[rng.integers(len(others))]], rng)
+        return blend(carry_colours(self._read_colours(row), self._read_colours(other)), rng.uniform(*EXCHANGED))
+
+    def _read_colours(self, row: int) -> Colours:
+        """Read the colours about a row's cell, so that fields and close crops compare."""
+        if row not in self._colours:
+            small = self._pyramid(row)[-1]
+            zoom = small.shape[1] / self._pyramid(row)[0].shape[1]
+            if self.boxes[row]:
+                top, left, bottom, right = (value * zoom for value in self.boxes[row][0])
+                half = max(bottom - top, right - left) * SURROUNDINGS / 2
+                rows, cols = ((low + high) / 2 for low, high in ((top, bottom), (left, right)))
+                edges = [max(0, round(value)) for value in (rows - half, rows + half, cols - half, cols + half)]
+                small = small[edges[0] : edges[1], edges[2] : edges[3]]
+            self._colours[row] = read_colours(small)
+        return self._colours[row]
 
     def fill_cache(self) -> None:
         """Decode photos until the cache is full, so that forked workers share them."""
@@ -107,16 +178,43 @@ class TrainingDraws(torch.utils.data.Dataset):
             if self._cache_left <= 0:
                 break
             self._pyramid(row)
+            if self.exchange_share:
+                self._read_colours(row)
 
     def _pyramid(self, row: int) -> list[np.ndarray]:
-        if row in self._cache:
-            return self._cache[row]
+        content = self.contents[row]
+        if content in self._cache:
+            return self._cache[content]
         pyramid = halvings(np.asarray(open_image(self.images[row]["image"])))
         cost = sum(level.nbytes for level in pyramid)
         if cost <= self._cache_left:
-            self._cache[row] = pyramid
+            self._cache[content] = pyramid
             self._cache_left -= cost
         return pyramid
+
+
+def _centre(height: int, width: int) -> list[int]:
+    """Return the box that the cell of a single-cell image takes at most."""
+    return [round(share * extent) for share, extent in zip(CENTRE, (height, width, height, width), strict=True)]
+
+
+def _tree(rows: Iterable[int], *keys: Sequence[str]) -> dict | list[int]:
+    """Sort rows into a tree of dictionaries, a level for each of ``keys`` (N,), with lists of rows as leaves."""
+    if not keys:
+        return list(rows)
+    branches = defaultdict(list)
+    for row in rows:
+        branches[keys[0][row]].append(row)
+    return {key: _tree(branches[key], *keys[1:]) for key in sorted(branches)}
+
+
+def _descend(node: dict | list[int], rng: np.random.Generator) -> int:
+    """Draw a row from a tree, each branch of a node as likely as the others."""
+    while not isinstance(node, int):
+        if isinstance(node, dict):
+            node = list(node.values())
+        node = node[rng.integers(len(node))] if len(node) > 1 else node[0]
+    return node
 
 
 class PlainViews(torch.utils.data.Dataset):

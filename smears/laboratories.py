@@ -1,0 +1,261 @@
+"""Several laboratories as one collection: common class names, and for each image its laboratory, slide and boxes.
+
+A laboratory is a folder that ``smears.loading`` reads. Beside its class folders it may have a table ``boxes.csv`` with the
+columns ``file`` (CLASS/image.jpg), ``label``, ``xmin``, ``ymin``, ``xmax``, ``ymax`` (pixels) and perhaps ``slide``. A box
+labelled with one of the laboratory's classes is a cell with a subtype of its own: such images are fields, and each of their
+cells becomes a row. A box labelled ``WBC`` is a white cell of the image's class; any other box is no white cell.
+"""
+
+import csv
+import io
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import datasets
+from PIL import Image
+
+from smears.loading import DataError, check_image, content_hash, load_folder
+from smears.photos import (
+    PHOTO_PREFIX,
+    find_photo_folder,
+    name_photos,
+    photo_name,
+    photos_at_hand,
+    photos_behind,
+    read_boxes,
+)
+from smears.provenance import read_labels
+from smears.splits import VALIDATION_SHARE, hold_out
+
+BOX_TABLE = "boxes.csv"
+WHITE_CELL = "wbc"
+BASOPHIL = "basophil"
+SMALLEST_BOX = 30.0  # px: of the fields at hand, smaller boxes of white cells are slips of the hand that drew them
+WINDOW = 2.0  # side of the square that is cut out about a cell of a field, in sides of its box
+SAME_CELLS = Path(__file__).parent / "same_cells.csv"  # written by `python -m smears.same_cells`
+BOX_COLUMNS = ("boxes", "cells", "others")
+_BOXES = datasets.List(datasets.List(datasets.Value("int32")))
+logger = logging.getLogger(__name__)
+
+
+def read_box_table(path: Path) -> dict[str, list[dict]]:
+    """Read ``boxes.csv``: for each file its rows, with ``label`` in lower case, ``box`` and ``slide``.
+
+    Raises:
+        DataError: a column is missing, or a box is none.
+    """
+    boxes = defaultdict(list)
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        table = csv.DictReader(stream)
+        wanted = ("file", "label", "xmin", "ymin", "xmax", "ymax")
+        if missing := sorted(set(wanted) - set(table.fieldnames or ())):
+            raise DataError(f"{path} has the columns {table.fieldnames}, without {missing}. Expected {list(wanted)}.")
+        for row in table:
+            try:
+                left, top, right, bottom = (float(row[name]) for name in wanted[2:])
+            except (TypeError, ValueError):
+                left = right = 0.0
+            if not (left < right and top < bottom):
+                raise DataError(
+                    f"{path}, line {table.line_num}: {row} is no box; expected numbers with xmin < xmax and ymin < ymax."
+                )
+            boxes[row["file"]].append(
+                {
+                    "label": row["label"].lower(),
+                    "box": [round(value) for value in (top, left, bottom, right)],
+                    "slide": row.get("slide") or "",
+                }
+            )
+    return dict(boxes)
+
+
+def read_same_cells(path: Path = SAME_CELLS) -> dict[str, str]:
+    """Read which images show the same cells: the group of each content hash that has one."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        return {row["sha256"]: row["group"] for row in csv.DictReader(stream)}
+
+
+def load_laboratory(data_dir: str | Path) -> datasets.DatasetDict:
+    """Load one laboratory's splits, under its own class names.
+
+    Returns:
+        Per split the columns of ``smears.loading.load_folder``, and ``lab`` (the folder's name); ``slide`` ("" where unknown;
+        where known it is the ``group``, since consecutive frames of a slide show the same cells); ``whole``, whether the
+        label names all of the image, not one cell of several; and three lists of boxes (row_min, col_min, row_max,
+        col_max) in pixels: ``boxes``, the cells that the label names, ``cells``, all white cells of the image, and
+        ``others``, red cells and platelets. Of the Kaggle archive the split ``train`` holds the photos themselves.
+
+    Raises:
+        DataError: as ``load_folder`` and ``read_box_table``; a box table that names files which are not there.
+    """
+    root = Path(data_dir)
+    splits = name_photos(load_folder(root))
+    table = {file: rows for path in root.rglob(BOX_TABLE) for file, rows in read_box_table(path).items()}
+    known = read_same_cells()
+    loaded = {}
+    for split, data in splits.items():
+        if split == "train" and photos_at_hand(data, root):
+            data = _with_photo_boxes(photos_behind(data, root), root)
+            data = data.add_column("flags", [[]] * len(data), feature=splits[split].features["flags"])
+        else:
+            data = _with_table_boxes(data, table, root)
+        groups = [
+            slide or known.get(digest, group)
+            for slide, digest, group in zip(data["slide"], data["sha256"], data["group"], strict=True)
+        ]
+        data = data.remove_columns("group").add_column("group", groups, feature=datasets.Value("string"))
+        loaded[split] = data.add_column("lab", [root.resolve().name] * len(data), feature=datasets.Value("string"))
+    return datasets.DatasetDict(loaded)
+
+
+def _with_photo_boxes(photos: datasets.Dataset, root: Path) -> datasets.Dataset:
+    folder = find_photo_folder(root)
+    names = [Path(file).stem for file in photos["file"]]
+    others = [read_boxes(folder, name, "RBC") + read_boxes(folder, name, "Platelets") for name in names]
+    photos = photos.add_column("cells", photos["boxes"][:], feature=_BOXES)
+    photos = photos.add_column("others", others, feature=_BOXES)
+    photos = photos.add_column("whole", [True] * len(photos), feature=datasets.Value("bool"))
+    return photos.add_column("slide", [""] * len(photos), feature=datasets.Value("string"))
+
+
+def _with_table_boxes(data: datasets.Dataset, table: Mapping[str, list[dict]], root: Path) -> datasets.Dataset:
+    """Add the boxes of a table; an image with boxes of subtypes becomes a row for each of its cells."""
+    names = [name.lower() for name in data.features["label"].names]
+    here = {"/".join(Path(file).parts[-2:]): number for number, file in enumerate(data["file"])}
+    if strays := sorted(set(table) - here.keys()):
+        raise DataError(f"{root}: {BOX_TABLE} names {strays[0]!r} (and {len(strays) - 1} more), which is not there.")
+    numbers, labels, slides, columns = [], [], [], {name: [] for name in BOX_COLUMNS}
+    passed_over = Counter()
+    fields = any(row["label"] in names for rows in table.values() for row in rows)
+    own = data["label"][:]
+    for file, number in here.items():
+        rows = table.get(file, [])
+        white = [row for row in rows if row["label"] in (WHITE_CELL, *names)]
+        small = [row for row in white if min(_sides(row["box"])) < SMALLEST_BOX]
+        passed_over["box too small"] += len(small)
+        white = [row for row in white if row not in small]
+        others = [row["box"] for row in rows if row["label"] not in (WHITE_CELL, *names)]
+        cells = [row["box"] for row in white]
+        if not fields:
+            told = [(own[number], cells)]
+        elif not (told := [(names.index(row["label"]), [row["box"]]) for row in white]):
+            passed_over["field without a box"] += 1
+        for label, boxes in told:
+            numbers.append(number)
+            labels.append(label)
+            slides.append(rows[0]["slide"] if rows and rows[0]["slide"] != "unknown" else "")
+            for name, value in zip(BOX_COLUMNS, (boxes, cells, others), strict=True):
+                columns[name].append(value)
+    for reason, count in passed_over.items():
+        if count:
+            logger.warning("%s: %s, %d left out", root.name, reason, count)
+    data = data.select(numbers)
+    data = data.remove_columns("label").add_column("label", labels, feature=data.features["label"])
+    data = data.add_column("whole", [not fields] * len(data), feature=datasets.Value("bool"))
+    data = data.add_column("slide", slides, feature=datasets.Value("string"))
+    for name, values in columns.items():
+        data = data.add_column(name, values, feature=_BOXES)
+    return data
+
+
+def _sides(box: Sequence[int]) -> tuple[int, int]:
+    return box[2] - box[0], box[3] - box[1]
+
+
+def rename_classes(
+    data: datasets.Dataset, labels: Sequence[str], label_map: Mapping[str, str] | None = None
+) -> datasets.Dataset:
+    """Number the classes as in ``labels``, after ``label_map`` (name here: name there); labels without images may be missing.
+
+    Raises:
+        DataError: a class of the data is not among ``labels``.
+    """
+    label_map = label_map or {}
+    names = [label_map.get(name, name) for name in data.features["label"].names]
+    present = data["label"][:]
+    if strange := sorted({names[label] for label in set(present)} - set(labels)):
+        raise DataError(
+            f"The class {strange[0]!r} of {data['lab'][0]} is not among {list(labels)}. Map it with --label_map "
+            f"{strange[0]}=CLASS, or add it to --labels."
+        )
+    numbers = [labels.index(names[label]) for label in present]
+    feature = datasets.ClassLabel(names=list(labels))
+    return data.remove_columns("label").add_column("label", numbers, feature=feature)
+
+
+def divide(
+    splits: datasets.DatasetDict, validation_share: float = VALIDATION_SHARE, test_share: float = 0.0, seed: int = 0
+) -> datasets.DatasetDict:
+    """Hold out by ``group`` what a laboratory brings no split of: first ``test``, then ``validation``, from ``train``.
+
+    Raises:
+        DataError: as ``hold_out``; a share to test on of a laboratory that brings its own test images.
+    """
+    divided = dict(splits)
+    if test_share:
+        if "test" in divided:
+            raise DataError(f"{divided['train']['lab'][0]} has test images of its own; leave out its share to test on.")
+        divided["train"], divided["test"] = hold_out(divided["train"], test_share, seed)
+    if "validation" not in divided:
+        divided["train"], divided["validation"] = hold_out(divided["train"], validation_share / (1 - test_share), seed)
+    return datasets.DatasetDict(divided)
+
+
+def is_archive(train: datasets.Dataset) -> bool:
+    """Say whether these are photos of the Kaggle archive."""
+    return all(photo.startswith(PHOTO_PREFIX) for photo in train["photo"])
+
+
+def basophil_photos(data_dir: str | Path, like: datasets.Dataset) -> datasets.Dataset:
+    """Load the archive's photos of basophils, for which it has no folder of copies, with the columns and classes of ``like``.
+
+    Raises:
+        DataError: the archive's photos are not about ``data_dir``; ``like`` has no class ``basophil``.
+    """
+    folder = find_photo_folder(data_dir)
+    classes = like.features["label"]
+    if BASOPHIL not in classes.names:
+        raise DataError(f"The classes are {classes.names}, without {BASOPHIL!r}; nothing says what these photos show.")
+    rows = []
+    for number, subtypes in read_labels(folder.parent.parent).items():
+        if subtypes.lower() == BASOPHIL:
+            name = photo_name(number)
+            path = folder / "JPEGImages" / f"{name}.jpg"
+            data = path.read_bytes()
+            check_image(str(path), data)
+            boxes = read_boxes(folder, name)
+            others = read_boxes(folder, name, "RBC") + read_boxes(folder, name, "Platelets")
+            row = {"image": {"path": str(path), "bytes": None}, "label": classes.str2int(BASOPHIL), "file": path.name}
+            row |= {"sha256": content_hash(data), "photo": name, "group": name, "flags": [], "lab": like["lab"][0]}
+            rows.append(row | {"slide": "", "whole": True, "boxes": boxes, "cells": boxes, "others": others})
+    return datasets.Dataset.from_list(rows, features=like.features)
+
+
+def cut_cells(data: datasets.Dataset, window: float = WINDOW) -> datasets.Dataset:
+    """Replace each field by the square about its cell: what a person or a cell finder would cut out.
+
+    Args:
+        data: as ``load_laboratory`` gives it; rows that are ``whole`` stay as they are.
+        window: side of the square, in sides of the box.
+    """
+
+    if all(data["whole"]):
+        return data
+
+    def cut(row: Mapping) -> dict:
+        if row["whole"]:
+            return row
+        (box,) = row["boxes"]
+        row_min, col_min, row_max, col_max = box
+        half = max(row_max - row_min, col_max - col_min) * window / 2
+        middle = ((col_min + col_max) / 2, (row_min + row_max) / 2)
+        with Image.open(row["image"]["path"]) as image:
+            # Pillow fills with black what lies beyond the field's edge
+            square = image.convert("RGB").crop(tuple(round(x + d * half) for d in (-1, 1) for x in middle))
+        stream = io.BytesIO()
+        square.save(stream, "PNG")
+        return {"image": {"bytes": stream.getvalue(), "path": None}}
+
+    return data.map(cut, features=data.features, load_from_cache_file=False, desc="cutting out cells")
