@@ -138,7 +138,7 @@ def validate_entry(entry: Any, where: str = "the entry") -> None:
     ResultsError
         (a ValueError) As for ``evaluation.results.validate_results``.
     """
-    require_keys(entry, ENTRY_KEYS, where)
+    require_keys(entry, ENTRY_KEYS | (entry.keys() & {"selective"} if isinstance(entry, Mapping) else set()), where)
     for key in ("dataset", "split"):
         require(isinstance(entry[key], str) and entry[key].strip(), f"{where}.{key}", entry[key], "a name")
     where = f"{where} ({entry['dataset']}, {entry['split']})"
@@ -171,3 +171,17 @@ def validate_entry(entry: Any, where: str = "the entry") -> None:
         require(figure["n_photos"] == of_photos, f"{where}.recall.{label}.n_photos", figure["n_photos"], f"{of_photos}")
     right = sum(photos["confusion_matrix"][k][k] for k in range(len(labels)))
     require(photos["n_correct"] == right, f"{at}.n_correct", photos["n_correct"], f"{right}, its diagonal")
+    if "selective" in entry:
+        _validate_selective(entry["selective"], f"{where}.selective")
+
+
+def _validate_selective(selective: Any, where: str) -> None:
+    require_keys(selective, {"threshold", "coverage", "accuracy", "accuracy_at"}, where)
+    threshold = selective["threshold"]
+    require(is_number(threshold) and 0 <= threshold <= 1, f"{where}.threshold", threshold, "a number from 0 to 1")
+    for name in ("coverage", "accuracy"):
+        _require_figure(selective[name], f"{where}.{name}")
+    shares = selective["accuracy_at"]
+    require(isinstance(shares, Mapping) and shares, f"{where}.accuracy_at", shares, "a figure for each coverage")
+    for share, figure in shares.items():
+        _require_figure(figure, f"{where}.accuracy_at.{share}")

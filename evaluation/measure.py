@@ -203,6 +203,9 @@ class Answered:
         The right answer, (N,) int64.
     photos, groups
         The photo that each image was made from, and its group of photos that show the same cells, (N,).
+    threshold
+        Least top probability of an answer that the model's own pipeline accepts, from its ``config.json``; None where it
+        carries none.
     """
 
     labels: list[str]
@@ -210,11 +213,12 @@ class Answered:
     references: np.ndarray
     photos: list[str]
     groups: list[str]
+    threshold: float | None = None
 
     def part(self, rows: np.ndarray) -> "Answered":
         """Take rows by their numbers."""
         photos, groups = ([names[row] for row in rows] for names in (self.photos, self.groups))
-        return Answered(self.labels, self.probabilities[rows], self.references[rows], photos, groups)
+        return Answered(self.labels, self.probabilities[rows], self.references[rows], photos, groups, self.threshold)
 
 
 def answer(
@@ -248,9 +252,9 @@ def answer(
     references = np.array([answers.answer_of_label[label] for label in labels], np.int64)
     photos = dataset["photo"][:]
     groups = dataset["group"][:] if "group" in dataset.column_names else photos
-    return Answered(
-        answers.names, answers.merge(predict(folder, dataset, batch_size, device)), references, photos, groups
-    )
+    probabilities = answers.merge(predict(folder, dataset, batch_size, device))
+    threshold = getattr(config, "acceptance_threshold", None)
+    return Answered(answers.names, probabilities, references, photos, groups, threshold)
 
 
 def summarise_slice(answered: Answered, part: Slice, name: str, **bootstrap: Any) -> dict[str, Any]:
@@ -258,7 +262,7 @@ def summarise_slice(answered: Answered, part: Slice, name: str, **bootstrap: Any
     rows = answered.part(part.rows)
     return summarise(
         rows.probabilities, rows.references, rows.photos, rows.labels, name, part.title,
-        groups=rows.groups, left_out=part.left_out, **bootstrap,
+        groups=rows.groups, left_out=part.left_out, threshold=rows.threshold, **bootstrap,
     )  # fmt: skip
 
 

@@ -13,6 +13,10 @@ An entry, figures being ``{"value": ..., "low": ..., "high": ...}``::
      "photo_level": {"accuracy": figure, ..., "aurc": figure, "recall": {"monocyte": {..., "n": photos}, ...},
                      "n_correct": ..., "n_photos": ..., "confusion_matrix": [[...], ...], "confusion_shares": {...}}}
 
+A model that carries an acceptance threshold has also ``"selective": {"threshold": ..., "coverage": figure, "accuracy":
+figure, "accuracy_at": {"0.75": figure, ...}}``: the share of the images whose top probability reaches the threshold, the share
+right among these, and the share right among the surest 75, 85 and 95 % of the images.
+
 ``confusion_shares`` bounds the share of each row's images that fell into each column; the row of a class without images is
 null.
 """
@@ -25,6 +29,9 @@ import numpy as np
 from evaluation.entry import DECIMALS, METRICS
 from evaluation.intervals import binomial_interval, group_bootstrap
 from evaluation.metrics import check_predictions, statistics
+from evaluation.selective import risk_at, risk_coverage
+
+COVERAGES = np.array([0.75, 0.85, 0.95])  # shares of the images, the surest first
 
 
 def average_copies(
@@ -127,6 +134,33 @@ def _measure_level(
     }
 
 
+def _measure_selective(
+    probabilities: np.ndarray,
+    references: np.ndarray,
+    groups: Sequence[str],
+    threshold: float,
+    resamples: int,
+    level: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Measure the answers that reach a threshold, and the surest shares of the images, with intervals over groups."""
+    accepted = probabilities.max(axis=1) >= threshold
+    right = accepted & (probabilities.argmax(axis=1) == references)
+
+    def resampled(weights: np.ndarray) -> np.ndarray:
+        weights = np.atleast_2d(weights)
+        answered, correct = weights @ accepted, weights @ right
+        _, coverage, risk = risk_coverage(probabilities, references, weights)
+        accuracy = np.divide(correct, answered, out=np.full(len(weights), np.nan), where=answered > 0)
+        return np.column_stack([answered / weights.sum(axis=-1), accuracy, 1 - risk_at(COVERAGES, coverage, risk)])
+
+    low, high = group_bootstrap(resampled, len(references), groups, resamples, level, seed, numbers=4 * len(references))
+    values = resampled(np.ones(len(references)))[0]
+    coverage, accuracy, *at = (_figure(*row) for row in zip(values, low, high, strict=True))
+    at = {f"{share:.2f}": value for share, value in zip(COVERAGES, at, strict=True)}
+    return {"threshold": threshold, "coverage": coverage, "accuracy": accuracy, "accuracy_at": at}
+
+
 def summarise(
     probabilities: np.ndarray,
     references: np.ndarray,
@@ -139,6 +173,7 @@ def summarise(
     seed: int = 0,
     groups: Sequence[str] | None = None,
     left_out: Mapping[str, int] | None = None,
+    threshold: float | None = None,
 ) -> dict[str, Any]:
     """Turn probabilities into one entry of ``eval_results.json`` (shown at the top of this file).
 
@@ -165,6 +200,9 @@ def summarise(
         The group of overlapping photos of each image, (N,); None where no photos overlap.
     left_out
         Number of images that were left out before, by reason.
+    threshold
+        Least top probability of an answer that the model's own pipeline accepts; None where it has none. One that
+        accepts nothing is measured as none.
 
     Raises
     ------
@@ -186,7 +224,7 @@ def summarise(
         figure["n_photos"] = by_photo["recall"][label]["n"]
     n_correct = int(np.trace(by_photo["confusion_matrix"]))
     exact = _figure(n_correct / len(means), *binomial_interval(n_correct, len(means), level))
-    return {
+    entry = {
         "dataset": name,
         "split": split,
         "n_images": len(references),
@@ -214,3 +252,6 @@ def summarise(
             "confusion_shares": by_photo["confusion_shares"],
         },
     }
+    if threshold is not None and (probabilities.max(axis=1) >= threshold).any():
+        entry["selective"] = _measure_selective(probabilities, references, groups, threshold, resamples, level, seed)
+    return entry

@@ -190,3 +190,33 @@ def test_photos_and_groups_must_be_named_and_agree():
         of(["p", "p"], ["g", "h"])
     with pytest.raises(ValueError, match=r"belong to 1 group\(s\)"):
         of(["p", "q"], ["g", "g"])
+
+
+def test_accepted_answers_against_a_plain_loop():
+    probabilities, references, photos, groups = drawn()
+    options = {"resamples": RESAMPLES, "level": LEVEL, "seed": SEED, "groups": groups}
+    entry = summarise(probabilities, references, photos, NAMES, "drawn", "all", threshold=0.6, **options)
+    validate_entry(entry)
+    selective = entry["selective"]
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == references
+    accepted = confidence >= 0.6
+    assert selective["coverage"]["value"] == pytest.approx(accepted.mean(), abs=1e-6)
+    assert selective["accuracy"]["value"] == pytest.approx(right[accepted].mean(), abs=1e-6)
+    for share, figure in selective["accuracy_at"].items():
+        least = np.sort(confidence)[::-1][int(np.ceil(float(share) * 70 - 1e-9)) - 1]
+        assert figure["value"] == pytest.approx(right[confidence >= least].mean(), abs=1e-6)
+    names = np.unique(groups)
+    generator, drawn_values = np.random.default_rng(SEED), []
+    for chosen in generator.integers(len(names), size=(RESAMPLES, len(names))):
+        rows = np.concatenate([np.flatnonzero(np.array(groups) == names[k]) for k in chosen])
+        drawn_values.append((accepted[rows].mean(), right[rows][accepted[rows]].mean()))
+    tail = (1 - LEVEL) / 2
+    for name, values in zip(("coverage", "accuracy"), np.transpose(drawn_values), strict=True):
+        low, high = np.quantile(values, [tail, 1 - tail])
+        assert (selective[name]["low"], selective[name]["high"]) == pytest.approx((low, high), abs=1e-6)
+
+
+def test_a_threshold_that_accepts_nothing_leaves_nothing_to_measure():
+    probabilities, references, photos, groups = drawn()
+    entry = summarise(probabilities, references, photos, NAMES, "drawn", "all", 20, groups=groups, threshold=1.0)
+    assert (probabilities.max(axis=1) < 1).all() and "selective" not in entry

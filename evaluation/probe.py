@@ -1,0 +1,231 @@
+"""Show pictures of any making to a model, and bound what is counted of its answers: what the entries of a stress test share."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from evaluation.entry import DECIMALS
+from evaluation.intervals import group_bootstrap
+from evaluation.labels import label_numbers
+from evaluation.measure import load_model, open_image
+
+COLUMNS = ("image", "label", "photo")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How it is measured.
+
+    Attributes
+    ----------
+    batch_size
+        Pictures at a time.
+    device
+        ``"cpu"``, ``"cuda"``, ...; None takes a GPU if there is one.
+    limit
+        Images at most, the classes as alike in number as they can be; None takes all.
+    seed
+        Of the choice of images, of what corruptions draw and of the bootstrap.
+    resamples, level
+        Of the bootstrap over groups.
+    """
+
+    batch_size: int = 64
+    device: str | None = None
+    limit: int | None = None
+    seed: int = 0
+    resamples: int = 2000
+    level: float = 0.95
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Labelled images that are measured: undecoded images, row by row, and their labels, photos and groups, (n,)."""
+
+    images: datasets.Dataset
+    labels: np.ndarray
+    photos: list[str]
+    groups: list[str]
+
+    def open(self) -> Iterator[np.ndarray]:
+        """Decode one image after the other: (H, W, 3), uint8 RGB."""
+        for row in self.images:
+            yield np.asarray(open_image(row["image"], row.get("file")))
+
+
+def choose_rows(labels: Sequence[int] | np.ndarray, limit: int | None, seed: int) -> np.ndarray:
+    """Choose images at random, the classes as alike in number as they can be.
+
+    Parameters
+    ----------
+    labels
+        Class numbers, (N,).
+    limit
+        How many at most; None takes all.
+    seed
+        0 or more.
+
+    Returns
+    -------
+    numpy.ndarray
+        Row numbers, rising.
+
+    Raises
+    ------
+    ValueError
+        A limit below 1.
+    """
+    labels = np.asarray(labels)
+    if limit is None:
+        return np.arange(len(labels))
+    if limit < 1:
+        raise ValueError(f"The limit is {limit}; expected 1 image or more, or None for all. Choose more.")
+    order = np.random.default_rng(seed).permutation(len(labels))
+    turn = np.empty(len(labels), int)  # the how-manieth of its class an image is
+    for label in np.unique(labels):
+        of_class = order[labels[order] == label]
+        turn[of_class] = np.arange(len(of_class))
+    taken = order[np.argsort(turn[order], kind="stable")][:limit]
+    return np.sort(taken)
+
+
+def choose(dataset: datasets.Dataset, setting: Setting, keep: Callable[[str], bool] | None = None) -> Chosen:
+    """Choose images of a labelled data set.
+
+    Parameters
+    ----------
+    dataset
+        With the columns ``image`` (``datasets.Image``, decoded or not), ``label`` (``datasets.ClassLabel``), ``photo``
+        and perhaps ``file`` and ``group``, as in ``evaluation.measure.answer``.
+    setting
+        ``limit`` and ``seed`` are read.
+    keep
+        Says of a label's name whether its images count; None takes all.
+
+    Raises
+    ------
+    ValueError
+        Missing columns, images without a label, fewer than two groups.
+    """
+    missing = [name for name in COLUMNS if name not in dataset.column_names]
+    if missing or not len(dataset):
+        raise ValueError(
+            f"The data set has {len(dataset)} rows and the columns {dataset.column_names}, without {missing}; expected one row "
+            f"or more and the columns {list(COLUMNS)}, perhaps file and group. Rename its columns with rename_columns."
+        )
+    labels, names = label_numbers(dataset)
+    rows = np.array([row for row, label in enumerate(labels) if keep is None or keep(names[label])], int)
+    if len(rows):
+        rows = rows[choose_rows(np.array(labels)[rows], setting.limit, setting.seed)]
+    photos = dataset.with_format(None)["photo"][:]
+    groups = dataset.with_format(None)["group"][:] if "group" in dataset.column_names else photos
+    columns = ["image"] + ["file"] * ("file" in dataset.column_names)
+    images = dataset.with_format(None).select_columns(columns).cast_column("image", datasets.Image(decode=False))
+    photos, groups = ([values[row] for row in rows] for values in (photos, groups))
+    if len(set(groups)) < 2:  # group_bootstrap would say so after the long part
+        raise ValueError(
+            f"{len(rows)} images of {len(set(groups))} group(s) are to be measured; expected two or more, for an interval. "
+            "Take more images, or a higher limit."
+        )
+    return Chosen(images.select(rows), np.array(labels, int)[rows], photos, groups)
+
+
+@torch.inference_mode()
+def classify(
+    folder: Path | str, pictures: Iterable[Image.Image], setting: Setting, task: str, total: int | None = None
+) -> np.ndarray:
+    """Classify pictures with the model in ``folder``, in float32, without TF32 on a GPU.
+
+    Parameters
+    ----------
+    folder
+        As in ``evaluation.measure.predict``.
+    pictures
+        RGB, of any sizes, read one batch at a time.
+    setting
+        ``batch_size`` and ``device`` are read.
+    task
+        What the progress bar says.
+    total
+        How many there will be, for the progress bar; None where that is not known.
+
+    Returns
+    -------
+    numpy.ndarray
+        Logits, (N, classes) float32, columns in the order of the model's ``id2label``.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As in ``evaluation.measure.load_model``; no picture.
+    """
+    model, processor = load_model(folder)
+    device = setting.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
+    pictures, logits = iter(pictures), []
+    exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False, fp32_precision="ieee")
+    with exact, tqdm(total=total, desc=task, unit="image") as bar:
+        while batch := list(islice(pictures, setting.batch_size)):
+            pixel_values = processor(images=batch, return_tensors="pt")["pixel_values"]  # (B, 3, H, W)
+            logits.append(model(pixel_values=pixel_values.to(device, torch.float32)).logits.cpu().numpy())
+            bar.update(len(batch))
+    if not logits:
+        raise ValueError(f"No picture came for {task!r}; expected one or more. Look at where they are taken from.")
+    return np.concatenate(logits)  # (N, classes)
+
+
+def figure_of(value: float, low: float, high: float) -> dict[str, float]:
+    """Round a value and its interval for a file."""
+    return {name: round(float(number), DECIMALS) for name, number in (("value", value), ("low", low), ("high", high))}
+
+
+def bounded(
+    statistic: Callable[[np.ndarray], np.ndarray], chosen: Chosen, setting: Setting, numbers: int = 1
+) -> tuple[np.ndarray, list[dict[str, float]]]:
+    """Measure k statistics of all images, with intervals by ``evaluation.intervals.group_bootstrap``.
+
+    Parameters
+    ----------
+    statistic
+        Takes weights (R, n), gives (R, k).
+    chosen, setting
+        Groups and bootstrap.
+    numbers
+        As in ``group_bootstrap``.
+
+    Returns
+    -------
+    (numpy.ndarray, list)
+        The values, (k,), and the k figures.
+    """
+    n = len(chosen.labels)
+    low, high = group_bootstrap(
+        statistic, n, chosen.groups, setting.resamples, setting.level, setting.seed, max(n, numbers)
+    )
+    values = statistic(np.ones((1, n)))[0]
+    return values, [figure_of(*row) for row in zip(values, low, high, strict=True)]
+
+
+def facts(chosen: Chosen, setting: Setting) -> dict[str, Any]:
+    """Say what was measured, as ``evaluation.summary`` does."""
+    n_photos, n_groups = len(set(chosen.photos)), len(set(chosen.groups))
+    return {
+        "n_images": len(chosen.labels),
+        "n_photos": n_photos,
+        "n_groups": n_groups,
+        "interval": {
+            "level": setting.level,
+            "resamples": setting.resamples,
+            "seed": setting.seed,
+            "unit": "photo" if n_groups == n_photos else "overlap group",
+            "n_units": n_groups,
+        },
+    }
