@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import math
 
 from transformers import PretrainedConfig
 
@@ -10,7 +11,8 @@ class WbcResNetConfig(PretrainedConfig):
     """Configuration of the 24-layer ResNet.
 
     The fields carry the names and the meaning of ``transformers.ResNetConfig``, and ``model_type`` is ``"resnet"``, so that
-    one ``config.json`` describes the network to transformers' own class and to ours.
+    one ``config.json`` describes the network to transformers' own class and to ours. The fields after them say what the
+    network's answers are worth; they are stored when they are set, and transformers' own class keeps them unread.
 
     Args:
         num_channels: channels of an input image, 3 for RGB.
@@ -21,14 +23,40 @@ class WbcResNetConfig(PretrainedConfig):
         hidden_act: ``"relu"``; no other activation is offered.
         downsample_in_first_stage: must be False, as in torchvision's ResNet-50.
         downsample_in_bottleneck: must be False: the stride sits on the 3x3 convolution ("ResNet v1.5").
+        acceptance_threshold: least probability, 0..1, at which the likeliest class is given as the answer.
+        acceptance_risk: share of wrong answers, 0..1, among those given on validation at that threshold, at most.
+        energy_threshold: largest energy, ``-logsumexp(logits)`` in nats, of an image that is like those learnt from.
+        energy_accept_rate: share of validation's white cells, 0..1, whose energy is not above that threshold.
+        negatives_label: the class that means "none of the others": other cells, empty ground, no smear.
+        adaptation_distance: the statistics distance above which re-estimating the batch-norm statistics on unlabelled
+            images raised the accuracy on the laboratories it was tried on.
         **kwargs: the fields every ``PretrainedConfig`` has (``id2label``, ``auto_map``, ...).
 
+    A threshold comes with the share that was measured at it, or not at all. Thresholds belong to the linear layer they were
+    found with: asking for another number of classes drops them.
+
     Raises:
-        ValueError: for a key that nothing reads (a typo would otherwise be stored in silence), or for a value that the
-            network does not offer.
+        ValueError: for a key that nothing reads (a typo would otherwise be stored in silence), for a value that the
+            network does not offer, and as ``check_operating_point``.
     """
 
     model_type = "resnet"
+
+    # On the class, so that a configuration without them has transformers' own fields and no others.
+    acceptance_threshold = None
+    acceptance_risk = None
+    energy_threshold = None
+    energy_accept_rate = None
+    negatives_label = None
+    adaptation_distance = None
+
+    _operating_point = (
+        "acceptance_threshold",
+        "acceptance_risk",
+        "energy_threshold",
+        "energy_accept_rate",
+        "negatives_label",
+    )
 
     # Keys of PretrainedConfig that are not attributes of a fresh instance on every supported version of the library.
     _library_keys = frozenset(
@@ -63,6 +91,12 @@ class WbcResNetConfig(PretrainedConfig):
         hidden_act="relu",
         downsample_in_first_stage=False,
         downsample_in_bottleneck=False,
+        acceptance_threshold=None,
+        acceptance_risk=None,
+        energy_threshold=None,
+        energy_accept_rate=None,
+        negatives_label=None,
+        adaptation_distance=None,
         **kwargs,
     ):
         self._refuse_unknown(kwargs)
@@ -101,11 +135,69 @@ class WbcResNetConfig(PretrainedConfig):
         self.hidden_act = hidden_act
         self.downsample_in_first_stage = downsample_in_first_stage
         self.downsample_in_bottleneck = downsample_in_bottleneck
+        given = {
+            "acceptance_threshold": acceptance_threshold,
+            "acceptance_risk": acceptance_risk,
+            "energy_threshold": energy_threshold,
+            "energy_accept_rate": energy_accept_rate,
+            "negatives_label": negatives_label,
+            "adaptation_distance": adaptation_distance,
+        }
+        for name, value in given.items():
+            if value is not None:
+                setattr(self, name, value)
         super().__init__(**kwargs)
+        labels, number = kwargs.get("id2label"), kwargs.get("num_labels")
+        if labels is not None and number not in (None, len(labels)):
+            self.drop_operating_point()
         if self.id2label and sorted(self.id2label) != list(range(len(self.id2label))):
             raise ValueError(f"id2label must number its classes 0, 1, 2, ...; got {self.id2label!r}.")
         if self.id2label and len(set(self.id2label.values())) < len(self.id2label):
             raise ValueError(f"id2label must name each class once; got {self.id2label!r}.")
+        self.check_operating_point()
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """Build a configuration from a dictionary; ``kwargs`` replace what stands there."""
+        before, labels = config_dict.get("id2label"), kwargs.get("id2label")
+        answer = super().from_dict(config_dict, **kwargs)
+        # The library writes kwargs into the finished configuration, behind the constructor's checks.
+        config = answer[0] if isinstance(answer, tuple) else answer
+        if before is not None and labels is not None and len(before) != len(labels):
+            config.drop_operating_point()
+        config.check_operating_point()
+        return answer
+
+    def check_operating_point(self) -> None:
+        """Check the thresholds, what was measured at them, and the class for negatives; call it after setting them.
+
+        Raises:
+            ValueError: a share outside 0..1, an energy or a distance that is no finite number, a threshold without its share
+                or the other way round, a class that is not there.
+        """
+        for name in ("acceptance_threshold", "acceptance_risk", "energy_accept_rate"):
+            value = getattr(self, name)
+            if value is not None and not (_is_finite(value) and 0 <= value <= 1):
+                raise ValueError(f"{name} is {value!r}; expected a number from 0 to 1.")
+        if self.energy_threshold is not None and not _is_finite(self.energy_threshold):
+            raise ValueError(f"energy_threshold is {self.energy_threshold!r}; expected a finite number, in nats.")
+        distance = self.adaptation_distance
+        if distance is not None and not (_is_finite(distance) and distance >= 0):
+            raise ValueError(f"adaptation_distance is {distance!r}; expected a finite number, 0 or more.")
+        for names in (("acceptance_threshold", "acceptance_risk"), ("energy_threshold", "energy_accept_rate")):
+            missing = [name for name in names if getattr(self, name) is None]
+            if len(missing) == 1:
+                raise ValueError(f"{missing[0]} is missing: {' and '.join(names)} are given together or not at all.")
+        if self.negatives_label is not None and self.negatives_label not in self.id2label.values():
+            raise ValueError(
+                f"negatives_label is {self.negatives_label!r}; expected one of the classes {list(self.id2label.values())}. "
+                "Call it as it is called there, or pass negatives_label=None."
+            )
+
+    def drop_operating_point(self) -> None:
+        """Forget the thresholds, what was measured at them, and the class for negatives."""
+        for name in self._operating_point:
+            vars(self).pop(name, None)
 
     def _refuse_unknown(self, kwargs):
         library = {key.lstrip("_") for key in vars(PretrainedConfig())} | self._library_keys
@@ -117,3 +209,7 @@ class WbcResNetConfig(PretrainedConfig):
             close = difflib.get_close_matches(key, [*own, *sorted(library)], n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"Unknown configuration key {key!r} (value {kwargs[key]!r}): nothing reads it.{hint}")
+
+
+def _is_finite(value):
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

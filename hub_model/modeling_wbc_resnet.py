@@ -6,6 +6,8 @@ normalisations are not counted, as in "ResNet-50".
 """
 
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +28,10 @@ except ImportError as error:
 
 # px; below it the 8x8 feature map is smaller than the receptive field's core and says nothing of a cell
 MINIMUM_SIZE = 64
+
+UNIDENTIFIED = "unidentified"
+LOW_CONFIDENCE = "low confidence"
+UNLIKE = "unlike the images learnt from"
 
 
 class Bottleneck(nn.Module):
@@ -252,10 +258,14 @@ class WbcResNetForImageClassification(PreTrainedModel):
         return self.network.get_classifier()
 
     def reset_classifier(self, id2label: dict[int, str]) -> None:
-        """Put a fresh linear layer for these classes, numbered from 0, and name them in the configuration."""
+        """Put a fresh linear layer for these classes, numbered from 0, and name them in the configuration.
+
+        The thresholds were found with the old layer and are dropped.
+        """
         if sorted(id2label) != list(range(len(id2label))) or not id2label:
             raise ValueError(f"id2label must number its classes 0, 1, 2, ...; got {id2label!r}.")
         self.network.reset_classifier(len(id2label))
+        self.config.drop_operating_point()
         self.config.id2label = dict(id2label)
         self.config.label2id = {label: number for number, label in id2label.items()}
 
@@ -266,6 +276,128 @@ class WbcResNetForImageClassification(PreTrainedModel):
         activation map (Zhou et al. 2016, arXiv:1512.04150) without hooks or gradients. In units of logits.
         """
         return torch.einsum("bkhw,ck->bchw", features, self.get_classifier().weight)
+
+    def energy(self, logits: Tensor) -> Tensor:
+        """Turn logits (..., classes) into the energy (...) in nats, low for images like those learnt from.
+
+        It is -logsumexp(logits) (Liu et al. 2020, arXiv:2010.03759).
+        """
+        return -logits.logsumexp(dim=-1)
+
+    def decide(self, probabilities: Tensor, energy: float) -> tuple[str, str | None]:
+        """Give the answer for one image at the operating point of the configuration.
+
+        Args:
+            probabilities: (classes,), 0..1.
+            energy: as ``energy`` gives it.
+
+        Returns:
+            The name of the likeliest class and None; or ``"unidentified"`` and the reason, ``"unlike the images learnt from"``
+            (an energy above ``energy_threshold``) or ``"low confidence"`` (a probability below ``acceptance_threshold``). A
+            threshold that the configuration lacks stops no answer.
+        """
+        config, top = self.config, int(probabilities.argmax())
+        if config.energy_threshold is not None and energy > config.energy_threshold:
+            return UNIDENTIFIED, UNLIKE
+        if config.acceptance_threshold is not None and float(probabilities[top]) < config.acceptance_threshold:
+            return UNIDENTIFIED, LOW_CONFIDENCE
+        return config.id2label[top], None
+
+    def norms(self) -> dict[str, nn.BatchNorm2d]:
+        """Give every batch norm by its name."""
+        return {name: module for name, module in self.named_modules() if isinstance(module, nn.BatchNorm2d)}
+
+    @torch.no_grad()
+    def reestimate_statistics(self, batches: Iterable[Tensor], share: float = 1.0) -> None:
+        """Re-estimate every batch norm's mean and variance on unlabelled images, in place; all weights stay.
+
+        A laboratory's stain and camera shift the activations; statistics of its own images shift them back ("AdaBN", Li et
+        al. 2016, arXiv:1603.04779). New and old are mixed as by Schneider et al. 2020 (arXiv:2006.16971), who set the share
+        by the number of images: ``share * new + (1 - share) * old``, the variance in the same linear way, that is without
+        the square of the two means' distance that the variance of a mixture has.
+
+        Args:
+            batches: tensors (B, 3, H, W), normalised by the image processor. Each counts alike, and mixes the classes as the
+                images do on which the model is used: a batch of one class alone would shift that class onto the others.
+            share: of the new statistics, 0..1.
+
+        Raises:
+            TypeError, ValueError: a share outside 0..1, no batches, or images as ``forward`` refuses them. The model then
+                is as it was.
+        """
+        if not 0 <= share <= 1:
+            raise ValueError(f"share is {share!r}; expected a number from 0 (all old) to 1 (all new).")
+        norms = self.norms().values()
+        old = [{name: value.clone() for name, value in norm.named_buffers()} for norm in norms]
+        momenta = [norm.momentum for norm in norms]
+        try:
+            with _mode_of(norms, training=True):
+                for norm in norms:
+                    norm.reset_running_stats()
+                    norm.momentum = None  # the plain average over the batches
+                self._pass(batches)
+        except BaseException:
+            for norm, before in zip(norms, old, strict=True):
+                for name, value in before.items():
+                    getattr(norm, name).copy_(value)
+            raise
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+        for norm, before in zip(norms, old, strict=True):
+            for name in ("running_mean", "running_var"):
+                new = getattr(norm, name)
+                new.copy_(share * new + (1 - share) * before[name])
+
+    @torch.no_grad()
+    def statistics_distance(self, batches: Iterable[Tensor]) -> float:
+        """Say how far images' activations lie from the stored batch-norm statistics: 0 or more, without any label.
+
+        Each channel before a batch norm is taken as a Gaussian, once with the stored mean m and variance v, once with the mean
+        n and variance w over all places of all images. Their symmetric Kullback-Leibler divergence, KL(1|2) + KL(2|1), is
+
+            (v + (m - n)^2) / (2 w) + (w + (m - n)^2) / (2 v) - 1,
+
+        as Li et al. 2016 (arXiv:1603.04779) compare two domains. The distance is its mean over the channels of a norm,
+        averaged over the norms; a norm's ``eps`` is added to both variances, as it is where the norm divides by them. The
+        model is not changed, and how the images are batched does not matter.
+
+        Args:
+            batches: tensors (B, 3, H, W), normalised by the image processor.
+
+        Raises:
+            TypeError, ValueError: no batches, or images as ``forward`` refuses them.
+        """
+        norms = self.norms().values()
+        sums = {norm: torch.zeros(3, norm.num_features, dtype=torch.double) for norm in norms}
+
+        def add(norm, inputs):
+            values = inputs[0].transpose(0, 1).flatten(1).double()  # (C, B * h * w)
+            number = torch.full_like(values[:, 0], values.shape[1])
+            sums[norm] += torch.stack([number, values.sum(1), values.square().sum(1)]).cpu()
+
+        hooks = [norm.register_forward_pre_hook(add) for norm in norms]
+        try:
+            with _mode_of(norms, training=False):
+                self._pass(batches)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        distances = []
+        for norm, (number, total, squares) in sums.items():
+            mean = total / number
+            new = (squares / number - mean.square()).clamp(min=0) + norm.eps
+            old = norm.running_var.double().cpu() + norm.eps
+            apart = (mean - norm.running_mean.double().cpu()).square()
+            distances.append(((old + apart) / (2 * new) + (new + apart) / (2 * old) - 1).mean())
+        return float(torch.stack(distances).mean())
+
+    def _pass(self, batches: Iterable[Tensor]) -> None:
+        number = 0
+        for number, batch in enumerate(batches, start=1):  # noqa: B007
+            self.forward_features(batch.to(self.device) if isinstance(batch, Tensor) else batch)
+        if not number:
+            raise ValueError("There are no batches; expected one tensor of images (B, 3, H, W) or more.")
 
     def forward(
         self,
@@ -301,6 +433,19 @@ class WbcResNetForImageClassification(PreTrainedModel):
         if return_dict is None:
             return_dict = self.config.return_dict
         return output if return_dict else output.to_tuple()
+
+
+@contextmanager
+def _mode_of(modules: Iterable[nn.Module], training: bool) -> Iterator[None]:
+    """Put modules into training or evaluation mode, and back into the mode that each was in."""
+    before = [(module, module.training) for module in modules]
+    try:
+        for module, _ in before:
+            module.train(training)
+        yield
+    finally:
+        for module, was_training in before:
+            module.train(was_training)
 
 
 # The stored tensor names are transformers' (left); the network's are torchvision's (right). One table serves loading, saving

@@ -46,6 +46,8 @@ ANSWER = {
     "title": "Answer",
     "type": "object",
     "properties": {
+        "verdict": {"type": "string"},
+        "reason": {"anyOf": [{"type": "string"}, {"type": "null"}]},
         "label": {"type": "string"},
         "score": {"type": "number"},
         "probabilities": {"type": "object", "additionalProperties": {"type": "number"}},
@@ -83,13 +85,29 @@ class Classifier:
         """The subtypes, as the model's configuration numbers them."""
         return [self.network.config.id2label[number] for number in range(self.network.config.num_labels)]
 
+    def setting(self, name: str) -> Any:
+        """Return a field of the model's configuration, None for one that it lacks, as older models do."""
+        return getattr(self.network.config, name, None)
+
+    @property
+    def subtypes(self) -> list[str]:
+        """The labels without the one that means "none of the others"."""
+        return [label for label in self.labels if label != self.setting("negatives_label")]
+
     @torch.inference_mode()
-    def classify(self, image: Image.Image) -> tuple[dict[str, float], NDArray[np.float32]]:
-        """Return the probability of every label, in the configuration's order, and the evidence (classes, h, w)."""
+    def classify(self, image: Image.Image) -> tuple[dict[str, float], NDArray[np.float32], tuple[str, str | None]]:
+        """Return the probability of every label, in the configuration's order, the evidence (classes, h, w), and the verdict.
+
+        The verdict is a label and None, or "unidentified" and the reason.
+        """
         pixels = self.processor(image, return_tensors="pt")["pixel_values"]  # (1, 3, 224, 224)
         output = self.network(pixel_values=pixels, output_evidence=True)
-        probabilities = output.logits[0].softmax(dim=-1).tolist()
-        return dict(zip(self.labels, probabilities, strict=True)), output.evidence[0].numpy()
+        logits = output.logits[0].double()  # (classes,)
+        probabilities = logits.softmax(dim=-1)
+        verdict = self.labels[int(probabilities.argmax())], None
+        if hasattr(self.network, "decide"):  # models published without it always choose
+            verdict = self.network.decide(probabilities, float(self.network.energy(logits)))
+        return dict(zip(self.labels, probabilities.tolist(), strict=True)), output.evidence[0].numpy(), verdict
 
 
 def load(model: str | Path) -> Classifier:
@@ -141,23 +159,27 @@ def build(model_dir: str | Path) -> gr.Blocks:
 
     def show(image: dict[str, Any] | None) -> str:
         if image is None:
-            return page.welcome(classifier.labels)
+            return page.welcome(classifier.subtypes)
         try:
             picture = read_upload(image, readable)
         except PictureError as error:
             return page.problem(str(error))
-        probabilities, evidence = classifier.classify(picture.image)
+        probabilities, evidence, (verdict, reason) = classifier.classify(picture.image)
         values = speaks_for(evidence, int(np.argmax(list(probabilities.values()))))
-        return page.answer(probabilities, overlay(picture.image, values), bool(values.any()), picture.notes)
+        name = texts.NO_SUBTYPE if verdict == classifier.setting("negatives_label") else page.human(verdict)
+        covered = overlay(picture.image, values)
+        return page.answer(probabilities, covered, bool(values.any()), picture.notes, name, reason)
 
     def classify(image: dict[str, Any] | None) -> dict[str, Any]:
         try:
             picture = read_upload(image, readable)
         except PictureError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        probabilities, _ = classifier.classify(picture.image)
+        probabilities, _, (verdict, reason) = classifier.classify(picture.image)
         label = max(probabilities, key=lambda key: probabilities[key])
         return {
+            "verdict": verdict,
+            "reason": reason,
             "label": label,
             "score": probabilities[label],
             "probabilities": probabilities,
@@ -191,8 +213,9 @@ def build(model_dir: str | Path) -> gr.Blocks:
                             partial(str, file), outputs=photo, api_visibility="private", show_progress="hidden"
                         )
             with gr.Column(scale=9, min_width=300, elem_classes="wbc-result"):
-                result = gr.HTML(page.welcome(classifier.labels), elem_id="result")
-        gr.HTML(page.footer(classifier.name, classifier.revision, classifier.sha256))
+                result = gr.HTML(page.welcome(classifier.subtypes), elem_id="result")
+        risk = classifier.setting("acceptance_risk")
+        gr.HTML(page.footer(classifier.name, classifier.revision, classifier.sha256, risk))
         answer = gr.JSON(label="answer", visible=False)
         answer.api_info = lambda: ANSWER
         # preprocess=False: gradio's own reading would clip 16-bit grey and raise Pillow's errors at the visitor.

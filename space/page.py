@@ -58,18 +58,28 @@ def problem(message: str) -> str:
     return f'<section class="wbc-problem" role="alert"><p>{escape(message)}</p></section>'
 
 
-def answer(probabilities: Mapping[str, float], overlay: Image.Image, looked: bool, notes: Iterable[str]) -> str:
+def answer(
+    probabilities: Mapping[str, float],
+    overlay: Image.Image,
+    looked: bool,
+    notes: Iterable[str],
+    verdict: str | None = None,
+    reason: str | None = None,
+) -> str:
     """Return the answer: the name, how sure, every subtype's bar, and where the network looked.
 
     Args:
-        probabilities: of each label, 0..1, in the order in which they shall stand; the largest is the answer.
+        probabilities: of each label, 0..1, in the order in which they shall stand; the largest is the likeliest.
         overlay: the photograph with the evidence over it.
         looked: whether any place of the evidence map stands out.
         notes: what was done to the picture before.
+        verdict: what the answer is called; None for the likeliest label's name.
+        reason: why the verdict is not the likeliest label, as the model says it; None if it is.
     """
     colours = subtype_colours(sorted(probabilities))
     label = max(probabilities, key=lambda key: probabilities[key])
     name, score = human(label), probabilities[label]
+    verdict, sure, percent = verdict or name, texts.SURE, per_cent(score)
     bars = "".join(
         f'<li style="--subtype:{colours[key]}" data-label="{escape(key)}"{" class=wbc-first" if key == label else ""}>'
         f'<span class="wbc-label"><i class="wbc-dot" aria-hidden="true"></i>{escape(human(key))}</span>'
@@ -78,13 +88,15 @@ def answer(probabilities: Mapping[str, float], overlay: Image.Image, looked: boo
         for key, value in probabilities.items()
     )
     remarks = [texts.DOUBTFUL] if score < 0.5 else []
+    if reason is not None:
+        sure, remarks = texts.LIKELIEST, [texts.REASONS.get(reason, reason)]
     remarks = "".join(f'<p class="wbc-note">{escape(note)}</p>' for note in (*remarks, *notes))
     scale = ",".join(f"rgb({','.join(f'{value:.0f}' for value in point)})" for point in VIRIDIS)
     explanation = texts.EXPLANATION if looked else texts.EXPLANATION_EMPTY
     return (
         f'<section class="wbc-answer" role="status" style="--subtype:{colours[label]}">'
-        f'<div class="wbc-verdict"><h2 class="wbc-name">{escape(name)}</h2>'
-        f'<p class="wbc-sure">{escape(texts.SURE.format(percent=per_cent(score)))}</p>{remarks}'
+        f'<div class="wbc-verdict"><h2 class="wbc-name">{escape(verdict)}</h2>'
+        f'<p class="wbc-sure">{escape(sure.format(name=name, percent=percent))}</p>{remarks}'
         f'<ul class="wbc-bars" aria-label="{escape(texts.PROBABILITIES)}">{bars}</ul></div>'
         f'<figure class="wbc-figure"><img class="wbc-overlay" src="{_as_url(overlay)}" width="{overlay.width}" '
         f'height="{overlay.height}" alt="{escape(texts.LOOKED_ALT.format(name=name))}">'
@@ -95,12 +107,20 @@ def answer(probabilities: Mapping[str, float], overlay: Image.Image, looked: boo
     )
 
 
-def footer(model: str, revision: str | None, sha256: str) -> str:
-    """Return which weights answer, under which licence, and what becomes of the pictures."""
+def footer(model: str, revision: str | None, sha256: str, risk: float | None = None) -> str:
+    """Return what to expect, which weights answer, under which licence, and what becomes of the pictures.
+
+    Args:
+        model: name of the weights.
+        revision: of the model on the Hub.
+        sha256: of the weights.
+        risk: the most wrong answers, 0..1, among those that the model gave on validation; None if it answers always.
+    """
     name = " ".join(filter(None, (model, revision)))
     weights = texts.FOOTER_WEIGHTS.format(name=name, sha256=sha256[:12], licence=texts.LICENCE)
+    choice = texts.FOOTER_CHOICE if risk is None else texts.FOOTER_UNIDENTIFIED.format(risk=per_cent(risk))
     return (
-        f'<footer class="wbc-footer"><p>{escape(texts.FOOTER_CHOICE)} {escape(texts.FOOTER_PRIVACY)}</p>'
+        f'<footer class="wbc-footer"><p>{escape(choice)} {escape(texts.FOOTER_PRIVACY)}</p>'
         f'<p title="sha256 {escape(sha256)}">{escape(weights)}</p></footer>'
     )
 

@@ -22,6 +22,13 @@ SUBTYPES = {
 }
 
 SURE = "{percent} sure"
+LIKELIEST = "Likeliest: {name}, {percent}"
+NO_SUBTYPE = "No white cell of these kinds"
+# By the words in which the model gives its reason for "unidentified".
+REASONS = {
+    "low confidence": "It is not sure enough to name this cell.",
+    "unlike the images learnt from": "This picture is unlike those that it learned from: trust none of the figures.",
+}
 DOUBTFUL = "Less than half: more likely some other cell than this one."
 PROBABILITIES = "Probability of each subtype"
 LOOKED = "Where it looked"
@@ -37,12 +44,17 @@ FOOTER_CHOICE = (
     "It always chooses from this list, even for a picture without a white blood cell. It learned from one laboratory's "
     "stain: on others' it is often wrong, and sure of it."
 )
+FOOTER_UNIDENTIFIED = (
+    "Where it is not sure enough it says unidentified. Of the names that it gave to the validation images at most {risk} "
+    "were wrong; with a stain or a camera it has not seen, expect more."
+)
 FOOTER_PRIVACY = "Nothing is kept: your picture is deleted within minutes and used for nothing else."
 FOOTER_WEIGHTS = "Weights: {name}, sha256 {sha256}, {licence}."
 
 API = (
-    "Name the white blood cell in one image. Returns label, score, the probability of every label, and which model "
-    "answered. For research and teaching, not for diagnosis."
+    "Name the white blood cell in one image. Returns the verdict, which may be unidentified, and then the reason; the "
+    "likeliest label, its score, the probability of every label, and which model answered. For research and teaching, not "
+    "for diagnosis."
 )
 
 # What was done to a picture before the network saw it.

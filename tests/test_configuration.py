@@ -5,7 +5,7 @@ import json
 
 import pytest
 from conftest import AUTO_MAP, LABELS, REPOSITORY
-from transformers import ResNetConfig, ResNetForImageClassification
+from transformers import AutoConfig, AutoModelForImageClassification, ResNetConfig, ResNetForImageClassification
 
 from hub_model.configuration_wbc_resnet import WbcResNetConfig
 from hub_model.modeling_wbc_resnet import WbcResNetForImageClassification
@@ -16,6 +16,16 @@ OWN_FIELDS = [
     for name, parameter in inspect.signature(WbcResNetConfig.__init__).parameters.items()
     if name != "self" and parameter.kind is not parameter.VAR_KEYWORD
 ]
+# What a release states about its answers, beside what the network is made of.
+STATED = {
+    "acceptance_threshold": 0.75,
+    "acceptance_risk": 0.01,
+    "energy_threshold": -2.5,
+    "energy_accept_rate": 0.99,
+    "negatives_label": "monocyte",
+    "adaptation_distance": 0.4,
+}
+CLASSES = {"id2label": dict(enumerate(LABELS)), "label2id": {label: number for number, label in enumerate(LABELS)}}
 
 
 @pytest.mark.parametrize(
@@ -27,6 +37,7 @@ OWN_FIELDS = [
         ("downsample_in_botleneck", "downsample_in_bottleneck"),
         ("id2labels", "id2label"),
         ("num_label", "num_labels"),
+        ("acceptance_treshold", "acceptance_threshold"),
     ],
 )
 def test_a_typo_is_refused_and_the_right_word_offered(typo, meant):
@@ -63,7 +74,10 @@ def test_what_the_network_does_not_offer_is_refused(fields, message):
 def test_the_fields_are_those_of_transformers():
     theirs, ours = ResNetConfig(**THE_NETWORK).to_dict(), WbcResNetConfig().to_dict()
     assert ours["model_type"] == theirs["model_type"] == "resnet"
-    assert {name: ours[name] for name in OWN_FIELDS} == {name: theirs[name] for name in OWN_FIELDS}
+    network = [name for name in OWN_FIELDS if name not in STATED]
+    assert len(network) == 8 and len(OWN_FIELDS) == 8 + len(STATED)
+    assert {name: ours[name] for name in network} == {name: theirs[name] for name in network}
+    assert not STATED.keys() & ours.keys(), "what is not set is not stored"
 
 
 def test_saved_and_loaded_again(tmp_path):
@@ -72,15 +86,16 @@ def test_saved_and_loaded_again(tmp_path):
         embedding_size=32,
         hidden_sizes=(64, 128),
         depths=(1, 2),
-        id2label=dict(enumerate(LABELS)),
-        label2id={label: number for number, label in enumerate(LABELS)},
         auto_map=AUTO_MAP,
+        **CLASSES,
+        **STATED,
     )
     saved.save_pretrained(tmp_path)
     loaded = WbcResNetConfig.from_pretrained(tmp_path)
     for name in [*OWN_FIELDS, "id2label", "label2id", "num_labels", "auto_map"]:
         assert getattr(loaded, name) == getattr(saved, name), name
     assert loaded.hidden_sizes == [64, 128] and loaded.id2label[3] == "neutrophil"
+    assert {name: getattr(loaded, name) for name in STATED} == STATED
     loaded.save_pretrained(tmp_path / "again")
     assert (tmp_path / "again" / "config.json").read_text() == (tmp_path / "config.json").read_text()
 
@@ -150,3 +165,72 @@ def test_classes_must_be_numbered_from_zero_without_gaps():
 def test_values_that_make_no_network_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         WbcResNetConfig(**options)
+
+
+def test_transformers_own_classes_load_a_folder_that_states_its_thresholds(tmp_path):
+    """And hand them on when they save it; our class reads them there."""
+    WbcResNetForImageClassification(WbcResNetConfig(auto_map=AUTO_MAP, **CLASSES, **STATED)).save_pretrained(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path, trust_remote_code=False)
+    assert type(config) is ResNetConfig and {name: getattr(config, name) for name in STATED} == STATED
+    model, report = AutoModelForImageClassification.from_pretrained(
+        tmp_path, trust_remote_code=False, output_loading_info=True
+    )
+    assert type(model) is ResNetForImageClassification and not any(
+        report[problem] for problem in ("missing_keys", "unexpected_keys", "mismatched_keys")
+    )
+    model.save_pretrained(tmp_path / "again")
+    again = WbcResNetConfig.from_pretrained(tmp_path / "again")
+    assert {name: getattr(again, name) for name in STATED} == STATED
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"acceptance_threshold": 1.5}, r"acceptance_threshold is 1.5; expected a number from 0 to 1"),
+        ({"acceptance_threshold": "0.9"}, r"acceptance_threshold is '0.9'; expected a number"),
+        ({"acceptance_threshold": float("nan")}, r"acceptance_threshold is nan"),
+        ({"acceptance_risk": -0.01}, r"acceptance_risk is -0.01; expected a number from 0 to 1"),
+        ({"acceptance_risk": True}, r"acceptance_risk is True; expected a number"),
+        ({"energy_threshold": float("inf")}, r"energy_threshold is inf; expected a finite number, in nats"),
+        ({"energy_accept_rate": 99}, r"energy_accept_rate is 99; expected a number from 0 to 1"),
+        ({"acceptance_threshold": None}, r"acceptance_threshold is missing: .* together or not at all"),
+        ({"acceptance_risk": None}, r"acceptance_risk is missing: acceptance_threshold and acceptance_risk"),
+        ({"energy_threshold": None}, r"energy_threshold is missing: energy_threshold and energy_accept_rate"),
+        ({"energy_accept_rate": None}, r"energy_accept_rate is missing"),
+        ({"negatives_label": "other"}, r"negatives_label is 'other'; expected one of .*'neutrophil'\]. Call it as"),
+        ({"adaptation_distance": -1.0}, r"adaptation_distance is -1.0; expected a finite number, 0 or more"),
+    ],
+    ids=str,
+)
+def test_statements_that_cannot_be_are_refused(changed, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        WbcResNetConfig(**CLASSES, **(STATED | changed))
+    # The library writes what from_pretrained is told into a finished configuration.
+    WbcResNetConfig(**CLASSES, **STATED).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        WbcResNetConfig.from_pretrained(tmp_path, **changed)
+
+
+def test_the_least_and_the_largest_shares_are_allowed():
+    config = WbcResNetConfig(acceptance_threshold=0, acceptance_risk=1, energy_threshold=3, energy_accept_rate=1.0)
+    assert (config.acceptance_threshold, config.energy_threshold) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"num_labels": 7}, {"id2label": {0: "blast", 1: "band"}}, {"num_labels": 2, "id2label": {0: "blast", 1: "band"}}],
+    ids=str,
+)
+def test_thresholds_do_not_outlive_their_classes(asked, tmp_path):
+    WbcResNetConfig(**CLASSES, **STATED).save_pretrained(tmp_path)
+    config = WbcResNetConfig.from_pretrained(tmp_path, **asked)
+    assert {name for name in STATED if getattr(config, name) is not None} == {"adaptation_distance"}
+    config.save_pretrained(tmp_path / "again")
+    assert WbcResNetConfig.from_pretrained(tmp_path / "again").id2label == config.id2label
+
+
+def test_other_names_for_the_same_classes_keep_the_thresholds(tmp_path):
+    WbcResNetConfig(**CLASSES, **STATED).save_pretrained(tmp_path)
+    names = {number: label.upper() for number, label in enumerate(LABELS)}
+    config = WbcResNetConfig.from_pretrained(tmp_path, id2label=names, negatives_label="MONOCYTE")
+    assert (config.acceptance_threshold, config.negatives_label) == (0.75, "MONOCYTE")

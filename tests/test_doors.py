@@ -1,6 +1,7 @@
 """Every door, one number: the same folder through each way of loading it gives the same logits."""
 
 import itertools
+import json
 import shutil
 
 import numpy as np
@@ -131,6 +132,27 @@ def test_the_pipeline_gives_the_probabilities_computed_by_hand(trust, model_fold
     assert {row["label"]: row["score"] for row in answer} == pytest.approx(expected, abs=1e-5)
 
 
+def assert_our_pipeline_agrees(folder, photos):
+    """Its probabilities are those of plain transformers, through the image processor that ships."""
+    pixels = AutoImageProcessor.from_pretrained(folder)(photos, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        expected = plain(folder)(pixels).logits.double().softmax(-1)
+    labels = plain(folder).config.id2label
+    classify = pipeline(model=str(folder), trust_remote_code=True, device="cpu")
+    for answer, probabilities in zip(classify(photos), expected.tolist(), strict=True):
+        by_name = {labels[number]: probability for number, probability in enumerate(probabilities)}
+        assert {row["label"]: row["score"] for row in answer["probabilities"]} == pytest.approx(by_name, abs=1e-6)
+
+
+def test_our_pipeline_gives_plain_transformers_probabilities(model_folder, tmp_path):
+    folder = shutil.copytree(model_folder, tmp_path / "wbc")
+    config = json.loads((folder / "config.json").read_text())
+    shipped = json.loads((REPOSITORY / "hub_model" / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"custom_pipelines": shipped["custom_pipelines"]}))
+    noise = np.random.default_rng(1).integers(0, 256, (5, 100, 140, 3), dtype=np.uint8)
+    assert_our_pipeline_agrees(folder, [Image.fromarray(image) for image in noise])
+
+
 @pytest.mark.parametrize("load", [plain, remote, WbcResNetForImageClassification.from_pretrained])
 def test_another_label_count_gives_a_fresh_head_on_intact_statistics(load, model_folder):
     model, report = load(model_folder, num_labels=7, ignore_mismatched_sizes=True, output_loading_info=True)
@@ -171,3 +193,4 @@ def test_the_shipped_folder_through_all_doors():
     logits = answers(folder, [pixels])
     assert_all_the_same(logits)
     assert logits["timm"].shape == (4, plain(folder).config.num_labels)
+    assert_our_pipeline_agrees(folder, photos)

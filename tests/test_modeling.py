@@ -7,6 +7,7 @@ import timm
 import torch
 from conftest import LABELS, live_in
 from torch import nn
+from torch.optim.swa_utils import update_bn
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from hub_model.configuration_wbc_resnet import WbcResNetConfig
@@ -247,3 +248,169 @@ def test_wrong_arguments_are_refused(model):
 def test_the_labels_are_the_configurations(model):
     assert [model.config.id2label[i] for i in range(4)] == list(LABELS)
     assert model.get_classifier().out_features == model.config.num_labels == 4
+
+
+def test_reset_classifier_drops_the_thresholds_of_the_old_layer(model):
+    model.config.acceptance_threshold, model.config.acceptance_risk = 0.9, 0.01
+    model.config.negatives_label = "monocyte"
+    model.reset_classifier({0: "basophil", 1: "blast"})
+    assert "negatives_label" not in model.config.to_dict()
+    assert model.decide(torch.tensor([0.6, 0.4]), 0.0) == ("basophil", None)
+
+
+# The operating point
+
+
+@torch.no_grad()
+def test_the_energy_is_minus_the_logarithm_of_the_sum_of_exponentials(model):
+    logits = images(5, 4).double()
+    torch.testing.assert_close(model.energy(logits), -logits.exp().sum(-1).log())
+
+
+@pytest.mark.parametrize(
+    ("probability", "energy", "expected"),
+    [
+        (0.8, -3.0, ("lymphocyte", None)),  # at both thresholds
+        (0.79, -3.0, ("unidentified", "low confidence")),
+        (0.8, -2.9, ("unidentified", "unlike the images learnt from")),
+        (0.79, -2.9, ("unidentified", "unlike the images learnt from")),
+    ],
+)
+def test_an_answer_needs_confidence_and_an_energy_like_those_learnt(model, probability, energy, expected):
+    model.config.acceptance_threshold, model.config.acceptance_risk = 0.8, 0.01
+    model.config.energy_threshold, model.config.energy_accept_rate = -3.0, 0.99
+    rest = (1 - probability) / 3
+    assert model.decide(torch.tensor([rest, probability, rest, rest]).double(), energy) == expected
+
+
+@pytest.mark.parametrize("probabilities", [[0.3, 0.25, 0.2, 0.25], [0.0, 0.0, 0.0, 1.0]])
+def test_without_thresholds_the_likeliest_class_is_the_answer(model, probabilities):
+    assert model.decide(torch.tensor(probabilities), 1e6) == (LABELS[probabilities.index(max(probabilities))], None)
+
+
+def test_negatives_are_a_class_like_the_others(model):
+    model.config.negatives_label = "neutrophil"
+    model.config.acceptance_threshold, model.config.acceptance_risk = 0.5, 0.01
+    assert model.decide(torch.tensor([0.1, 0.1, 0.1, 0.7]), 0.0) == ("neutrophil", None)
+    assert model.decide(torch.tensor([0.2, 0.2, 0.2, 0.4]), 0.0) == ("unidentified", "low confidence")
+
+
+# Statistics of another laboratory
+
+
+def statistics(model):
+    return {name: value.clone() for name, value in model.named_buffers()}
+
+
+def stained(seed, shift=0.0):
+    """Batches of several images each; ``shift`` tints them, in units of the processor's standard deviation."""
+    tint = torch.tensor([1.0, -0.5, 0.3]).view(1, 3, 1, 1) * shift
+    return [images(6, 3, 64, 64, seed=10 * seed + number) + tint for number in range(3)]
+
+
+def test_reestimated_statistics_are_those_of_torchs_own_update(model):
+    by_torch = WbcResNetForImageClassification(model.config)
+    by_torch.load_state_dict(model.state_dict())
+    update_bn(stained(1, shift=1.0), by_torch)
+    weights = {name: value.clone() for name, value in model.named_parameters()}
+    before = statistics(model)
+    model.reestimate_statistics(stained(1, shift=1.0))
+    torch.testing.assert_close(statistics(model), statistics(by_torch), rtol=0, atol=0)
+    assert all(torch.equal(value, weights[name]) for name, value in model.named_parameters())
+    assert not any(torch.equal(value, before[name]) for name, value in model.named_buffers())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_a_share_of_the_old_statistics_is_kept(model, share):
+    old = statistics(model)
+    all_new = WbcResNetForImageClassification(model.config)
+    all_new.load_state_dict(model.state_dict())
+    all_new.reestimate_statistics(stained(1))
+    new = statistics(all_new)
+    model.reestimate_statistics(stained(1), share)
+    for name, value in model.named_buffers():
+        if "running" in name:
+            torch.testing.assert_close(value, old[name] + share * (new[name] - old[name]), rtol=1e-5, atol=1e-6)
+
+
+def test_statistics_are_read_in_whatever_mode_the_model_is(model):
+    """Only the first norm is in training mode, as when the rest is frozen; each is as it was afterwards."""
+    model.network.bn1.train()
+    modes = {name: module.training for name, module in model.named_modules()}
+    momenta = {name: norm.momentum for name, norm in model.norms().items()}
+    first = model.statistics_distance(stained(1))
+    model.network.bn1.eval()
+    assert model.statistics_distance(stained(1)) == first
+    model.network.bn1.train()
+    model.reestimate_statistics(stained(1))
+    assert {name: module.training for name, module in model.named_modules()} == modes
+    assert {name: norm.momentum for name, norm in model.norms().items()} == momenta
+    assert len(momenta) == 24  # 22 on the main path and 2 on shortcut projections
+
+
+def test_the_distance_is_torchs_own_divergence_between_gaussians(model):
+    """Activations are caught here by hooks of the test's own; the divergence is that of torch.distributions."""
+    caught = {name: [] for name in model.norms()}
+    for name, norm in model.norms().items():
+        norm.register_forward_hook(lambda _, inputs, __, name=name: caught[name].append(inputs[0].clone()))
+    batches = stained(2, shift=0.5)
+    with torch.no_grad():
+        for batch in batches:
+            model(batch)
+    expected = []
+    for name, norm in model.norms().items():
+        values = torch.cat(caught[name]).double().movedim(1, 0).flatten(1)  # (C, all places of all images)
+        here = torch.distributions.Normal(values.mean(1), (values.var(1, correction=0) + norm.eps).sqrt())
+        stored = torch.distributions.Normal(norm.running_mean.double(), (norm.running_var.double() + norm.eps).sqrt())
+        divergence = torch.distributions.kl_divergence
+        expected.append((divergence(here, stored) + divergence(stored, here)).mean())
+    assert model.statistics_distance(batches) == pytest.approx(float(torch.stack(expected).mean()), rel=1e-6)
+    assert model.statistics_distance([torch.cat(batches)]) == pytest.approx(
+        model.statistics_distance(batches), rel=1e-6
+    )
+
+
+def test_the_distance_grows_with_the_stain_and_falls_to_nothing_when_statistics_fit(model):
+    model.reestimate_statistics(stained(1))
+    before = statistics(model)
+    own, others, far, farther = (
+        model.statistics_distance(batches)
+        for batches in (stained(1), stained(2), stained(2, shift=0.5), stained(2, shift=1.0))
+    )
+    assert 0 <= own < others < far < farther
+    assert own < 0.01 and far > 10 * others
+    torch.testing.assert_close(statistics(model), before, rtol=0, atol=0)  # it only looks
+    model.reestimate_statistics(stained(3, shift=1.0))
+    assert model.statistics_distance(stained(2, shift=1.0)) < 0.1 * farther
+
+
+@pytest.mark.parametrize("method", ["reestimate_statistics", "statistics_distance"])
+@pytest.mark.parametrize(
+    ("batches", "error", "message"),
+    [
+        ([], ValueError, r"no batches; expected one tensor of images"),
+        (
+            [torch.zeros(2, 3, 64, 64), torch.zeros(2, 1, 64, 64)],
+            ValueError,
+            r"Expected images of shape .* \(2, 1, 64, 64\)",
+        ),
+        (torch.zeros(2, 3, 64, 64), ValueError, r"got \(3, 64, 64\).*stack them"),
+        ([{"pixel_values": torch.zeros(2, 3, 64, 64)}], TypeError, r"Expected a tensor of images .* got dict"),
+        ([torch.zeros(2, 3, 64, 64, dtype=torch.uint8)], TypeError, r"got torch.uint8.*image processor"),
+    ],
+    ids=["none", "grey", "one tensor", "a dictionary", "integers"],
+)
+def test_what_gives_no_statistics_is_refused_and_changes_nothing(model, method, batches, error, message):
+    before = statistics(model)
+    with pytest.raises(error, match=message):
+        getattr(model, method)(batches)
+    torch.testing.assert_close(statistics(model), before, rtol=0, atol=0)
+    assert not any(module.training for module in model.modules())
+    assert {norm.momentum for norm in model.norms().values()} == {0.1}
+    assert not any(norm._forward_pre_hooks for norm in model.norms().values())
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_outside_nothing_and_all_is_refused(model, share):
+    with pytest.raises(ValueError, match=rf"share is {share}; expected a number from 0 \(all old\) to 1"):
+        model.reestimate_statistics(stained(1), share)

@@ -77,6 +77,7 @@ def test_the_answer_is_the_models(name, ask, by_hand):
     assert answer["score"] == pytest.approx(probabilities[label], abs=1e-4)
     assert answer["probabilities"] == pytest.approx(probabilities, abs=1e-4)
     assert answer["notes"] == []
+    assert (answer["verdict"], answer["reason"]) == (label, None)
 
 
 def test_the_answer_names_the_weights(ask, model_folder):
@@ -89,7 +90,8 @@ def test_classify_is_the_only_public_endpoint_and_typed(client):
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert list(endpoints) == ["/classify"]
     schema = endpoints["/classify"]["returns"][0]["type"]
-    assert set(schema["properties"]) == {"label", "score", "probabilities", "notes", "model"}
+    expected = {"verdict", "reason", "label", "score", "probabilities", "notes", "model"}
+    assert set(schema["properties"]) == expected
 
 
 def test_a_data_url_is_read_too(served, by_hand):
@@ -329,6 +331,76 @@ def test_less_than_half_is_said():
     low, high = ({"A": score, "B": 1 - score - 0.1, "C": 0.1} for score in (0.46, 0.8))
     assert "Less than half" in page.answer(low, Image.new("RGB", (8, 8)), True, [])
     assert "Less than half" not in page.answer(high, Image.new("RGB", (8, 8)), True, [])
+
+
+# Models that know when they do not know
+
+
+@pytest.fixture
+def shown(model_folder, tmp_path):
+    """Build the page around the model with these fields in its config.json; give its HTML for a picture, and all of it."""
+
+    def build(**fields):
+        folder = shutil.copytree(model_folder, tmp_path / f"wbc-{len(list(tmp_path.iterdir()))}")
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | fields))
+        demo = app.build(folder)
+        show = next(function.fn for function in demo.fns.values() if function.name == "show")
+
+        def answer(file: Path | None) -> str:
+            if file is None:
+                return show(None)
+            return show({"url": "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()})
+
+        return answer, json.dumps(demo.get_config_file())
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"acceptance_threshold": 1.0, "acceptance_risk": 0.02}, "not sure enough to name this cell"),
+        ({"energy_threshold": -1e6, "energy_accept_rate": 0.99}, "unlike those that it learned from"),
+    ],
+    ids=["low confidence", "unlike"],
+)
+def test_below_the_threshold_the_page_says_unidentified_and_why(fields, why, shown, by_hand):
+    label, probabilities = by_hand(Image.open(EXAMPLES / "monocyte.png").convert("RGB"))
+    html = shown(**fields)[0](EXAMPLES / "monocyte.png")
+    assert '<h2 class="wbc-name">Unidentified</h2>' in html and why in html
+    assert f"Likeliest: {label.capitalize()}, {page.per_cent(probabilities[label])}" in html
+    assert " sure</p>" not in html and html.count("data-label=") == 4
+
+
+def test_above_the_threshold_the_page_is_as_without_one(shown):
+    plain, _ = shown()
+    with_threshold, _ = shown(acceptance_threshold=0.1, acceptance_risk=0.02)
+    assert with_threshold(EXAMPLES / "monocyte.png") == plain(EXAMPLES / "monocyte.png")
+    assert with_threshold(None) == plain(None)
+
+
+def test_negatives_are_no_subtype(shown, by_hand):
+    label, _ = by_hand(Image.open(EXAMPLES / "monocyte.png").convert("RGB"))
+    answer, _ = shown(negatives_label=label)
+    html = answer(EXAMPLES / "monocyte.png")
+    assert '<h2 class="wbc-name">No white cell of these kinds</h2>' in html and " sure</p>" in html
+    named = [name for name in LABELS if name.capitalize() in answer(None)]
+    assert named == [name for name in LABELS if name != label]
+
+
+def test_what_the_foot_of_the_page_promises_is_the_models(shown):
+    _, always = shown()
+    _, sometimes = shown(acceptance_threshold=0.5, acceptance_risk=0.02)
+    assert "It always chooses from this list" in always and "says unidentified" not in always
+    assert "It always chooses from this list" not in sometimes and "at most 2.0% were wrong" in sometimes
+
+
+def test_a_model_published_before_there_were_verdicts_still_answers(model_folder, by_hand, monkeypatch):
+    classifier = app.load(model_folder)
+    monkeypatch.delattr(type(classifier.network), "decide")
+    image = Image.open(EXAMPLES / "monocyte.png").convert("RGB")
+    assert classifier.classify(image)[2] == (by_hand(image)[0], None)
 
 
 # Nothing is kept
