@@ -7,16 +7,21 @@
 trains a network for each laboratory on the other ones and names its cells, with no label of it used: once with the plain
 weights and once with batch-norm statistics re-estimated from its unlabelled images. Of the Kaggle archive the photos of
 TRAIN are named, never its test images. Killed and started again, it goes on where it stopped. ``--leave_out pbc`` runs some
-of the laboratories only. Options of train.py may follow.
+of the laboratories only, ``--leave_out raabin+chula`` leaves two out at once. Options of train.py may follow.
+
+``leave_one_out.json`` holds for each laboratory left out, and for the validation images of those learnt from (to find a rule
+that says without labels when re-estimating helps): the two measurements, as ``evaluation.summary`` gives them, the balanced
+accuracy for each share of new statistics, the distance of the images from the stored statistics, and the mean confidence.
 """
 
 import argparse
+import copy
 import json
 import logging
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import datasets
@@ -25,28 +30,44 @@ import torch
 
 from evaluation.labels import read_label_map
 from evaluation.measure import load_model, open_image
+from evaluation.metrics import statistics
 from evaluation.results import FILE_NAME, read_results, write_text
 from evaluation.summary import summarise
-from smears.laboratories import cut_cells, load_laboratory, rename_classes
-from training.finish import refresh_statistics
+from hub_model.modeling_wbc_resnet import WbcResNetForImageClassification
+from smears.laboratories import cut_cells, divide, load_laboratory, rename_classes
+from smears.splits import VALIDATION_SHARE
 
 ROOT = Path(__file__).parent
 RESULTS = "leave_one_out.json"
 UNLABELLED = 512  # images at most that the statistics are re-estimated from
 PER_CLASS = 200  # images at most of a class; the classes count alike
 BATCH = 64
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the re-estimated statistics
+WAYS = {0.0: "plain", 1.0: "re-estimated"}
 logger = logging.getLogger("leave_one_out")
 
 
-def unseen_cells(data_dir: Path, labels: Sequence[str], label_map: dict[str, str]) -> datasets.Dataset:
-    """Load the images of a laboratory that nothing was learnt from, as a user would have them, under the common names."""
-    data = rename_classes(load_laboratory(data_dir)["train"], labels, label_map)
+def as_a_user_has_them(data: datasets.Dataset) -> datasets.Dataset:
+    """Choose ``PER_CLASS`` images of a class at most, and cut the cells of fields out."""
     rng = np.random.default_rng(0)
     numbers, rows = np.array(data["label"][:]), []
     for label in sorted(set(numbers.tolist())):
         of_class = np.flatnonzero(numbers == label)
         rows += rng.choice(of_class, min(PER_CLASS, len(of_class)), replace=False).tolist()
     return cut_cells(data.select(sorted(rows)))
+
+
+def unseen_cells(data_dir: Path, labels: Sequence[str], label_map: Mapping[str, str]) -> datasets.Dataset:
+    """Load what could be learnt from a laboratory, and is not."""
+    return as_a_user_has_them(rename_classes(load_laboratory(data_dir)["train"], labels, label_map))
+
+
+def held_out_cells(
+    data_dir: Path, labels: Sequence[str], label_map: Mapping[str, str], share: float, seed: int
+) -> datasets.Dataset:
+    """Load what training holds out of a laboratory that it learns from."""
+    held = divide(load_laboratory(data_dir), share, 0.0, seed)["validation"]
+    return as_a_user_has_them(rename_classes(held, labels, label_map))
 
 
 @torch.inference_mode()
@@ -56,29 +77,53 @@ def name_cells(model: torch.nn.Module, pixels: torch.Tensor) -> np.ndarray:
     return torch.cat([model(pixel_values=batch).logits.softmax(-1) for batch in pixels.split(BATCH)]).numpy()
 
 
-def measure_unseen(
-    folder: Path, data: datasets.Dataset, lab: str, labels: Sequence[str], negatives: str | None
-) -> dict:
-    """Measure a network on a laboratory it has not seen, plain and with statistics re-estimated from unlabelled images.
+def measure_laboratory(folder: Path, data: datasets.Dataset, labels: Sequence[str], negatives: str | None) -> dict:
+    """Measure a network on a laboratory's images, plain and with statistics re-estimated from the same images unlabelled.
 
-    Classes that only ``negatives`` names are left out: a laboratory of single white cells has none, and they do not count.
+    Images of the class ``negatives`` do not count: most laboratories of single white cells have none.
+
+    Raises:
+        ValueError: as ``load_model``; the network was trained on other ``labels``.
     """
-    model, processor = load_model(folder)
+    _, processor = load_model(folder)
+    model = WbcResNetForImageClassification.from_pretrained(folder)
+    learnt = [model.config.id2label[number] for number in range(model.config.num_labels)]
+    if learnt != list(labels):
+        raise ValueError(
+            f"{folder} names {learnt}, and --labels says {list(labels)}. Remove the folder, or name another --output_dir."
+        )
     images = (open_image(value) for value in data["image"])
     pixels = torch.cat([processor(images=[image], return_tensors="pt")["pixel_values"] for image in images])
-    answers = {"plain": name_cells(model, pixels)}
-    chosen = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))[:UNLABELLED]
-    refresh_statistics(model, pixels[chosen].split(BATCH))
-    answers["re-estimated"] = name_cells(model, pixels)
+    chosen = pixels[torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))[:UNLABELLED]]
+    batches = chosen.tensor_split(-(-len(chosen) // BATCH))  # of nearly one size, since each counts alike
     references = np.array(data["label"][:])
     counted = np.flatnonzero(references != (labels.index(negatives) if negatives else -1))
     photos, groups = ([data[name][row] for row in counted] for name in ("photo", "group"))
-    return {
-        way: summarise(
-            probabilities[counted], references[counted], photos, list(labels), lab, f"unseen, {way}", groups=groups
-        )
-        for way, probabilities in answers.items()
-    }
+    stored = copy.deepcopy(model.state_dict())
+    found = {"distance": round(model.statistics_distance(batches), 6), "shares": {}, "confidence": {}}
+    for share in SHARES:
+        model.load_state_dict(stored)
+        if share:
+            model.reestimate_statistics(batches, share)
+        probabilities = name_cells(model, pixels)[counted]
+        matrix = statistics(probabilities, references[counted])
+        found["shares"][f"{share:.2f}"] = round(float(matrix["balanced_accuracy"]), 6)
+        found["confidence"][f"{share:.2f}"] = round(float(probabilities.max(axis=1).mean()), 6)
+        if way := WAYS.get(share):
+            found[way] = summarise(
+                probabilities, references[counted], photos, list(labels), data["lab"][0], way, groups=groups
+            )
+    return found
+
+
+def train_without(folders: Sequence[str], run: Path, options: argparse.Namespace, for_training: Sequence[str]) -> None:
+    """Train on these laboratories with train.py, into ``run``; what it measures is validation, never a test split."""
+    command = [sys.executable, str(ROOT / "train.py"), "--data_dir", *folders, "--labels", *options.labels]
+    command += ["--label_map", *options.label_map] if options.label_map else []
+    command += ["--negatives", options.negatives] if options.negatives else []
+    command += ["--validation_share", str(options.validation_share), "--split_seed", str(options.split_seed)]
+    command += ["--output_dir", str(run), "--measure_splits", "validation", *for_training]
+    subprocess.run(command, check=True)
 
 
 def main() -> None:
@@ -90,40 +135,54 @@ def main() -> None:
     parser.add_argument("--labels", nargs="+", required=True, help="the classes, in their order")
     parser.add_argument("--label_map", nargs="+", default=[], help="FOLDER=CLASS: folders that are one class")
     parser.add_argument("--negatives", help="the class that also says 'no white cell here'; not counted")
-    parser.add_argument("--leave_out", nargs="+", help="names of the folders to leave out, in turn; without: each")
+    parser.add_argument(
+        "--validation_share", type=float, default=VALIDATION_SHARE, help="held out of each, see train.py"
+    )
+    parser.add_argument("--split_seed", type=int, default=0, help="which photos are held out")
+    parser.add_argument(
+        "--leave_out", nargs="+", help="names of the folders to leave out, in turn; A+B together; without: each"
+    )
     parser.add_argument(
         "--output_dir", type=Path, default=Path("runs/leave-one-out"), help="a folder for each comes here"
     )
     options, for_training = parser.parse_known_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     folders = {folder.resolve().name: folder for folder in options.data_dir}
+    if len(folders) < max(2, len(options.data_dir)):
+        parser.error(
+            f"--data_dir {shlex.join(map(str, options.data_dir))}: expected two folders or more, of different names"
+        )
+    left_out = [tuple(names.split("+")) for names in options.leave_out or folders]
+    if strange := sorted({lab for labs in left_out for lab in labs} - folders.keys()):
+        parser.error(f"--leave_out {strange[0]}: expected some of {', '.join(folders)}")
+    if everything := [labs for labs in left_out if set(labs) == folders.keys()]:
+        parser.error(f"--leave_out {'+'.join(everything[0])}: nothing is left to learn from")
+    if "--test_share" in for_training:
+        parser.error("--test_share: what is held out besides would be taken for validation here; leave it out")
     try:
         label_map = read_label_map(options.label_map)
         found = {}
-        for lab in options.leave_out or folders:
-            if lab not in folders:
-                parser.error(f"--leave_out {lab}: expected some of {', '.join(folders)}")
-            run = options.output_dir / lab
+        for labs in left_out:
+            run = options.output_dir / "+".join(labs)
+            split = (options.validation_share, options.split_seed)
+            cells = {lab: unseen_cells(folders[lab], options.labels, label_map) for lab in labs}
+            for lab in folders.keys() - set(labs):
+                cells[lab] = held_out_cells(folders[lab], options.labels, label_map, *split)
             if not (run / "model" / FILE_NAME).is_file():
-                others = [str(folder) for name, folder in folders.items() if name != lab]
-                command = [sys.executable, str(ROOT / "train.py"), "--data_dir", *others, "--labels", *options.labels]
-                command += ["--label_map", *options.label_map] if options.label_map else []
-                command += ["--negatives", options.negatives] if options.negatives else []
-                command += ["--output_dir", str(run), "--measure_splits", "validation", *for_training]
-                logger.info("%s is left out: training on the others", lab)
-                subprocess.run(command, check=True)
-            data = unseen_cells(folders[lab], options.labels, label_map)
-            found[lab] = measure_unseen(run / "model", data, lab, options.labels, options.negatives)
-            found[lab]["training"] = read_results(run / "model" / FILE_NAME)["training"]
-            figures = {
-                way: found[lab][way]["metrics"]["balanced_accuracy"]["value"] for way in ("plain", "re-estimated")
+                logger.info("%s is left out: training on the others", " and ".join(labs))
+                train_without([str(folders[lab]) for lab in folders if lab not in labs], run, options, for_training)
+            measured = {
+                lab: measure_laboratory(run / "model", cells[lab], options.labels, options.negatives) for lab in folders
             }
-            logger.info("%s, unseen: balanced accuracy %s", lab, figures)
+            for lab in labs:
+                logger.info("%s, unseen: balanced accuracy by share %s", lab, measured[lab]["shares"])
+            training = read_results(run / "model" / FILE_NAME)["training"]
+            found["+".join(labs)] = {"unseen": list(labs), "laboratories": measured, "training": training}
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except subprocess.CalledProcessError as error:
         sys.exit(f"error: train.py ended with status {error.returncode}; what it said stands above")
-    report = {"command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]), "laboratories": found}
+    report = {"command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]), "left_out": found}
     write_text(options.output_dir / RESULTS, json.dumps(report, indent=2) + "\n")
 
 

@@ -8,8 +8,7 @@ The same after a kill, from the newest complete checkpoint: the same command aga
 
 Your own cells, a folder for each class, starting from the shipped weights:
 
-    python train.py --data_dir my_cells --init_from hub_model --output_dir runs/mine \
-        --sides 224 --phase_epochs 5 --draws_per_epoch 1000 --learning_rate 3e-4
+    python train.py --data_dir my_cells --init_from hub_model --output_dir runs/mine
 
 From a dataset of the Hub, from ResNet-50's weights, in two processes:
 
@@ -61,6 +60,7 @@ from smears.splits import VALIDATION_SHARE, hold_out
 from training.augment import Augmentation, read_augmentation
 from training.finish import equal_weights, fit_temperature, fold_temperature, predict_logits, refresh_statistics
 from training.init_from import init_from
+from training.operating_points import choose_operating_points
 from training.trainer import EmaTrainer, WallClock, claim, newest_checkpoint
 from training.views import GrowingResolution, PlainViews, TrainingDraws
 
@@ -138,9 +138,15 @@ class RecipeArguments:
     init_from: str | None = field(
         default=None, metadata={"help": "folder of a checkpoint, or a ResNet-50 weights file; else from scratch"}
     )
-    sides: list[int] = field(default_factory=lambda: [112, 160, 224], metadata={"help": "input side of each phase, px"})
-    phase_epochs: list[int] = field(default_factory=lambda: [12, 9, 7], metadata={"help": "epochs of each phase"})
-    draws_per_epoch: int = field(default=6400, metadata={"help": "augmented images in an epoch"})
+    sides: list[int] | None = field(
+        default=None, metadata={"help": "input side of each phase, px; left out: 112 160 224, or that of --init_from"}
+    )
+    phase_epochs: list[int] | None = field(
+        default=None, metadata={"help": "epochs of each phase; left out: 12 9 7, or 5 from a checkpoint"}
+    )
+    draws_per_epoch: int | None = field(
+        default=None, metadata={"help": "augmented images in an epoch; left out: 6400, or 1000 from a checkpoint"}
+    )
     ema_decay: float = field(
         default=0.998, metadata={"help": "of the moving average of the weights; 0 keeps the last ones"}
     )
@@ -162,6 +168,32 @@ class RecipeArguments:
         default=0.0, metadata={"help": "how often an image takes on the colours of another laboratory's image"}
     )
 
+    @property
+    def adjusts_a_checkpoint(self) -> bool:
+        """Whether training starts from finished weights of this network and needs to adjust them only."""
+        return self.init_from is not None and Path(self.init_from).is_dir()
+
+    def fill_in(self) -> None:
+        """Choose what was left out: the training of the shipped weights, or a few minutes from a checkpoint."""
+        if self.sides is None:
+            sizes = AutoImageProcessor.from_pretrained(self.init_from).size if self.adjusts_a_checkpoint else None
+            self.sides = [sizes["height"]] if sizes else [112, 160, 224]
+            if self.phase_epochs is None:
+                self.phase_epochs = [5] if sizes else [12, 9, 7]
+        if self.phase_epochs is None:
+            raise ValueError(f"--sides {self.sides} came without --phase_epochs: say how many epochs each side gets.")
+        if self.draws_per_epoch is None:
+            self.draws_per_epoch = 1000 if self.adjusts_a_checkpoint else 6400
+
+    def __post_init__(self):
+        for name in ("ground_share", "oddity_share", "exchange_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"--{name} {getattr(self, name)}: expected a share from 0 to 1.")
+        if self.ground_share + self.oddity_share > 1:
+            raise ValueError(
+                f"--ground_share {self.ground_share} and --oddity_share {self.oddity_share}: expected at most 1 together."
+            )
+
 
 def has_bf16(on_cpu: bool) -> bool:
     """Say whether the processor that will train computes in bfloat16 natively."""
@@ -179,7 +211,9 @@ class SmearTrainingArguments(TrainingArguments):
     )
     per_device_train_batch_size: int = 64
     per_device_eval_batch_size: int = 64
-    learning_rate: float = 2e-3
+    learning_rate: float | None = field(
+        default=None, metadata={"help": "at its highest; left out: 2e-3, or 3e-4 from a checkpoint"}
+    )
     weight_decay: float = 0.05
     lr_scheduler_type: str = "cosine"
     warmup_steps: float = 0.05
@@ -232,7 +266,11 @@ def parse(argv: list[str] | None = None) -> tuple[DataArguments, RecipeArguments
         close = difflib.get_close_matches(unknown[0], parser._option_string_actions, n=1)
         hint = f" Did you mean {close[0]}?" if close else " --help lists what there is."
         raise ValueError(f"There is no option {unknown[0]}.{hint}")
-    return parser.parse_args_into_dataclasses(argv)
+    data, recipe, arguments = parser.parse_args_into_dataclasses(argv)
+    recipe.fill_in()
+    if arguments.learning_rate is None:
+        arguments.learning_rate = 3e-4 if recipe.adjusts_a_checkpoint else 2e-3
+    return data, recipe, arguments
 
 
 def load_images(arguments: DataArguments):
@@ -266,10 +304,28 @@ def load_images(arguments: DataArguments):
     return {source: splits}, fit, shown, splits["validation"]
 
 
+def read_shares(entries: list[str]) -> dict[str, float]:
+    """Read the share of each laboratory from ``LAB=SHARE`` entries.
+
+    Raises:
+        ValueError: an entry that is none.
+    """
+    shares = {}
+    for entry in entries:
+        lab, _, text = entry.rpartition("=")
+        try:
+            shares[lab] = float(text)
+        except ValueError:
+            lab = ""
+        if not lab:
+            raise ValueError(f"--test_share {entry}: expected LAB=SHARE, such as chula=0.2.")
+    return shares
+
+
 def load_collection(arguments: DataArguments):
     """Load several laboratories under common class names; returns as ``load_images``."""
     label_map = read_label_map(arguments.label_map)
-    shares = {lab: float(share) for lab, share in read_label_map(arguments.test_share).items()}
+    shares = read_shares(arguments.test_share)
     loaded = {Path(folder).resolve().name: (folder, load_laboratory(folder)) for folder in arguments.data_dir}
     if len(loaded) < len(arguments.data_dir):
         raise DataError(f"--data_dir {' '.join(arguments.data_dir)}: two folders have one name; rename one.")
@@ -281,8 +337,9 @@ def load_collection(arguments: DataArguments):
     labels = arguments.labels or sorted(names)
     laboratories, fit = {}, []
     for lab, (folder, splits) in loaded.items():
-        splits = datasets.DatasetDict({name: rename_classes(data, labels, label_map) for name, data in splits.items()})
+        # Divided by the folder's own classes, a laboratory is divided alike whatever they are called here.
         splits = divide(splits, arguments.validation_share, shares.get(lab, 0.0), arguments.split_seed)
+        splits = {name: rename_classes(data, labels, label_map) for name, data in splits.items()}
         fit.append(splits["train"])
         if is_archive(splits["train"]) and BASOPHIL in labels:
             fit.append(basophil_photos(folder, splits["train"]))
@@ -310,9 +367,13 @@ def validation_metrics(report: ClassificationReport, prediction) -> dict[str, fl
 
 
 def finish_model(
-    trainer: EmaTrainer, draws: TrainingDraws, validation, batches: int
+    trainer: EmaTrainer, draws: TrainingDraws, validation: PlainViews, batches: int
 ) -> tuple[WbcResNetForImageClassification, float]:
-    """Take the averaged weights, refresh their statistics at the final size, calibrate; return model and temperature."""
+    """Take the averaged weights, refresh their statistics at the final size, calibrate, and find the operating point.
+
+    Returns:
+        The model, with its thresholds in the configuration, and the temperature that its linear layer was divided by.
+    """
     model = trainer.ema.module
     draws.set_epoch(draws.resolution.total_epochs)  # beyond training: draws it has not seen, at the size that ships
     loader = torch.utils.data.DataLoader(
@@ -324,8 +385,22 @@ def finish_model(
     )
     refresh_statistics(model, (batch["pixel_values"] for batch in islice(loader, batches)))
     logits, labels = predict_logits(model.eval(), validation)
-    temperature = fit_temperature(logits, labels, equal_weights(validation.data))
+    weights = equal_weights(validation.data)
+    temperature = fit_temperature(logits, labels, weights)
     fold_temperature(model.get_classifier(), temperature)
+    config = model.config
+    config.drop_operating_point()
+    names = [config.id2label[number] for number in range(config.num_labels)]
+    if draws.negatives is not None:
+        config.negatives_label = names[draws.negatives]
+    try:
+        points = choose_operating_points(logits / temperature, labels, weights, draws.negatives)
+    except ValueError as error:
+        logger.warning("the model gets no operating point and answers always: %s", error)
+    else:
+        for name, value in asdict(points).items():
+            setattr(config, name, value)
+    config.check_operating_point()
     return model, temperature
 
 
@@ -334,6 +409,13 @@ def save_folder(model: WbcResNetForImageClassification, processor, folder: Path)
     model.config.auto_map = {
         "AutoConfig": "configuration_wbc_resnet.WbcResNetConfig",
         "AutoModelForImageClassification": "modeling_wbc_resnet.WbcResNetForImageClassification",
+    }
+    model.config.custom_pipelines = {
+        "wbc-classification": {
+            "impl": "pipeline_wbc_resnet.WbcClassificationPipeline",
+            "pt": ["AutoModelForImageClassification"],
+            "type": "image",
+        }
     }
     model.to(memory_format=torch.contiguous_format).save_pretrained(folder)
     # The library writes our class's name, which whoever runs no remote code does not know; auto_map names it already.
@@ -408,6 +490,15 @@ def prepare(data_arguments: DataArguments, recipe: RecipeArguments, arguments: S
     labels = fit.features["label"].names
     if recipe.negatives and recipe.negatives not in labels:
         raise ValueError(f"--negatives {recipe.negatives}: there is no such class; expected one of {labels}.")
+    if recipe.exchange_share and len(laboratories) < 2:
+        raise ValueError("--exchange_share needs a second laboratory to take colours from; name it with --data_dir.")
+    for lab, splits in laboratories.items():
+        for name in set(data_arguments.measure_splits) & splits.keys():
+            if len(set(splits[name]["group"])) < 2:
+                raise ValueError(
+                    f"{lab}: the split {name!r} shows one photo or slide; two are needed to measure. Hold out a larger "
+                    "share, or leave it out of --measure_splits."
+                )
     model = build_model(labels, recipe.init_from)
     data = " ".join(fingerprint(splits) for splits in laboratories.values())
     identity = {"labels": labels, "data": data, "images": len(fit), "seed": arguments.seed}
@@ -495,8 +586,8 @@ def main() -> None:
     for entry in measured:
         photos = entry["photo_level"]
         logger.info(
-            "%s: accuracy %.4f on %d images, %d of %d photos", entry["split"], entry["metrics"]["accuracy"]["value"],
-            entry["n_images"], photos["n_correct"], photos["n_photos"],
+            "%s, %s: accuracy %.4f on %d images, %d of %d photos", entry["dataset"], entry["split"],
+            entry["metrics"]["accuracy"]["value"], entry["n_images"], photos["n_correct"], photos["n_photos"],
         )  # fmt: skip
     logger.info("The finished model, its code and its figures stand in %s", folder)
 

@@ -1,20 +1,22 @@
 """Several laboratories as one collection: common class names, and for each image its laboratory, slide and boxes.
 
 A laboratory is a folder that ``smears.loading`` reads. Beside its class folders it may have a table ``boxes.csv`` with the
-columns ``file`` (CLASS/image.jpg), ``label``, ``xmin``, ``ymin``, ``xmax``, ``ymax`` (pixels) and perhaps ``slide``. A box
-labelled with one of the laboratory's classes is a cell with a subtype of its own: such images are fields, and each of their
-cells becomes a row. A box labelled ``WBC`` is a white cell of the image's class; any other box is no white cell.
+columns ``file`` (CLASS/image.jpg, from the table's own folder), ``label``, ``xmin``, ``ymin``, ``xmax``, ``ymax`` (pixels)
+and perhaps ``slide``. A box labelled with one of the laboratory's classes is a cell with a subtype of its own: such images
+are fields, and each of their cells becomes a row. A box labelled ``WBC`` is a white cell of the image's class; any other box
+is no white cell.
 """
 
 import csv
 import io
 import logging
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import datasets
-from PIL import Image
+from PIL import ExifTags, Image
 
 from smears.loading import DataError, check_image, content_hash, load_folder
 from smears.photos import (
@@ -57,9 +59,10 @@ def read_box_table(path: Path) -> dict[str, list[dict]]:
                 left, top, right, bottom = (float(row[name]) for name in wanted[2:])
             except (TypeError, ValueError):
                 left = right = 0.0
-            if not (left < right and top < bottom):
+            if not (0 <= left < right < math.inf and 0 <= top < bottom < math.inf):
                 raise DataError(
-                    f"{path}, line {table.line_num}: {row} is no box; expected numbers with xmin < xmax and ymin < ymax."
+                    f"{path}, line {table.line_num}: {row} is no box; expected numbers from 0 on with xmin < xmax and "
+                    "ymin < ymax."
                 )
             boxes[row["file"]].append(
                 {
@@ -82,17 +85,30 @@ def load_laboratory(data_dir: str | Path) -> datasets.DatasetDict:
 
     Returns:
         Per split the columns of ``smears.loading.load_folder``, and ``lab`` (the folder's name); ``slide`` ("" where unknown;
-        where known it is the ``group``, since consecutive frames of a slide show the same cells); ``whole``, whether the
+        images of one slide have one ``group``, since consecutive frames show the same cells); ``whole``, whether the
         label names all of the image, not one cell of several; and three lists of boxes (row_min, col_min, row_max,
         col_max) in pixels: ``boxes``, the cells that the label names, ``cells``, all white cells of the image, and
         ``others``, red cells and platelets. Of the Kaggle archive the split ``train`` holds the photos themselves.
 
     Raises:
-        DataError: as ``load_folder`` and ``read_box_table``; a box table that names files which are not there.
+        DataError: as ``load_folder`` and ``read_box_table``; no split ``train``; a box table that names files which are not
+            there, or boxes that do not lie in their images.
     """
     root = Path(data_dir)
     splits = name_photos(load_folder(root))
-    table = {file: rows for path in root.rglob(BOX_TABLE) for file, rows in read_box_table(path).items()}
+    if "train" not in splits:
+        raise DataError(
+            f"{root} has the splits {sorted(splits)} and no 'train' to learn from. Add one, or name its folder alone."
+        )
+    table = {}
+    for path in sorted(root.rglob(BOX_TABLE)):
+        below = path.parent.relative_to(root)
+        table |= {(below / file).as_posix(): rows for file, rows in read_box_table(path).items()}
+    if strays := sorted(table.keys() - {file for data in splits.values() for file in data["file"]}):
+        raise DataError(
+            f"{root}: {BOX_TABLE} names {strays[0]!r} (and {len(strays) - 1} more), which is not there. Write names as "
+            "CLASS/image.jpg, from the table's own folder."
+        )
     known = read_same_cells()
     loaded = {}
     for split, data in splits.items():
@@ -101,13 +117,30 @@ def load_laboratory(data_dir: str | Path) -> datasets.DatasetDict:
             data = data.add_column("flags", [[]] * len(data), feature=splits[split].features["flags"])
         else:
             data = _with_table_boxes(data, table, root)
-        groups = [
-            slide or known.get(digest, group)
-            for slide, digest, group in zip(data["slide"], data["sha256"], data["group"], strict=True)
-        ]
+        groups = _tie(data["slide"], [known.get(digest, "") for digest in data["sha256"]], data["group"])
         data = data.remove_columns("group").add_column("group", groups, feature=datasets.Value("string"))
         loaded[split] = data.add_column("lab", [root.resolve().name] * len(data), feature=datasets.Value("string"))
     return datasets.DatasetDict(loaded)
+
+
+def _tie(*columns: Sequence[str]) -> list[str]:
+    """Name a group for each image (N,): images that share a value in one of the columns (N,), be it over others, share it.
+
+    An empty value ties nothing. The name is the smallest value in the first column that has one.
+    """
+    above = {}
+
+    def top(key: tuple[int, str]) -> tuple[int, str]:
+        while above.setdefault(key, key) != key:
+            key = above[key]
+        return key
+
+    keys = [[(place, value) for place, value in enumerate(values) if value] for values in zip(*columns, strict=True)]
+    for first, *others in keys:
+        for other in others:
+            low, high = sorted((top(first), top(other)))
+            above[high] = low
+    return [top(first)[1] for first, *_ in keys]
 
 
 def _with_photo_boxes(photos: datasets.Dataset, root: Path) -> datasets.Dataset:
@@ -123,15 +156,18 @@ def _with_photo_boxes(photos: datasets.Dataset, root: Path) -> datasets.Dataset:
 def _with_table_boxes(data: datasets.Dataset, table: Mapping[str, list[dict]], root: Path) -> datasets.Dataset:
     """Add the boxes of a table; an image with boxes of subtypes becomes a row for each of its cells."""
     names = [name.lower() for name in data.features["label"].names]
-    here = {"/".join(Path(file).parts[-2:]): number for number, file in enumerate(data["file"])}
-    if strays := sorted(set(table) - here.keys()):
-        raise DataError(f"{root}: {BOX_TABLE} names {strays[0]!r} (and {len(strays) - 1} more), which is not there.")
     numbers, labels, slides, columns = [], [], [], {name: [] for name in BOX_COLUMNS}
     passed_over = Counter()
     fields = any(row["label"] in names for rows in table.values() for row in rows)
     own = data["label"][:]
-    for file, number in here.items():
+
+    def subtype(label: str, of_image: int) -> int:
+        return names.index(label) if label in names else of_image
+
+    for number, file in enumerate(data["file"]):
         rows = table.get(file, [])
+        if rows:
+            _require_inside(root / file, rows)
         white = [row for row in rows if row["label"] in (WHITE_CELL, *names)]
         small = [row for row in white if min(_sides(row["box"])) < SMALLEST_BOX]
         passed_over["box too small"] += len(small)
@@ -140,7 +176,7 @@ def _with_table_boxes(data: datasets.Dataset, table: Mapping[str, list[dict]], r
         cells = [row["box"] for row in white]
         if not fields:
             told = [(own[number], cells)]
-        elif not (told := [(names.index(row["label"]), [row["box"]]) for row in white]):
+        elif not (told := [(subtype(row["label"], own[number]), [row["box"]]) for row in white]):
             passed_over["field without a box"] += 1
         for label, boxes in told:
             numbers.append(number)
@@ -148,6 +184,8 @@ def _with_table_boxes(data: datasets.Dataset, table: Mapping[str, list[dict]], r
             slides.append(rows[0]["slide"] if rows and rows[0]["slide"] != "unknown" else "")
             for name, value in zip(BOX_COLUMNS, (boxes, cells, others), strict=True):
                 columns[name].append(value)
+    if no_cells := sorted({row["label"] for rows in table.values() for row in rows} - {WHITE_CELL, *names}):
+        logger.info("%s: boxes of %s count as no white cell", root.name, ", ".join(no_cells))
     for reason, count in passed_over.items():
         if count:
             logger.warning("%s: %s, %d left out", root.name, reason, count)
@@ -158,6 +196,19 @@ def _with_table_boxes(data: datasets.Dataset, table: Mapping[str, list[dict]], r
     for name, values in columns.items():
         data = data.add_column(name, values, feature=_BOXES)
     return data
+
+
+def _require_inside(path: Path, rows: Sequence[Mapping]) -> None:
+    with Image.open(path) as image:
+        width, height = image.size
+        if image.getexif().get(ExifTags.Base.Orientation, 1) > 4:  # shown turned by a quarter
+            width, height = height, width
+    for row in rows:
+        if row["box"][2] > height + 1 or row["box"][3] > width + 1:  # one more: some tables count pixels from 1
+            raise DataError(
+                f"{path} is {width} x {height} px and {BOX_TABLE} has the box {row['box']} in it (row_min, col_min, row_max, "
+                "col_max). Write boxes in the pixels of the image as it is; one that was resized needs its boxes resized."
+            )
 
 
 def _sides(box: Sequence[int]) -> tuple[int, int]:
@@ -194,12 +245,17 @@ def divide(
         DataError: as ``hold_out``; a share to test on of a laboratory that brings its own test images.
     """
     divided = dict(splits)
-    if test_share:
-        if "test" in divided:
-            raise DataError(f"{divided['train']['lab'][0]} has test images of its own; leave out its share to test on.")
-        divided["train"], divided["test"] = hold_out(divided["train"], test_share, seed)
-    if "validation" not in divided:
-        divided["train"], divided["validation"] = hold_out(divided["train"], validation_share / (1 - test_share), seed)
+    lab = divided["train"]["lab"][0]
+    if test_share and "test" in divided:
+        raise DataError(f"{lab} has test images of its own; leave out its share to test on.")
+    try:
+        if test_share:
+            divided["train"], divided["test"] = hold_out(divided["train"], test_share, seed)
+        if "validation" not in divided:
+            share = validation_share / (1 - test_share)
+            divided["train"], divided["validation"] = hold_out(divided["train"], share, seed)
+    except DataError as error:
+        raise DataError(f"{lab}: {error}") from error
     return datasets.DatasetDict(divided)
 
 
@@ -239,8 +295,10 @@ def cut_cells(data: datasets.Dataset, window: float = WINDOW) -> datasets.Datase
     Args:
         data: as ``load_laboratory`` gives it; rows that are ``whole`` stay as they are.
         window: side of the square, in sides of the box.
-    """
 
+    Returns:
+        The rows with other images; their lists of boxes stay those of the fields.
+    """
     if all(data["whole"]):
         return data
 
@@ -251,9 +309,9 @@ def cut_cells(data: datasets.Dataset, window: float = WINDOW) -> datasets.Datase
         row_min, col_min, row_max, col_max = box
         half = max(row_max - row_min, col_max - col_min) * window / 2
         middle = ((col_min + col_max) / 2, (row_min + row_max) / 2)
-        with Image.open(row["image"]["path"]) as image:
-            # Pillow fills with black what lies beyond the field's edge
-            square = image.convert("RGB").crop(tuple(round(x + d * half) for d in (-1, 1) for x in middle))
+        image = datasets.Image().decode_example(dict(row["image"])).convert("RGB")  # upright, as its EXIF says
+        # Pillow fills with black what lies beyond the field's edge
+        square = image.crop(tuple(round(x + d * half) for d in (-1, 1) for x in middle))
         stream = io.BytesIO()
         square.save(stream, "PNG")
         return {"image": {"bytes": stream.getvalue(), "path": None}}

@@ -33,6 +33,14 @@ LOBES = {
     "neutrophil": [(-0.5, 0.2, 0.3), (0.0, -0.3, 0.3), (0.45, 0.3, 0.3)],
 }
 
+MARKERS = {  # colours that no drawn smear has, so that a cell is known by its pixels
+    "eosinophil": (200, 60, 40),
+    "lymphocyte": (40, 60, 200),
+    "monocyte": (60, 160, 80),
+    "neutrophil": (120, 40, 140),
+}
+GROUND, RED_CELL = (230, 225, 235), (225, 150, 160)
+
 
 def _disc(image: np.ndarray, centre: tuple[float, float], radius: float, colour) -> None:
     """Draw a disc with a soft edge about (col, row), to a sixteenth of a pixel."""
@@ -180,6 +188,44 @@ def write_photo_column(split_dir: Path, photo_of: dict[str, str]) -> Path:
     with table.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows([("file_name", "photo"), *photo_of.items()])
     return table
+
+
+def write_box_table(path: Path, rows: list[tuple], slides: bool = True) -> Path:
+    """Write boxes.csv from rows (file, label, box, slide); a box is (row_min, col_min, row_max, col_max)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["file", "label", "xmin", "ymin", "xmax", "ymax", *(["slide"] if slides else [])])
+        for file, label, (top, left, bottom, right), *slide in rows:
+            writer.writerow([file, label, left, top, right, bottom, *slide])
+    return path
+
+
+def write_fields(
+    folder: Path, labels=("lymphocyte", "neutrophil"), each: int = 3, size: tuple[int, int] = (320, 240)
+) -> dict[str, list[tuple[str, list[int]]]]:
+    """Write a laboratory of fields and its boxes.csv, each field a slide of its own.
+
+    CLASS/0.png shows a cell of that class and one of the next: discs of 44 px in the colours of ``MARKERS``, about a quarter
+    and three quarters of the width. Above the middle lies a red cell. Returns the white cells (label, box) of each file.
+    """
+    cells, rows, radius = {}, [], 22
+    rng = np.random.default_rng(len(labels) * each)
+    for place, label in enumerate(labels):
+        for number in range(each):
+            file, slide = f"{label}/{number}.png", f"slide {label} {number}"
+            image = draw_disc(size, (size[0] / 2, 40), 12, RED_CELL, GROUND)
+            rows.append((file, "RBC", [28, size[0] // 2 - 12, 52, size[0] // 2 + 12], slide))
+            cells[file] = []
+            for shown, share in ((label, 0.25), (labels[(place + 1) % len(labels)], 0.75)):
+                col, row = round(size[0] * share + rng.uniform(-15, 15)), round(rng.uniform(90, size[1] - 60))
+                _disc(image, (col, row), radius, MARKERS[shown])
+                box = [row - radius, col - radius, row + radius, col + radius]
+                cells[file].append((shown, box))
+                rows.append((file, shown, box, slide))
+            write_image(folder / file, image)
+    write_box_table(folder / "boxes.csv", rows)
+    return cells
 
 
 @functools.cache

@@ -3,10 +3,11 @@
 import cv2
 import numpy as np
 import pytest
-from smear_drawings import draw_disc, draw_smear
+from smear_drawings import GROUND, MARKERS, RED_CELL, draw_disc, draw_smear
 
 from training import augment
-from training.augment import Augmentation, change_colour, halvings, warp
+from training.augment import Augmentation, halvings, read_augmentation, streak, warp
+from training.colour import change_colour
 
 # Nothing but the view changes; a disc keeps its colour.
 ONLY_VIEWS = {"stain": 0, "stain_floor": 0, "white_balance": 0, "gamma": 0, "degrade_share": 0}
@@ -260,63 +261,251 @@ def test_a_close_crop_never_loses_its_cell(share_lost):
     assert share_lost(Augmentation(crop_share=1), [[0, 0, 60, 60]]) == 0
 
 
+def test_a_field_of_several_cells_is_never_shown_whole():
+    photo, boxes = draw_disc((640, 480), (200, 150), 40), [[110, 160, 190, 240]]
+    for seed in range(40):
+        draw = Augmentation(crop_share=0, **ONLY_VIEWS)
+        image = draw(halvings(photo), np.random.default_rng(seed), 64, boxes, whole=False)
+        assert image.shape == (74, 74, 3) and dark(image)[37, 37] > 0.9
+
+
+# Ground
+
+
+CELL = MARKERS["neutrophil"]
+CELLS = [[60, 90, 130, 160], [300, 420, 390, 510], [200, 300, 250, 350]]  # of three sizes
+OTHERS = [[300, 60, 340, 100], [100, 500, 140, 540], [410, 250, 450, 290], [60, 300, 64, 304]]  # the last one is a slip
+
+
+@pytest.fixture(scope="module")
+def field():
+    """A field of 640x480 whose white cells and red cells fill their boxes."""
+    image = np.empty((480, 640, 3), np.uint8)
+    image[:] = GROUND
+    for boxes, colour in ((OTHERS, RED_CELL), (CELLS, CELL)):
+        for top, left, bottom, right in boxes:
+            cv2.circle(image, ((left + right) // 2, (top + bottom) // 2), (right - left) // 2, colour, cv2.FILLED)
+    return halvings(image)
+
+
+def near(image, colour, reach):
+    return (np.abs(image.astype(int) - colour).max(axis=2) <= reach).any()
+
+
+@pytest.mark.parametrize("stretch", [0.0, 0.15, 0.6])
+def test_a_window_of_the_ground_shows_no_pixel_of_a_white_cell_and_nothing_beyond_the_photo(field, stretch):
+    draw = Augmentation(**ONLY_VIEWS | {"stretch": stretch})
+    drawn = [draw.ground(field, np.random.default_rng(seed), 64, CELLS, OTHERS) for seed in range(400)]
+    shown = [image for image in drawn if image is not None]
+    assert len(shown) > 300
+    for image in shown:
+        assert image.shape == (74, 74, 3) and image.dtype == np.uint8
+        # Every pixel is ground, red cell, or the edge between: no darker, and no black fill.
+        assert (image.min(axis=(0, 1)) >= np.minimum(GROUND, RED_CELL) - 2).all()
+        assert not near(image, CELL, 60)
+    assert sum(near(image, RED_CELL, 3) for image in shown) > 150
+
+
+@pytest.mark.parametrize("stretch", [0.0, 0.15, 0.6])
+def test_a_window_keeps_clear_of_cells_and_edges_to_its_corners(monkeypatch, stretch):
+    views = []
+    monkeypatch.setattr(augment, "warp", lambda pyramid, matrix, size, border: views.append(matrix) or pyramid[0])
+    draw, photo = Augmentation(**ONLY_VIEWS | {"stretch": stretch}), [np.zeros((480, 640, 3), np.uint8)]
+    monkeypatch.setattr(Augmentation, "change", lambda self, image, rng, colours, zoom: image)
+    for seed in range(3000):
+        draw.ground(photo, np.random.default_rng(seed), 64, CELLS, OTHERS)
+    rim = np.array([(col, row) for col in range(75) for row in range(75) if {col, row} & {0, 74}])  # of the window
+    assert len(views) > 2500
+    for matrix in views:
+        places = (rim - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T  # (col, row) in the photo
+        assert (places >= -1e-6).all() and (places <= np.array([640, 480]) + 1e-6).all()
+        for top, left, bottom, right in CELLS:
+            reach = np.hypot(*(places - [(left + right) / 2, (top + bottom) / 2]).T)
+            assert reach.min() >= (right - left) / 2 - 1e-6
+
+
+def test_windows_would_show_white_cells_if_their_boxes_were_not_known(field):
+    draw = Augmentation(**ONLY_VIEWS)
+    drawn = [draw.ground(field, np.random.default_rng(seed), 96, CELLS[:1], OTHERS) for seed in range(200)]
+    assert sum(near(image, CELL, 10) for image in drawn if image is not None) > 20
+
+
+def test_about_half_of_the_windows_lie_about_a_red_cell_or_platelet(field):
+    draw = Augmentation(**ONLY_VIEWS)
+    drawn = [draw.ground(field, np.random.default_rng(seed), 96, [[20, 20, 60, 60]], OTHERS[:1]) for seed in range(300)]
+    middles = [image[55, 55] for image in drawn if image is not None]
+    about = sum(near(middle[None, None], RED_CELL, 3) for middle in middles)
+    assert len(middles) == 300 and 110 < about < 200
+    alone = [draw.ground(field, np.random.default_rng(seed), 96, [[20, 20, 60, 60]], []) for seed in range(100)]
+    assert sum(near(image[55:56, 55:56], RED_CELL, 3) for image in alone if image is not None) < 20
+
+
+def test_where_the_cell_leaves_no_room_there_is_no_window():
+    photo = [np.full((100, 100, 3), 200, np.uint8)]
+    for seed in range(30):
+        assert Augmentation().ground(photo, np.random.default_rng(seed), 64, [[0, 0, 100, 100]], []) is None
+    # a box of a few pixels is a slip, and no window lies about it
+    without = Augmentation(ground_side=(9.0, 10.0))
+    assert all(
+        without.ground(photo, np.random.default_rng(seed), 64, [[0, 0, 20, 20]], [[50, 50, 53, 53]]) is None
+        for seed in range(30)
+    )
+
+
+def test_a_window_is_as_large_as_asked_in_sides_of_a_white_cell():
+    stripes = np.full((480, 640, 3), 200, np.uint8)
+    stripes[:, ::20] = 100  # a line every 20 px, so that the window's size can be counted
+    draw = Augmentation(ground_side=(1.0, 1.0), **ONLY_VIEWS | {"stretch": 0})
+    windows = []
+    for seed in range(40):
+        image = draw.ground([stripes], np.random.default_rng(seed), 96, [[10, 10, 110, 110]], [])
+        spectrum = np.abs(np.fft.fft2(image[..., 0] - image[..., 0].mean(), (440, 440)))
+        row, col = np.unravel_index(spectrum[:220].argmax(), (220, 440))
+        cycles = np.hypot(row, min(col, 440 - col)) / 440 * 110  # lines across the window
+        windows.append(cycles * 20)
+    assert 95 < np.median(windows) < 105
+
+
+def test_the_same_state_gives_the_same_window(field):
+    drawn = [[Augmentation().ground(field, rng, 64, CELLS, OTHERS) for _ in range(10)] for rng in both_at(7)]
+    for one, two in zip(*drawn, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def both_at(seed):
+    return [np.random.default_rng(seed) for _ in range(2)]
+
+
 # Colour
 
 
-def all_colours():
-    """Give 32 x 32 x 32 colours over the whole cube, (181, 182, 3)."""
-    levels = np.linspace(0, 255, 32).round().astype(np.uint8)
-    cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 3)
-    return np.resize(cube, (181, 182, 3))
+def test_carried_colours_come_before_the_random_ones(smear):
+    still, colours = Augmentation(**ONLY_VIEWS), np.hstack([np.diag([0.8, 1.1, 1.3]), [[0.05], [0.1], [0.0]]])
+    rng = np.random.default_rng(0)
+    assert np.abs(still.change(smear[0], rng, colours).astype(int) - change_colour(smear[0], colours)).max() <= 1
+    draw = Augmentation(**ONLY_VIEWS | {"gamma": 0.5, "white_balance": 0.3})
+    one, two = both_at(3)
+    random = draw._colour_map(one)
+    expected = change_colour(change_colour(smear[0], colours), random)  # rounded once more
+    assert np.abs(draw.change(smear[0], two, colours).astype(int) - expected).max() <= 6
+    one, two = both_at(5)
+    carried = still([smear[0]], one, 96, colours=colours)
+    assert np.abs(carried.astype(int) - change_colour(still([smear[0]], two, 96), colours)).max() <= 2
 
 
-def test_the_identity_leaves_every_colour_within_one_grey_level():
-    image = all_colours()
-    assert np.abs(change_colour(image, SAME_COLOUR).astype(int) - image).max() <= 1
+def test_an_image_that_loses_its_colours_is_grey(smear):
+    small = np.ascontiguousarray(smear[0][::4, ::4])
+    for seed in range(20):
+        image = Augmentation(grey_share=1, noise=0, jpeg=95).change(small, np.random.default_rng(seed))
+        assert np.ptp(image.astype(int), axis=2).max() <= 2  # a JPEG rounds
+    changed = [Augmentation(grey_share=0.3, **ONLY_VIEWS).change(small, np.random.default_rng(s)) for s in range(300)]
+    assert 60 < sum(int(np.ptp(image, axis=2).max()) == 0 for image in changed) < 120
 
 
-def test_twice_the_optical_density_is_the_square_of_the_light():
-    image = all_colours()
-    light = (image + 1.0) / 256
-    found = change_colour(image, 2 * SAME_COLOUR)
-    expected = np.clip(light**2 * 256 - 1, 0, 255)
-    expected[(image == 0).all(axis=2)] = 0
-    assert np.abs(found - expected).max() <= 1
+def test_channels_that_leak_into_each_other_leave_greys_grey(smear):
+    draw = Augmentation(mixing=0.2, **ONLY_VIEWS)
+    grey = np.repeat(np.arange(1, 256, dtype=np.uint8)[None, :, None], 3, axis=2)
+    changes = []
+    for seed in range(20):
+        assert np.abs(draw.change(grey, np.random.default_rng(seed)).astype(int) - grey).max() <= 1
+        changes.append(np.abs(draw.change(smear[0], np.random.default_rng(seed)).astype(int) - smear[0]).max())
+    assert np.median(changes) > 10
 
 
-def test_an_added_density_is_a_gain_of_one_channel():
-    image = all_colours().astype(int)
-    gain = SAME_COLOUR.copy()
-    gain[1, 3] = np.log(2)  # half the green light
-    found = change_colour(image.astype(np.uint8), gain).astype(int)
-    lit = (image > 0).any(axis=2)
-    assert np.abs(found[lit][:, [0, 2]] - image[lit][:, [0, 2]]).max() <= 1
-    assert np.abs(found[lit][:, 1] - np.maximum((image[lit][:, 1] + 1) / 2 - 1, 0)).max() <= 1
-
-
-def test_black_fill_stays_black_under_every_colour_map_and_dark_pixels_are_not_fill(smear):
-    image = smear[0].copy()
-    image[:40] = 0
-    image[40:50] = (0, 0, 1)
-    for seed in range(50):
-        changed = change_colour(image, Augmentation()._colour_map(np.random.default_rng(seed)))
-        assert not changed[:40].any()
-        assert changed.dtype == np.uint8 and changed.shape == image.shape
-    brighter = SAME_COLOUR.copy()
-    brighter[:, 3] = -1
-    assert change_colour(image, brighter)[40:50].any()
-
-
-def test_without_a_range_a_colour_map_is_the_identity_and_with_one_it_is_not():
+def test_without_a_range__a_colour_map_is_the_identity_and_with_one_it_is_not():
     still = Augmentation(**ONLY_VIEWS)
     np.testing.assert_allclose(still._colour_map(np.random.default_rng(0)), SAME_COLOUR, atol=1e-5)
     assert np.abs(Augmentation()._colour_map(np.random.default_rng(0)) - SAME_COLOUR).max() > 0.02
 
 
-def test_a_stronger_stain_darkens_what_is_stained_and_leaves_the_clear_ground(smear):
-    # Haematoxylin twice as strong: the nucleus loses light, white stays white.
-    image = np.array([[[95, 55, 135], [255, 255, 255]]], np.uint8)
-    linear = (augment.OD_TO_HED * [2, 1, 1]) @ augment.HED_TO_OD
-    changed = change_colour(image, np.hstack([linear.T, np.zeros((3, 1))]).astype(np.float32))
-    assert changed[0, 0].sum() < image[0, 0].sum() - 60
-    assert (changed[0, 1] >= 254).all()
+# A moved camera, coarse pixels
+
+
+@pytest.fixture
+def degrade(monkeypatch):
+    """Give what changes an image by the named ranges alone; without JPEG, which would blur the edges that are looked at."""
+    monkeypatch.setattr(cv2, "imencode", lambda kind, image, options: (True, image))
+    monkeypatch.setattr(cv2, "imdecode", lambda image, flags: image)
+
+    def change(image, seed, zoom=1.0, **ranges):
+        draw = Augmentation(**ONLY_VIEWS | {"degrade_share": 1, "blur": 0, "noise": 0} | ranges)
+        return draw.change(image, np.random.default_rng(seed), zoom=zoom).astype(int)
+
+    return change
+
+
+@pytest.mark.parametrize("length", [1.0, 4.0, 7.5, 12.0])
+def test_a_streak_is_a_line_of_its_length_and_direction_that_keeps_the_light(length):
+    for angle in np.linspace(0, np.pi, 7):
+        kernel = streak(length, angle)
+        assert kernel.sum() == pytest.approx(1, abs=1e-5) and kernel.shape[0] == kernel.shape[1]
+        rows, cols = np.nonzero(kernel)
+        middle = (len(kernel) - 1) / 2
+        along = (cols - middle) * np.cos(angle) + (rows - middle) * np.sin(angle)
+        across = (rows - middle) * np.cos(angle) - (cols - middle) * np.sin(angle)
+        assert np.abs(across).max() <= 0.75  # rounded to a pixel
+        assert np.ptp(along) == pytest.approx(length, abs=1.5)
+
+
+def test_a_moved_camera_smears_one_way_and_only_where_asked(degrade):
+    point = np.full((101, 101, 3), 40, np.uint8)
+    point[50, 50] = 250
+    lengths = []
+    for seed in range(30):
+        light = degrade(point, seed, streak=15)[..., 0] - 39  # a level is lost in the change of colour
+        assert light[light > 2].sum() == pytest.approx(210, abs=40)  # spread out, not lost
+        rows, cols = np.nonzero(light > 3)
+        across, along = np.sqrt(np.maximum(np.linalg.eigvalsh(np.cov(np.stack([rows, cols]))), 0)) * np.sqrt(12)
+        lengths.append(along)
+        assert across < 2.5
+    assert 8 < max(lengths) <= 17
+    assert (degrade(point, 0)[..., 0] > 60).sum() == 1  # without it the point stays one
+
+
+@pytest.mark.parametrize("zoom", [1, 2])
+def test_coarse_pixels_are_squares_of_one_colour_and_only_where_asked(degrade, zoom):
+    ramp = np.broadcast_to(np.arange(40, 240, dtype=np.uint8)[:, None], (200, 200, 3)).copy()
+    sides = []
+    for seed in range(40):
+        image = degrade(ramp, seed, zoom, pixelate=6)[..., 0]
+        runs = np.diff(np.flatnonzero(np.diff(image[0], prepend=-1, append=-1)))
+        assert np.ptp(runs) <= 2 and np.ptp(image, axis=0).max() <= 1  # two squares may round to one level
+        sides.append(runs.mean())
+    assert min(sides) < 2 * zoom and 5 * zoom < max(sides) <= 6 * zoom + 0.5
+    assert len(np.unique(degrade(ramp, 0)[0, :, 0])) > 150
+
+
+# What the command line says
+
+
+def test_entries_change_what_they_name_and_nothing_else():
+    found = read_augmentation(["mixing=.05", "jpeg=60", "crop_side=1.1,3.5", "grey_share=1e-1"])
+    assert found == Augmentation(mixing=0.05, jpeg=60, crop_side=(1.1, 3.5), grey_share=0.1)
+    assert isinstance(found.jpeg, int) and read_augmentation([]) == Augmentation()
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (
+            "blurr=1",
+            r"blurr=1: expected NAME=VALUE with one of the names scale, shift, crop_share, .*jpeg, degrade_share",
+        ),
+        ("blur", r"blur: expected a value like that of blur=1\.2"),
+        ("blur=strong", r"blur=strong: expected a value like that of blur=1\.2"),
+        ("blur=1,2", r"blur=1,2: expected a value like that of blur=1\.2"),
+        ("jpeg=40.5", r"jpeg=40\.5: expected a value like that of jpeg=40"),
+        ("scale=2", r"scale=2: expected a value like that of scale=\(0\.7, 1\.4\)"),
+        ("scale=1,2,3", r"scale=1,2,3: expected a value like that of scale="),
+        ("scale=1.4,0.7", r"scale=1\.4,0\.7: expected two rising numbers above 0"),
+        ("crop_side=0,2", r"crop_side=0,2: expected two rising numbers above 0"),
+        ("blur=-1", r"blur=-1: expected a number from 0 on"),
+        ("noise=nan", r"noise=nan: expected a number from 0 on"),
+        ("gamma=inf", r"gamma=inf: expected a number from 0 on"),
+        ("grey_share=5", r"grey_share=5: expected a share from 0 to 1"),
+        ("jpeg=100", r"jpeg=100: expected a quality from 1 to 95"),
+    ],
+)
+def test_an_entry_that_is_none_is_refused_by_name(entry, message):
+    with pytest.raises(ValueError, match="^--augment " + message):
+        read_augmentation(["stain=.3", entry])

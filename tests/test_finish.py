@@ -1,11 +1,18 @@
 """After the last step: statistics as numpy computes them, a planted temperature, and a fold that changes nothing else."""
 
+import datasets
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from training.finish import fit_temperature, fold_temperature, predict_logits, refresh_statistics
+from training.finish import (
+    equal_weights,
+    fit_temperature,
+    fold_temperature,
+    predict_logits,
+    refresh_statistics,
+)
 
 NORMS = (nn.BatchNorm2d,)
 
@@ -129,8 +136,7 @@ def test_a_planted_temperature_is_found(temperature):
     # Labels drawn from softmax(z): of the logits T * z, the right temperature is T.
     rng = np.random.default_rng(0)
     z = rng.normal(0, 2, (20_000, 4))
-    cumulated = np.exp(z).cumsum(axis=1) / np.exp(z).sum(axis=1, keepdims=True)
-    labels = (rng.random((len(z), 1)) > cumulated).sum(axis=1)
+    labels = drawn_labels(z, rng)
     found = fit_temperature(torch.tensor(temperature * z, dtype=torch.float32), torch.tensor(labels))
     assert found == pytest.approx(temperature, rel=0.03)
 
@@ -145,6 +151,48 @@ def test_the_temperature_is_the_most_likely_one():
 
     found = fit_temperature(logits, labels)
     assert loss(found) <= min(loss(t) for t in np.geomspace(0.05, 20, 400)) + 1e-9
+
+
+def drawn_labels(logits, rng):
+    """Draw a label for each row from softmax(logits), (N,)."""
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return (rng.random((len(logits), 1)) > shares.cumsum(axis=1)).sum(axis=1)
+
+
+def test_whole_weights_are_so_many_copies():
+    rng = np.random.default_rng(2)
+    logits, weights = rng.normal(0, 3, (60, 4)), rng.integers(0, 4, 60)
+    labels = drawn_labels(logits / 2, rng)
+    found = fit_temperature(torch.tensor(logits), torch.tensor(labels), torch.tensor(weights, dtype=torch.float64))
+    copies = fit_temperature(torch.tensor(logits.repeat(weights, 0)), torch.tensor(labels.repeat(weights)))
+    assert found == pytest.approx(copies, rel=1e-3)
+    assert found != pytest.approx(fit_temperature(torch.tensor(logits), torch.tensor(labels)), rel=1e-2)
+
+
+def test_every_laboratory_counts_alike_however_many_images_it_has():
+    labs = ["a"] * 60 + ["b"] * 10 + ["c"] * 2
+    data = datasets.Dataset.from_dict({"lab": labs})
+    weights = equal_weights(data)
+    assert weights.sum().item() == pytest.approx(72)
+    for lab, count in (("a", 60), ("b", 10), ("c", 2)):
+        of_lab = weights[torch.tensor([name == lab for name in labs])]
+        assert len(of_lab) == count and of_lab.sum().item() == pytest.approx(24) and len(set(of_lab.tolist())) == 1
+    assert torch.equal(equal_weights(data.select([70])), torch.ones(1, dtype=torch.float64))
+    without = datasets.Dataset.from_dict({"label": [0, 1, 2]})
+    assert torch.equal(equal_weights(without), torch.ones(3, dtype=torch.float64))
+
+
+def test_a_large_laboratory_does_not_decide_the_temperature_alone():
+    # A small laboratory is far too sure (T = 4), a large one as sure as it should be (T = 1).
+    rng = np.random.default_rng(3)
+    z = rng.normal(0, 2, (4400, 4))
+    labels, labs = torch.tensor(drawn_labels(z, rng)), ["large"] * 4000 + ["small"] * 400
+    logits = torch.tensor(z * np.where(np.arange(4400) < 4000, 1, 4)[:, None])
+    weights = equal_weights(datasets.Dataset.from_dict({"lab": labs}))
+    alone, together = fit_temperature(logits, labels), fit_temperature(logits, labels, weights)
+    parts = [fit_temperature(logits[part], labels[part]) for part in (slice(4000), slice(4000, None))]
+    assert parts[0] < alone < together < parts[1]
+    assert together > 1.3 * alone
 
 
 @pytest.mark.parametrize(("confident", "expected"), [(True, 0.05), (False, 20)])

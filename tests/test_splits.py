@@ -1,5 +1,6 @@
 """Holding out by photo: no cell on both sides, every class on both, and the same answer whatever the order of the rows."""
 
+import re
 from collections import Counter
 
 import datasets
@@ -93,10 +94,47 @@ def test_a_class_with_one_group_is_refused_by_name():
         hold_out(data)
 
 
-def test_a_class_that_only_shares_its_groups_is_refused_by_name():
-    data = make([*photos(9, 9, 0, 9), *((2, f"photo 1-{number}") for number in range(5))])
-    with pytest.raises(DataError, match=r"'monocyte' has 0 photo"):
-        hold_out(data)
+@pytest.mark.parametrize("seed", range(8))
+def test_a_class_that_only_shares_its_groups_stands_on_both_sides(seed):
+    # A slide with several subtypes counts for the first of them.
+    data = make([*photos(9, 9, 0, 9), *((2, f"photo 1-{number}") for number in range(3))])
+    fit, held = hold_out(data, 0.125, seed)
+    assert 2 in fit["label"] and 2 in held["label"]
+    assert not set(fit["group"]) & set(held["group"])
+
+
+def test_a_class_that_shares_its_one_group_is_refused_by_name():
+    with pytest.raises(DataError, match=r"'monocyte' has 1 photo\(s\); two are needed"):
+        hold_out(make([*photos(9, 9, 0, 9), (2, "photo 1-4")]))
+
+
+def test_where_a_class_would_be_held_out_whole_the_seed_is_to_blame():
+    # Of each of two classes one slide of two is held out, at random; the third class stands on one slide of each.
+    data = make([(0, "a"), (0, "b"), (1, "c"), (1, "d"), (2, "a"), (2, "c")])
+    outcomes = Counter()
+    for seed in range(30):
+        try:
+            fit, held = hold_out(data, 0.5, seed)
+        except DataError as error:
+            assert re.match(
+                r"All 2 photos or slides with the class '\w+' would be held out.*other --split_seed", str(error)
+            )
+            outcomes["refused"] += 1
+        else:
+            assert {0, 1, 2} == set(fit["label"]) == set(held["label"])
+            outcomes["divided"] += 1
+    assert min(outcomes["refused"], outcomes["divided"]) > 0
+
+
+@pytest.mark.parametrize("absent", [0, 2, 3])
+def test_a_class_without_images_changes_nothing_for_the_others(absent):
+    counts = [12, 30, 9, 20]
+    counts[absent] = 0
+    groups = photos(*counts)
+    fit, held = hold_out(make(groups), 0.25, seed=2)
+    expected = [count / 4 for count in counts]
+    assert all(abs(found - count) < 1 for found, count in zip(held_per_class(held), expected, strict=True))
+    assert absent not in {*fit["label"], *held["label"]} and len(fit) + len(held) == len(groups)
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 0.51, 1, 12.5, float("nan")])

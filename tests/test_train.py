@@ -19,9 +19,13 @@ from safetensors.torch import load_file
 from sklearn import metrics as sk
 from smear_drawings import (
     ARCHIVE_IMAGES,
+    ARCHIVE_PHOTOS,
     LABELS,
+    draw_smear,
     write_archive,
     write_class_folders,
+    write_fields,
+    write_image,
     write_photo_column,
     write_table,
 )
@@ -29,6 +33,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, Hf
 
 import train
 from evaluation.results import read_results
+from smears.laboratories import divide, load_laboratory, rename_classes
 from smears.loading import fingerprint, load_folder
 from smears.photos import boxes_on_copies, name_photos
 from smears.splits import hold_out
@@ -42,8 +47,9 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKE
 
 
 def start(*arguments):
-    """Start train.py as from a shell, in a process group of its own."""
-    command = [sys.executable, str(REPOSITORY / "train.py"), *map(str, arguments), *QUICK]
+    """Start train.py as from a shell, in a process group of its own; of ``QUICK`` what ``arguments`` repeat counts."""
+    where, others = arguments[:2], arguments[2:]
+    command = [sys.executable, str(REPOSITORY / "train.py"), *map(str, where), *QUICK, *map(str, others)]
     return subprocess.Popen(
         command, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
@@ -140,8 +146,8 @@ def test_copies_of_known_photos_bring_their_cells_boxes(tmp_path, monkeypatch):
     table = write_table(tmp_path / "images.csv", photos)
     for function in (name_photos, boxes_on_copies):
         monkeypatch.setattr(function, "__defaults__", (table,))
-    arguments = train.DataArguments(data_dir=str(tmp_path / "blood-cells"), train_on="images")
-    _, fit, shown = train.load_images(arguments)
+    arguments = train.DataArguments(data_dir=[str(tmp_path / "blood-cells")], train_on="images")
+    _, fit, shown, _ = train.load_images(arguments)
     assert len(fit) > 30 and "boxes" not in shown.column_names
     box_of = {photo.name: photo.box for photo in photos}
     for row in fit:
@@ -221,6 +227,210 @@ def test_training_starts_from_earlier_weights_on_images_of_ones_own(trained, tmp
     assert results["results"][0]["n_images"] == 4 and results["results"][0]["dataset"] == "my_cells"
     assert results["training"]["n_images"] == 12
     assert "Loaded" in said and str(source) in said
+
+
+# Several laboratories
+
+
+COMMON = ("neutrophil", "lymphocyte", "other")  # in no alphabetical order
+
+
+@pytest.fixture(scope="module")
+def laboratories(tmp_path_factory):
+    """Two drawn laboratories: fields with boxes of subtypes, and images of one cell; monocytes are no common class."""
+    root = tmp_path_factory.mktemp("laboratories")
+    write_fields(root / "fields", ("lymphocyte", "neutrophil"), each=4)
+    write_class_folders(root / "cells", 4, ("lymphocyte", "monocyte", "neutrophil"), size=(96, 72))
+    return root / "fields", root / "cells"
+
+
+@pytest.fixture(scope="module")
+def joint(laboratories, tmp_path_factory):
+    """The output folder of a training on both laboratories with negatives, and what it said."""
+    output = tmp_path_factory.mktemp("runs") / "joint"
+    said = finish(start(
+        "--output_dir", output, "--data_dir", *laboratories, "--labels", *COMMON, "--label_map", "monocyte=other",
+        "--negatives", "other", "--exchange_share", "0.5", "--augment", "streak=3", "mixing=.05", "crop_side=1.1,3",
+        "--validation_share", "0.25", "--phase_epochs", "1", "--draws_per_epoch", "24",
+    ))  # fmt: skip
+    return output / "model", said
+
+
+def test_a_network_of_several_laboratories_has_their_common_classes_in_the_order_given(joint):
+    folder, said = joint
+    image = Image.new("RGB", (90, 70), (200, 160, 180))
+    for trust in (False, True):
+        model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=trust)
+        assert [model.config.id2label[number] for number in range(3)] == list(COMMON)
+        pixels = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)(image, return_tensors="pt")
+        assert model(**pixels).logits.shape == (1, 3)
+    assert "fields, validation: accuracy" in said and "cells, validation: accuracy" in said
+
+
+def test_each_laboratory_is_measured_by_itself_as_a_user_would_see_its_cells(joint, laboratories):
+    folder, _ = joint
+    results = read_results(folder / "eval_results.json")
+    entries = {(entry["dataset"], entry["split"]): entry for entry in results["results"]}
+    assert list(entries) == [("fields", "validation"), ("cells", "validation")]
+    model = AutoModelForImageClassification.from_pretrained(folder)
+    processor = AutoImageProcessor.from_pretrained(folder)
+    for data_dir in laboratories:
+        held = divide(load_laboratory(data_dir), validation_share=0.25)["validation"]
+        held = rename_classes(held, COMMON, {"monocyte": "other"})
+        rows = []
+        for row in held:
+            with torch.no_grad(), Image.open(data_dir / row["file"]) as image:
+                if data_dir.name == "fields":  # the square about the cell, twice its box of 44 px
+                    ((top, left, bottom, right),) = row["boxes"]
+                    image = image.crop((left - 22, top - 22, right + 22, bottom + 22))
+                pixels = processor(image.convert("RGB"), return_tensors="pt")
+                rows.append(model(**pixels).logits.double().softmax(-1)[0].numpy())
+        entry, labels = entries[data_dir.name, "validation"], held["label"][:]
+        assert entry["labels"] == list(COMMON) and entry["n_images"] == len(held) >= 3
+        assert entry["metrics"]["nll"]["value"] == pytest.approx(sk.log_loss(labels, rows, labels=range(3)), abs=1e-4)
+    assert entries["fields", "validation"]["n_photos"] == entries["fields", "validation"]["n_images"] / 2
+
+
+def test_the_record_of_several_laboratories_names_each(joint, laboratories):
+    training = read_results(joint[0] / "eval_results.json")["training"]
+    held = sum(entry["n_images"] for entry in read_results(joint[0] / "eval_results.json")["results"])
+    assert training["n_images"] == 16 + 12 - held  # two cells in each of 8 fields, and 12 images
+    recipe = training["recipe"]
+    assert recipe["negatives"] == "other" and recipe["augment"] == ["streak=3", "mixing=.05", "crop_side=1.1,3"]
+    assert recipe["exchange_share"] == 0.5
+    prints = training["data_fingerprint"].split()
+    assert len(prints) == 2
+    cells = divide(load_laboratory(laboratories[1]), validation_share=0.25)
+    assert prints[1] == fingerprint(
+        {name: rename_classes(data, COMMON, {"monocyte": "other"}) for name, data in cells.items()}
+    )
+
+
+def load(*data_dir, **arguments):
+    return train.load_images(train.DataArguments(data_dir=[str(folder) for folder in data_dir], **arguments))
+
+
+def test_fields_are_learnt_from_as_they_are_and_shown_as_cells(laboratories):
+    loaded, fit, shown, held = load(*laboratories, validation_share=0.25, test_share=["fields=0.25"])
+    assert list(loaded) == ["fields", "cells"]
+    assert fit.features["label"].names == ["lymphocyte", "monocyte", "neutrophil"]  # left out: all, by alphabet
+    assert set(loaded["fields"]) == {"train", "validation", "test"} and set(loaded["cells"]) == {"train", "validation"}
+    assert len(fit) == sum(len(splits["train"]) for splits in loaded.values())
+    assert len(held) == len(shown) == sum(len(splits["validation"]) for splits in loaded.values())
+    size = {True: (96, 72), False: (320, 240)}
+    for row in fit:
+        assert train.datasets.Image().decode_example(row["image"]).size == size[row["whole"]]
+    for split in ("validation", "test"):
+        for row in loaded["fields"][split]:
+            assert train.datasets.Image().decode_example(row["image"]).size == (88, 88)
+    photos = [set(data["photo"]) for data in loaded["fields"].values()]
+    assert len(set.union(*photos)) == sum(map(len, photos)) == 8
+
+
+@pytest.fixture
+def archive_with_basophils(tmp_path, monkeypatch):
+    """A drawn archive whose table of photos is read, and two photos of basophils that no folder shows."""
+    root = tmp_path / "blood-cells"
+    monkeypatch.setattr(name_photos, "__defaults__", (write_table(tmp_path / "images.csv", write_archive(root)),))
+    photos = root / ARCHIVE_PHOTOS
+    for number in (50, 51):
+        write_image(photos / "JPEGImages" / f"BloodImage_{number:05d}.jpg", draw_smear("monocyte", number)[0])
+    with (photos / "labels.csv").open("a") as stream:
+        stream.write(",50,BASOPHIL\n,51,BASOPHIL\n")
+    return root
+
+
+def test_the_archives_basophils_are_learnt_where_there_is_such_a_class_and_never_held_out(archive_with_basophils):
+    names = ["basophil", *LABELS]
+    loaded, fit, _, held = load(archive_with_basophils, labels=names)
+    basophils = fit.filter(lambda row: row["label"] == 0)
+    assert basophils["photo"] == ["BloodImage_00050", "BloodImage_00051"]
+    assert 0 not in held["label"] and len(fit) + len(held) == 12 + 2
+    assert all(photo.startswith("BloodImage_") for photo in fit["photo"])
+    assert 0 not in loaded["blood-cells"]["test"]["label"]
+    _, fit, _, _ = load(archive_with_basophils, labels=list(LABELS))
+    assert not {"BloodImage_00050", "BloodImage_00051"} & set(fit["photo"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"test_share": ["nowhere=0.2"]},
+            r"--test_share nowhere: there is no such laboratory; expected one of \['cells', 'fi",
+        ),
+        ({"test_share": ["fields"]}, r"--test_share fields: expected LAB=SHARE, such as chula=0\.2"),
+        ({"test_share": ["fields=much"]}, r"--test_share fields=much: expected LAB=SHARE"),
+        (
+            {"test_share": ["fields=0.9"]},
+            r"^fields: The share to hold out is 0\.9; expected more than 0 and at most 0\.5",
+        ),
+        (
+            {"labels": ["lymphocyte", "neutrophil"]},
+            r"The class 'monocyte' of cells is not among .*--label_map monocyte=CL",
+        ),
+        ({"label_map": ["monocyte"]}, r"holds \['monocyte'\]"),
+    ],
+)
+def test_what_does_not_fit_the_laboratories_is_refused_by_name(laboratories, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load(*laboratories, **arguments)
+
+
+def test_two_laboratories_of_one_name_are_refused(laboratories, tmp_path):
+    shutil.copytree(laboratories[1], tmp_path / "fields")
+    with pytest.raises(ValueError, match=r"--data_dir .*fields .*fields: two folders have one name; rename one"):
+        load(laboratories[0], tmp_path / "fields")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--negatives", "artefact"],
+            r"--negatives artefact: there is no such class; expected one of ['lymphocyte', 'mon",
+        ),
+        (["--augment", "blurr=3"], "--augment blurr=3: expected NAME=VALUE with one of the names"),
+        (["--ground_share", "1.5"], "--ground_share 1.5: expected a share from 0 to 1"),
+        (["--ground_share", "0.8", "--oddity_share", "0.3"], "--oddity_share 0.3: expected at most 1 together"),
+        (["--exchange_share", "0.5"], "--exchange_share needs a second laboratory"),
+        (["--measure_splits", "validation", "exam"], "--measure_splits exam: expected some of validation, test, test_"),
+        (["--train_on", "images", "--labels", *LABELS], "--train_on images goes with one --data_dir"),
+    ],
+)
+def test_an_option_that_would_do_nothing_or_fail_late_is_refused_at_once(
+    monkeypatch, tmp_path, laboratories, arguments, message
+):
+    where = ["--data_dir", str(laboratories[1]), "--output_dir", str(tmp_path / "run"), "--use_cpu"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *where, "--validation_share", "0.25", *arguments])
+    with pytest.raises(SystemExit, match="^error: .*" + re.escape(message)):
+        train.main()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_split_of_one_photo_is_refused_before_the_training_not_after(monkeypatch, tmp_path):
+    own = write_class_folders(tmp_path / "platelets", 8, ("monocyte",))
+    where = [
+        "--data_dir",
+        str(own),
+        "--output_dir",
+        str(tmp_path / "run"),
+        "--labels",
+        "monocyte",
+        "other",
+        "--use_cpu",
+    ]
+    monkeypatch.setattr(sys, "argv", ["train.py", *where])
+    with pytest.raises(
+        SystemExit, match=r"^error: platelets: the split 'validation' shows one photo or slide; two are"
+    ):
+        train.main()
+
+
+def test_labels_go_with_laboratories_not_with_the_hub():
+    for option in (["--labels", "a", "b"], ["--label_map", "a=b"], ["--test_share", "x=0.1"]):
+        with pytest.raises(ValueError, match="--labels, --label_map and --test_share go with --data_dir"):
+            train.parse(["--dataset_name", "someone/cells", *option])
 
 
 # Arguments, in this process
@@ -303,7 +513,7 @@ def test_the_docstring_shows_commands():
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_a_command_of_the_docstring_is_understood(monkeypatch, tmp_path, words):
     monkeypatch.chdir(tmp_path)
-    data, recipe, arguments = parser().parse_args_into_dataclasses([*words[1:], "--use_cpu"])
+    data, recipe, arguments = train.parse([*words[1:], "--use_cpu"])
     train.GrowingResolution(tuple(recipe.sides), tuple(recipe.phase_epochs))  # the phases fit
     # What it names is what it gets.
     given = dict(zip(words[1::2], words[2::2], strict=True))

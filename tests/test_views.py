@@ -9,11 +9,15 @@ import pytest
 import torch
 from conftest import REPOSITORY
 from PIL import Image
-from smear_drawings import LABELS, draw_smear
+from smear_drawings import LABELS, MARKERS, draw_smear, write_class_folders, write_fields
 from transformers import AutoImageProcessor
 from transformers.image_utils import load_image
 
 from evaluation.measure import open_image as decode
+from smears.laboratories import load_laboratory, rename_classes
+from training import views
+from training.augment import Augmentation
+from training.colour import read_colours
 from training.views import GrowingResolution, PlainViews, TrainingDraws
 
 # The two backends of an image processor differ by at most this, before the division by the deviation.
@@ -31,8 +35,8 @@ def encode(image, kind="PNG", **options):
     return {"bytes": buffer.getvalue(), "path": None}
 
 
-def make(rows, boxes=None):
-    """Make a data set of rows (image array, label number, group)."""
+def make(rows, boxes=None, labs=None):
+    """Make a data set of rows (image array, label number, group); ``labs`` names the laboratory of each."""
     features = {"image": datasets.Image(decode=False), "label": datasets.ClassLabel(names=list(LABELS))}
     columns = {
         "image": [encode(row[0]) for row in rows],
@@ -43,6 +47,8 @@ def make(rows, boxes=None):
     if boxes:
         columns["boxes"] = boxes
         features["boxes"] = datasets.List(datasets.List(datasets.Value("int32")))
+    if labs:
+        columns["lab"], features["lab"] = labs, datasets.Value("string")
     return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
 
 
@@ -72,7 +78,7 @@ def tell_row(image, size, return_tensors):
     return {"pixel_values": torch.tensor([[float(image[0, 0, 0])]])}
 
 
-def unchanged(pyramid, rng, side, boxes=None):
+def unchanged(pyramid, rng, side, boxes=None, whole=True, colours=None):
     """Stand in for an augmentation."""
     return pyramid[0].copy()
 
@@ -109,6 +115,21 @@ def test_the_groups_of_a_class_are_drawn_alike_however_many_files_they_have():
     assert sum(groups) == 900
     assert all(abs(count - 300) < 4 * np.sqrt(900 * 2 / 9) for count in groups)  # four standard deviations
     assert all(0 < rows[k] < 30 for k in range(30))  # 10 expected
+
+
+def test_the_laboratories_of_a_class_are_drawn_alike_and_then_their_groups():
+    # Class 0: a laboratory of 20 photos, one of two slides with 9 and 1 images, and one of a single image.
+    groups = [f"photo {k}" for k in range(20)] + ["slide a"] * 9 + ["slide b"] + ["photo x"]
+    labs = ["large"] * 20 + ["slides"] * 10 + ["small"]
+    rows = [(np.full((8, 8, 3), k, np.uint8), 0, group) for k, group in enumerate(groups)]
+    rows.append((np.full((8, 8, 3), 31, np.uint8), 1, "another class"))
+    data = make(rows, labs=[*labs, "small"])
+    draws = TrainingDraws(data, tell_row, GrowingResolution((64,), (1,)), 3600, unchanged)
+    drawn = Counter(int(draws[k]["pixel_values"]) for k in range(0, 3600, 2))  # class 0
+    counts = {"large": sum(drawn[k] for k in range(20)), "a": sum(drawn[k] for k in range(20, 29)), "b": drawn[29]}
+    assert sum(counts.values()) + drawn[30] == 1800
+    for found, share in ((counts["large"], 1 / 3), (counts["a"], 1 / 6), (counts["b"], 1 / 6), (drawn[30], 1 / 3)):
+        assert abs(found - 1800 * share) < 4 * np.sqrt(1800 * share * (1 - share))
 
 
 # What a draw depends on
@@ -163,7 +184,7 @@ def test_workers_give_what_the_main_process_gives(smears, processor):
 def test_boxes_reach_the_augmentation(smears, processor):
     seen = []
 
-    def record(pyramid, rng, side, boxes=None):
+    def record(pyramid, rng, side, boxes=None, whole=True, colours=None):
         seen.append((pyramid[0].tobytes(), boxes))
         return pyramid[0].copy()
 
@@ -290,3 +311,225 @@ def test_an_image_is_read_from_a_path_or_from_bytes(tmp_path):
     path.write_bytes(entry["bytes"])
     for source in (entry, {"path": str(path), "bytes": None}, {"path": "gone.png", "bytes": entry["bytes"]}):
         np.testing.assert_array_equal(np.asarray(decode(source)), image)
+
+
+# Several laboratories
+
+
+FIELD_COLOUR = (0, 250, 0)  # far from every cell
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory):
+    """Two laboratories as train.py joins them: fields whose edges are green, and images of one cell without boxes."""
+    root = tmp_path_factory.mktemp("collection")
+    write_fields(root / "fields", ("lymphocyte", "neutrophil"), each=3)
+    for path in (root / "fields").glob("*/*.png"):
+        image = np.array(Image.open(path))
+        for place in (np.s_[:12], np.s_[-12:], np.s_[:, :12], np.s_[:, -12:]):
+            image[place] = FIELD_COLOUR
+        Image.fromarray(image).save(path)
+    write_class_folders(root / "cells", 3, ("lymphocyte", "monocyte", "neutrophil"), size=(96, 72))
+    names = ["lymphocyte", "neutrophil", "other"]
+    loaded = [load_laboratory(root / lab)["train"] for lab in ("fields", "cells")]
+    return datasets.concatenate_datasets([rename_classes(data, names, {"monocyte": "other"}) for data in loaded])
+
+
+def test_a_field_is_never_shown_whole_and_every_cell_of_it_has_its_label(collection):
+    fields = collection.filter(lambda row: row["lab"] == "fields")
+    still = {"stain": 0, "stain_floor": 0, "white_balance": 0, "gamma": 0, "degrade_share": 0}
+    still = Augmentation(crop_share=0, crop_side=(1.1, 1.3), crop_centre=0, **still)
+    seen = []
+
+    def tell_image(image, size, return_tensors):
+        seen.append(image)
+        return {"pixel_values": torch.zeros(1, 3, 64, 64)}
+
+    draws = TrainingDraws(fields, tell_image, SMALL, 120, still)
+    for k in range(120):
+        label = draws[k]["labels"]
+        marker = MARKERS[("lymphocyte", "neutrophil")[label]]
+        image = seen[-1].astype(int)
+        middle = image[len(image) // 2 - 4 : len(image) // 2 + 4, len(image) // 2 - 4 : len(image) // 2 + 4]
+        assert (np.abs(middle - marker).max(axis=2) <= 1).all()
+        assert (np.abs(image - FIELD_COLOUR).max(axis=2) > 60).all()
+    assert len(seen) == 120
+
+
+class Told:
+    """Stand in for an augmentation: a grey level says what was asked for, and a list keeps how."""
+
+    whole, window, oddity = 50, 100, 200
+
+    def __init__(self, room=lambda cells: True):
+        self.asked, self.room = [], room
+
+    def __call__(self, pyramid, rng, side, boxes=None, whole=True, colours=None):
+        self.asked.append(("whole", boxes, colours))
+        return np.full((8, 8, 3), self.whole, np.uint8)
+
+    def ground(self, pyramid, rng, side, cells, others, colours=None):
+        self.asked.append(("ground", cells, others, pyramid[0].shape, colours))
+        return np.full((8, 8, 3), self.window, np.uint8) if self.room(cells) else None
+
+
+@pytest.fixture
+def told_oddities(monkeypatch):
+    monkeypatch.setattr(views, "draw_oddity", lambda rng, side: np.full((8, 8, 3), Told.oddity, np.uint8))
+
+
+def kinds_of_others(data, size=2400, told=None, other=2, **options):
+    """Draw and give, for the class of negatives, how many draws show a named image, a window, an oddity; and who was asked."""
+    told = told or Told()
+    draws = TrainingDraws(data, tell_row, SMALL, size, told, negatives=other, **options)
+    levels = [(int(draw["pixel_values"]), draw["labels"]) for draw in (draws[k] for k in range(size))]
+    assert all(level == Told.whole for level, label in levels if label != other)  # the others show their images
+    return Counter(level for level, label in levels if label == other), told
+
+
+def near_share(count, total, share):
+    return abs(count - total * share) < 4 * np.sqrt(total * share * (1 - share))
+
+
+def test_negatives_are_named_images_ground_and_oddities_in_their_shares(collection, told_oddities):
+    found, _ = kinds_of_others(collection, ground_share=0.3, oddity_share=0.2)
+    assert found.total() == 800
+    assert near_share(found[Told.window], 800, 0.3) and near_share(found[Told.oddity], 800, 0.2)
+    assert near_share(found[Told.whole], 800, 0.5)
+    assert kinds_of_others(collection, 300, ground_share=0, oddity_share=0)[0] == {Told.whole: 100}
+
+
+def test_negatives_without_an_image_are_ground_and_oddities_alone(collection, told_oddities):
+    cells = collection.filter(lambda row: row["label"] != 2)
+    found, _ = kinds_of_others(cells, ground_share=0.45, oddity_share=0.15)
+    assert found.keys() == {Told.window, Told.oddity} and found.total() == 800
+    assert near_share(found[Told.window], 800, 0.75)
+
+
+def test_without_negatives_a_class_is_its_images(collection, told_oddities):
+    told = Told()
+    draws = TrainingDraws(collection, tell_row, SMALL, 300, told)
+    assert {int(draws[k]["pixel_values"]) for k in range(300)} == {Told.whole}
+
+
+def test_ground_comes_from_every_laboratory_alike_and_keeps_clear_of_its_cells(collection, told_oddities):
+    _, told = kinds_of_others(collection, ground_share=1, oddity_share=0)
+    asked = [entry[1:4] for entry in told.asked if entry[0] == "ground"]
+    fields = [(cells, others) for cells, others, shape in asked if shape == (240, 320, 3)]
+    assert len(asked) == 800 and near_share(len(fields), 800, 0.5)
+    truth = [row["cells"] for row in collection if row["lab"] == "fields"]
+    assert all(cells in truth and len(cells) == 2 and len(others) == 1 for cells, others in fields)
+    # Of an image of 96x72 without boxes the middle is the cell's: here 72 % of each side.
+    single = [(cells, others) for cells, others, shape in asked if shape == (72, 96, 3)]
+    assert all(cells == [[10, 13, 62, 83]] and others == [] for cells, others in single)
+    assert len(fields) + len(single) == 800
+
+
+def test_where_one_laboratory_has_no_room_another_gives_the_ground(collection, told_oddities):
+    found, _ = kinds_of_others(
+        collection, told=Told(room=lambda cells: len(cells) == 2), ground_share=1, oddity_share=0
+    )
+    assert found[Told.window] > 780  # half of the tries fail; eight in a row one time in 256
+    found, _ = kinds_of_others(collection, 300, told=Told(room=lambda cells: False), ground_share=1, oddity_share=0)
+    assert found == {Told.oddity: 100}
+
+
+def test_negatives_and_exchanged_colours_depend_on_seed_epoch_and_number_alone(collection, processor):
+    def draws(seed=7, epoch=1, **options):
+        made = TrainingDraws(
+            collection, processor, SMALL, 24, seed=seed, negatives=2, oddity_share=0.3, exchange_share=0.7, **options
+        )
+        made.set_epoch(epoch)
+        return made
+
+    first = draws()
+    drawn = [first[k] for k in range(24)]
+    second = draws(cache_mb=0)
+    assert all(same(second[k], drawn[k]) for k in reversed(range(24)))
+    filled = draws()
+    filled.fill_cache()
+    assert all(same(filled[k], drawn[k]) for k in range(24))
+    assert not any(same(draws(epoch=2)[k], drawn[k]) or same(draws(seed=8)[k], drawn[k]) for k in range(24))
+
+
+# Exchanged colours
+
+
+PAINTS = {"red": (250, 90, 90), "green": (90, 250, 90), "blue": (90, 90, 250)}
+
+
+def painted(labs, each=4):
+    """Make images of one colour for each laboratory, two classes."""
+    rows, names = [], []
+    for lab in labs:
+        for number in range(each):
+            rows.append((np.full((64, 64, 3), PAINTS[lab], np.uint8), number % 2, f"{lab} {number}"))
+            names.append(lab)
+    return make(rows, labs=names)
+
+
+def carried_colours(data, size=600, **options):
+    """Draw and give (colour of the image, its density after the map or None)."""
+    found = []
+
+    def record(pyramid, rng, side, boxes=None, whole=True, colours=None):
+        own = tuple(pyramid[0][0, 0].tolist())
+        moved = None if colours is None else colours[:, :3] @ density(own) + colours[:, 3]
+        found.append((own, moved))
+        return pyramid[0].copy()
+
+    draws = TrainingDraws(data, tell_row, SMALL, size, record, **options)
+    for k in range(size):
+        draws[k]
+    return found
+
+
+def density(colour):
+    return -np.log((np.array(colour) + 1.0) / 256)
+
+
+def test_an_image_goes_towards_the_colours_of_another_laboratory_and_not_of_its_own():
+    found = carried_colours(painted(PAINTS), exchange_share=0.6)
+    assert near_share(sum(moved is not None for _, moved in found), 600, 0.6)
+    donors, ways = Counter(), []
+    for own, moved in found:
+        if moved is None:
+            continue
+        fits = {}
+        for other in PAINTS.values():
+            step = density(other) - density(own)
+            if other != own:
+                way = float((moved - density(own)) @ step / (step @ step))
+                if np.abs(density(own) + way * step - moved).max() < 1e-4:
+                    fits[other] = way
+        ((donor, way),) = fits.items()  # on the way to one other laboratory, and to one only
+        donors[own, donor] += 1
+        ways.append(way)
+    assert len(donors) == 6 and all(near_share(count, len(ways), 1 / 6) for count in donors.values())
+    assert 0.4 <= min(ways) < 0.45 and 0.95 < max(ways) <= 1
+
+
+@pytest.mark.parametrize(("labs", "share"), [(("red",), 1.0), (("red", "green"), 0.0)])
+def test_without_another_laboratory_or_a_share_colours_stay(labs, share):
+    assert all(moved is None for _, moved in carried_colours(painted(labs), 100, exchange_share=share))
+
+
+def test_windows_of_the_ground_take_on_other_colours_too(collection, told_oddities):
+    _, told = kinds_of_others(collection, 300, ground_share=1, oddity_share=0, exchange_share=1)
+    maps = [entry[-1] for entry in told.asked]
+    assert len(maps) == 300 and all(colours.shape == (3, 4) for colours in maps)
+
+
+def test_colours_are_read_about_the_cell_so_that_fields_and_crops_compare(collection):
+    fields = collection.filter(lambda row: row["lab"] == "fields")
+    draws = TrainingDraws(fields, tell_row, SMALL, 4, unchanged)
+    for row in range(4):
+        image = np.asarray(decode(fields[row]["image"]))
+        ((top, left, bottom, right),) = fields[row]["boxes"]
+        half, middle = 2.5 * 44 / 2, ((top + bottom) / 2, (left + right) / 2)
+        rows, cols = (slice(max(0, round(place - half)), round(place + half)) for place in middle)
+        expected = read_colours(image[rows, cols])
+        found = draws._read_colours(row)
+        np.testing.assert_allclose(found.mean, expected.mean, atol=0.02)  # read on a halving of the image
+        np.testing.assert_allclose(found.covariance, expected.covariance, atol=0.02)
+        assert np.abs(read_colours(image).mean - expected.mean).max() > 0.1  # the green edge tells

@@ -118,7 +118,7 @@ class Augmentation:
             else:
                 window = unit * _log_uniform(rng, *self.ground_side)
                 col, row = rng.uniform(0, width), rng.uniform(0, height)
-            reach = window * np.sqrt(0.5)  # of a window turned by any angle
+            reach = window * np.sqrt(np.cosh(self.stretch) / 2)  # of a window turned by any angle and stretched
             inside = window >= SMALLEST_WINDOW and reach <= col <= width - reach and reach <= row <= height - reach
             if inside and all(np.hypot(col - x, row - y) >= reach + radius for x, y, radius in discs):
                 out = round(side * 1.15)
@@ -180,7 +180,7 @@ class Augmentation:
             leak = rng.uniform(-self.mixing, self.mixing, (3, 3))
             linear = (np.eye(3) + leak - np.diag(leak.sum(axis=1))) @ linear  # greys stay grey
         if self.grey_share and rng.random() < self.grey_share:
-            linear = np.full((3, 3), 1 / 3) @ linear
+            linear, offset = np.full((3, 3), 1 / 3) @ linear, np.full(3, offset.mean())
         return np.hstack([linear, offset[:, None]]).astype(np.float32)
 
     def _degrade(self, image: np.ndarray, rng: np.random.Generator, zoom: float) -> np.ndarray:
@@ -206,7 +206,7 @@ def read_augmentation(entries: Sequence[str]) -> Augmentation:
     """Read an ``Augmentation`` from ``NAME=VALUE`` entries; a range is ``NAME=LOW,HIGH``.
 
     Raises:
-        ValueError: no such name, or no number.
+        ValueError: no such name, no number, or one that no image can be changed by.
     """
     known = {field.name: field.default for field in fields(Augmentation)}
     changed = {}
@@ -222,6 +222,17 @@ def read_augmentation(entries: Sequence[str]) -> Augmentation:
             numbers = []
         if len(numbers) != (2 if isinstance(known[name], tuple) else 1):
             raise ValueError(f"--augment {entry}: expected a value like that of {name}={known[name]}.")
+        low, high = numbers[0], numbers[-1]
+        if isinstance(known[name], tuple):
+            fits, expected = 0 < low <= high < np.inf, "two rising numbers above 0"
+        elif name.endswith("_share"):
+            fits, expected = 0 <= low <= 1, "a share from 0 to 1"
+        elif name == "jpeg":
+            fits, expected = 1 <= low <= 95, "a quality from 1 to 95"
+        else:
+            fits, expected = 0 <= low < np.inf, "a number from 0 on"
+        if not fits:
+            raise ValueError(f"--augment {entry}: expected {expected}.")
         changed[name] = tuple(numbers) if isinstance(known[name], tuple) else numbers[0]
     return replace(Augmentation(), **changed)
 

@@ -38,11 +38,13 @@ def carry_colours(own: Colours, other: Colours) -> np.ndarray:
     """Return the affine map (3, 4) that gives an image with colours ``own`` the mean and covariance of ``other``.
 
     It is the linear Monge-Kantorovich map (Pitié & Kokaram 2007), which moves colours least: Reinhard's transfer without
-    a choice of axes.
+    a choice of axes. A spread below ``SMALLEST_SPREAD`` counts as that, and no axis is stretched more than ``LARGEST_GAIN``.
     """
     root, inverse = _roots(own.covariance)
-    middle, _ = _roots(root @ other.covariance @ root)
-    linear = inverse @ middle @ inverse
+    other_root, _ = _roots(other.covariance)
+    # With M = root @ other_root, M @ M.T is what is to be rooted, and its eigenvectors are M's left singular vectors.
+    axes, spreads, _ = np.linalg.svd(root @ other_root)
+    linear = inverse @ (axes * spreads) @ axes.T @ inverse
     values, axes = np.linalg.eigh((linear + linear.T) / 2)
     linear = (axes * np.clip(values, 1 / LARGEST_GAIN, LARGEST_GAIN)) @ axes.T
     return np.hstack([linear, (other.mean - linear @ own.mean)[:, None]])

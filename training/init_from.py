@@ -42,10 +42,10 @@ def init_from(model: PreTrainedModel, source: str | Path) -> list[str]:
 
 
 def load_folder(model: PreTrainedModel, folder: str | Path) -> list[str]:
-    """Take over stem and stages of the checkpoint in ``folder``, and the linear layer if its labels are the model's.
+    """Take over stem and stages of the checkpoint in ``folder``, and of the linear layer the classes of the same name.
 
-    The labels agree if ``id2label`` names the same classes in the same order. Otherwise the linear layer is left as it
-    is and a warning is logged. Stages three and four, which a whole ResNet-50 has, are left out.
+    Classes that the checkpoint does not know keep their starting weights, and a warning names them. Stages three and four,
+    which a whole ResNet-50 has, are left out.
 
     Raises:
         ValueError: a file is missing, or a tensor is missing, unexpected or of another shape.
@@ -66,19 +66,20 @@ def load_folder(model: PreTrainedModel, folder: str | Path) -> list[str]:
                 f"{folder / 'model.safetensors'} does not fit the config.json beside it: {problem.replace('_', ' ')} "
                 f"{sorted(report[problem])}. Save the checkpoint again with save_pretrained."
             )
-    prefixes, left_out = STEM_AND_STAGES, DEEPER_STAGES + LINEAR
+    tensors = stored.network.state_dict()
     theirs, ours = _labels(stored), _labels(model)
-    if theirs == ours and stored.num_features == model.num_features:
-        prefixes, left_out = STEM_AND_STAGES + LINEAR, DEEPER_STAGES
-    else:
-        logger.warning(
-            "The labels of %s are %s, this model's are %s, or its features are of another length: its linear layer is not "
-            "taken over and learns from its own starting weights.",
-            folder,
-            theirs,
-            ours,
-        )
-    return _copy(stored.network.state_dict(), model.network, prefixes, left_out, folder)
+    known = set(ours) & set(theirs) if stored.num_features == model.num_features else set()
+    if fresh := [label for label in ours if label not in known]:
+        logger.warning("The labels of %s are %s: %s start from weights of their own here.", folder, theirs, fresh)
+    if not known:
+        return _copy(tensors, model.network, STEM_AND_STAGES, DEEPER_STAGES + LINEAR, folder)
+    linear = model.network.state_dict()
+    for name in ("fc.weight", "fc.bias"):
+        rows = [
+            tensors[name][theirs.index(label)] if label in known else linear[name][n] for n, label in enumerate(ours)
+        ]
+        tensors[name] = torch.stack(rows)
+    return _copy(tensors, model.network, STEM_AND_STAGES + LINEAR, DEEPER_STAGES, folder)
 
 
 def load_resnet50(model: nn.Module, path: str | Path) -> list[str]:
