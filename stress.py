@@ -3,8 +3,9 @@
     python stress.py runs/wbc-resnet24/model --data_dir pbc --label_map ig=other erythroblast=other platelet=other \
         --ground_dir blood-cells --results stress.json
 
-The options of the split are those of train.py: with the same ones, no image that was learnt from is measured. ``--ground_dir`` names a laboratory with boxes, whose held-out images give windows beside the white cells; without it
-these come from ``--data_dir``, if it has boxes. ``--limit 400`` measures 400 images, the classes alike.
+The options of the split are those of train.py: with the same ones, no image that was learnt from is measured.
+``--ground_dir`` names a laboratory with boxes, whose held-out images give windows beside the white cells; without it these
+come from ``--data_dir``, if it has boxes. ``--limit 400`` measures 400 images, the classes alike.
 
 The file of results, figures being ``{"value": ..., "low": ..., "high": ...}``::
 
