@@ -27,7 +27,13 @@ def test_the_python_runs(text, monkeypatch, request):
 
 
 def test_there_is_a_snippet_for_each_kind_of_user():
-    doors = ('pipeline("image-classification"', "views=8", "output_evidence=True", "timm.create_model", 'api_name="/classify"')
+    doors = (
+        'pipeline("image-classification"',
+        "views=8",
+        "output_evidence=True",
+        "timm.create_model",
+        'api_name="/classify"',
+    )
     assert [sum(door in text for text in PYTHON) for door in doors] == [1] * 5
     assert any(line.startswith("curl https://router.huggingface.co/") for line in SHELL)
 
