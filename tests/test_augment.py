@@ -340,16 +340,26 @@ def test_about_half_of_the_windows_lie_about_a_red_cell_or_platelet(field):
     assert sum(near(image[55:56, 55:56], RED_CELL, 3) for image in alone if image is not None) < 20
 
 
-def test_where_the_cell_leaves_no_room_there_is_no_window():
+def test_where_the_cell_leaves_no_room_there_is_no_window(monkeypatch):
     photo = [np.full((100, 100, 3), 200, np.uint8)]
     for seed in range(30):
         assert Augmentation().ground(photo, np.random.default_rng(seed), 64, [[0, 0, 100, 100]], []) is None
     # a box of a few pixels is a slip, and no window lies about it
+    monkeypatch.setattr("training.augment.GROUND_SHRINKS", 1.0)
     without = Augmentation(ground_side=(9.0, 10.0))
     assert all(
         without.ground(photo, np.random.default_rng(seed), 64, [[0, 0, 20, 20]], [[50, 50, 53, 53]]) is None
         for seed in range(30)
     )
+
+
+def test_beside_a_cell_that_nearly_fills_its_image_windows_lie_in_the_corners():
+    photo = np.full((256, 256, 3), 200, np.uint8)
+    cv2.circle(photo, (128, 128), 92, (255, 0, 255), -1)
+    draw = Augmentation(**ONLY_VIEWS)
+    windows = [draw.ground([photo], np.random.default_rng(seed), 64, [[36, 36, 220, 220]], []) for seed in range(60)]
+    found = [window for window in windows if window is not None]
+    assert len(found) > 20 and all(window[..., 1].min() > 190 for window in found)  # the cell has none
 
 
 def test_a_window_is_as_large_as_asked_in_sides_of_a_white_cell():

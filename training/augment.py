@@ -8,6 +8,8 @@ import numpy as np
 
 from training.colour import HED_TO_OD, OD_TO_HED, change_colour, compose
 
+GROUND_ATTEMPTS = 40  # to find a place that keeps clear of the cells
+GROUND_SHRINKS = 0.95  # at each attempt: about a cell that fills its image, only the corners are free
 SMALLEST_WINDOW = 8  # px: some boxes of red cells and platelets are slips of a few pixels
 
 
@@ -110,13 +112,13 @@ class Augmentation:
             ((box[1] + box[3]) / 2, (box[0] + box[2]) / 2, max(box[2] - box[0], box[3] - box[1]) / 2) for box in cells
         ]
         unit = 2 * max((radius for _, _, radius in discs), default=min(height, width) / 4)
-        for _ in range(12):
+        for attempt in range(GROUND_ATTEMPTS):
             if others and rng.random() < 0.5:
                 box = others[rng.integers(len(others))]
                 window = max(box[2] - box[0], box[3] - box[1]) * _log_uniform(rng, *self.crop_side)
                 col, row = (box[1] + box[3]) / 2, (box[0] + box[2]) / 2
             else:
-                window = unit * _log_uniform(rng, *self.ground_side)
+                window = unit * _log_uniform(rng, *self.ground_side) * GROUND_SHRINKS**attempt
                 col, row = rng.uniform(0, width), rng.uniform(0, height)
             reach = window * np.sqrt(np.cosh(self.stretch) / 2)  # of a window turned by any angle and stretched
             inside = window >= SMALLEST_WINDOW and reach <= col <= width - reach and reach <= row <= height - reach

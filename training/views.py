@@ -99,6 +99,7 @@ class TrainingDraws(torch.utils.data.Dataset):
         self.negatives = negatives
         self.ground_share, self.oddity_share, self.exchange_share = ground_share, oddity_share, exchange_share
         self.labs = data["lab"][:] if "lab" in data.column_names else [""] * len(data)
+        self.labs_with_boxes = {lab for lab, cells in zip(self.labs, self.cells, strict=True) if cells}
         labels, groups = data["label"][:], data["group"][:]
         self.whole = data["whole"][:] if "whole" in data.column_names else [True] * len(data)
         self.contents = data["sha256"][:] if "sha256" in data.column_names else list(range(len(data)))
@@ -142,7 +143,9 @@ class TrainingDraws(torch.utils.data.Dataset):
         for _ in range(8):
             row = _descend(self.rows_of_lab, rng)
             pyramid = self._pyramid(row)
-            # Of an image without boxes the middle is taken by its cell, see CENTRE.
+            if not self.cells[row] and self.labs[row] in self.labs_with_boxes:
+                continue  # a field whose cells nobody has marked: they may be anywhere
+            # In a laboratory of single cells without boxes, the middle is taken by the cell, see CENTRE.
             cells = self.cells[row] or [_centre(*pyramid[0].shape[:2])]
             colours = self._exchange(rng, row)
             image = self.augmentation.ground(pyramid, rng, side, cells, self.others[row], colours)
