@@ -2,7 +2,7 @@
 
     python leave_one_out.py --data_dir blood-cells pbc raabin chula \
         --labels eosinophil lymphocyte monocyte neutrophil basophil other \
-        --label_map ig=other erythroblast=other platelet=other
+        --label_map ig=other erythroblast=other platelet=other --negatives other --exchange_share 0.6
 
 trains a network for each laboratory on the other ones and names its cells, with no label of it used: once with the plain
 weights and once with batch-norm statistics re-estimated from its unlabelled images. Of the Kaggle archive the photos of

@@ -159,6 +159,8 @@ class WbcResNetConfig(PretrainedConfig):
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
         """Build a configuration from a dictionary; ``kwargs`` replace what stands there."""
+        if not isinstance(config_dict, dict):
+            raise ValueError(f"The configuration is {config_dict!r}; expected an object of named fields.")
         before, labels = config_dict.get("id2label"), kwargs.get("id2label")
         answer = super().from_dict(config_dict, **kwargs)
         # The library writes kwargs into the finished configuration, behind the constructor's checks.
