@@ -9,9 +9,10 @@ weights and once with batch-norm statistics re-estimated from its unlabelled ima
 TRAIN are named, never its test images. Killed and started again, it goes on where it stopped. ``--leave_out pbc`` runs some
 of the laboratories only, ``--leave_out raabin+chula`` leaves two out at once. Options of train.py may follow.
 
-``leave_one_out.json`` holds for each laboratory left out, and for the validation images of those learnt from (to find a rule
-that says without labels when re-estimating helps): the two measurements, as ``evaluation.summary`` gives them, the balanced
-accuracy for each share of new statistics, the distance of the images from the stored statistics, and the mean confidence.
+``leave_one_out.json`` holds for each laboratory left out, now or before, and for the validation images of those learnt from
+(to find a rule that says without labels when re-estimating helps): the two measurements, as ``evaluation.summary`` gives
+them, the balanced accuracy for each share of new statistics, the distance of the images from the stored statistics, and the
+mean confidence.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -126,6 +128,13 @@ def train_without(folders: Sequence[str], run: Path, options: argparse.Namespace
     subprocess.run(command, check=True)
 
 
+def add_to_report(path: Path, name: str, found: Mapping[str, Any]) -> None:
+    """Put what was found with ``name`` left out into the report, beside what was found of runs that still stand."""
+    report = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    report = {other: one for other, one in report.items() if (path.parent / other / "model").is_dir()}
+    write_text(path, json.dumps(report | {name: found}, indent=2) + "\n")
+
+
 def main() -> None:
     """Train and measure for each laboratory, and write the figures."""
     parser = argparse.ArgumentParser(
@@ -159,9 +168,9 @@ def main() -> None:
         parser.error(f"--leave_out {'+'.join(everything[0])}: nothing is left to learn from")
     if "--test_share" in for_training:
         parser.error("--test_share: what is held out besides would be taken for validation here; leave it out")
+    command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
     try:
         label_map = read_label_map(options.label_map)
-        found = {}
         for labs in left_out:
             run = options.output_dir / "+".join(labs)
             split = (options.validation_share, options.split_seed)
@@ -177,13 +186,12 @@ def main() -> None:
             for lab in labs:
                 logger.info("%s, unseen: balanced accuracy by share %s", lab, measured[lab]["shares"])
             training = read_results(run / "model" / FILE_NAME)["training"]
-            found["+".join(labs)] = {"unseen": list(labs), "laboratories": measured, "training": training}
+            found = {"unseen": list(labs), "command": command, "laboratories": measured, "training": training}
+            add_to_report(options.output_dir / RESULTS, run.name, found)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except subprocess.CalledProcessError as error:
         sys.exit(f"error: train.py ended with status {error.returncode}; what it said stands above")
-    report = {"command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]), "left_out": found}
-    write_text(options.output_dir / RESULTS, json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

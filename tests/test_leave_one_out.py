@@ -91,10 +91,10 @@ def test_the_network_learns_from_the_others_alone(left_out, laboratories):
 def test_the_figures_are_those_of_the_unseen_cells(left_out, laboratories):
     output, _, _ = left_out
     report = json.loads((output / leave_one_out.RESULTS).read_text())
-    assert report["command"].startswith("python leave_one_out.py --data_dir") and list(report["left_out"]) == ["cells"]
-    assert report["left_out"]["cells"]["unseen"] == ["cells"]
-    assert report["left_out"]["cells"]["training"]["recipe"]["negatives"] == "other"
-    measured = report["left_out"]["cells"]["laboratories"]
+    assert list(report) == ["cells"] and report["cells"]["unseen"] == ["cells"]
+    assert report["cells"]["command"].startswith("python leave_one_out.py --data_dir")
+    assert report["cells"]["training"]["recipe"]["negatives"] == "other"
+    measured = report["cells"]["laboratories"]
     assert list(measured) == ["fields", "cells", "others"]  # those learnt from by their validation images
     found = measured["cells"]
     assert found["shares"]["0.00"] == found["plain"]["metrics"]["balanced_accuracy"]["value"]
@@ -121,13 +121,24 @@ def test_the_figures_are_those_of_the_unseen_cells(left_out, laboratories):
 def test_of_the_laboratories_learnt_from_the_figures_are_those_of_the_training(left_out):
     """The same validation images, and the same answers as through plain transformers."""
     output, _, _ = left_out
-    found = json.loads((output / leave_one_out.RESULTS).read_text())["left_out"]["cells"]["laboratories"]
+    found = json.loads((output / leave_one_out.RESULTS).read_text())["cells"]["laboratories"]
     by_training = json.loads((output / "cells" / "model" / "eval_results.json").read_text())["results"]
     assert [entry["dataset"] for entry in by_training] == ["fields", "others"]
     for entry in by_training:
         plain = found[entry["dataset"]]["plain"]
         assert plain["confusion_matrix"] == entry["confusion_matrix"]
         assert plain["metrics"]["nll"]["value"] == pytest.approx(entry["metrics"]["nll"]["value"], abs=1e-4)
+
+
+def test_the_report_keeps_the_runs_that_still_stand(tmp_path):
+    report = tmp_path / leave_one_out.RESULTS
+    (tmp_path / "a" / "model").mkdir(parents=True)
+    leave_one_out.add_to_report(report, "a", {"unseen": ["a"]})
+    leave_one_out.add_to_report(report, "b", {"unseen": ["b"]})
+    assert json.loads(report.read_text()) == {"a": {"unseen": ["a"]}, "b": {"unseen": ["b"]}}
+    (tmp_path / "a" / "model").rmdir()
+    leave_one_out.add_to_report(report, "b", {"unseen": ["again"]})
+    assert json.loads(report.read_text()) == {"b": {"unseen": ["again"]}}
 
 
 def test_started_again_it_does_not_train_again(left_out, monkeypatch):
