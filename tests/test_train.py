@@ -1,5 +1,6 @@
 """The script as a user runs it: trained, killed, resumed and started from earlier weights on a drawn archive."""
 
+import copy
 import os
 import re
 import shlex
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import fields
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -523,3 +525,63 @@ def test_a_command_of_the_docstring_is_understood(monkeypatch, tmp_path, words):
     for flag, text in given.items():
         value = values[flag][0] if isinstance(values[flag], list) else values[flag]
         assert str(value) == text or float(value) == float(text)
+
+
+def test_a_checkpoint_is_adjusted_in_minutes_at_its_own_size_unless_told_otherwise(model_folder, tmp_path):
+    checkpoint = shutil.copytree(model_folder, tmp_path / "model")
+    processor = AutoImageProcessor.from_pretrained(checkpoint)
+    processor.size = {"height": 96, "width": 96}
+    processor.save_pretrained(checkpoint)
+    output = ["--data_dir", "cells", "--output_dir", str(tmp_path / "out")]
+
+    def chosen(*arguments):
+        _, recipe, trainer = train.parse([*output, *map(str, arguments)])
+        return recipe.sides, recipe.phase_epochs, recipe.draws_per_epoch, trainer.learning_rate
+
+    assert chosen() == ([112, 160, 224], [12, 9, 7], 6400, 2e-3)
+    assert chosen("--init_from", checkpoint) == ([96], [5], 1000, 3e-4)
+    assert chosen("--init_from", "resnet50.safetensors") == chosen()  # learns all but the first filters anew
+    told = ("--sides", 64, "--phase_epochs", 2, "--draws_per_epoch", 8, "--learning_rate", 1e-3)
+    assert chosen("--init_from", checkpoint, *told) == ([64], [2], 8, 1e-3)
+    with pytest.raises(ValueError, match="came without --phase_epochs"):
+        chosen("--sides", 64, 96)
+
+
+class Draws(torch.utils.data.Dataset):
+    """Draws of noise that stand in for the augmented images; what is held out is answered right where it is sure."""
+
+    resolution = train.GrowingResolution((64,), (1,))
+    negatives = 3
+
+    def __len__(self):
+        return 16
+
+    def set_epoch(self, epoch):
+        pass
+
+    def __getitem__(self, number):
+        return {"pixel_values": torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(number)), "labels": 0}
+
+
+@pytest.mark.parametrize("held_out", [150, 20])
+def test_the_operating_point_is_found_on_calibrated_probabilities_and_stored(monkeypatch, model, caplog, held_out):
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.randint(0, 4, (held_out,), generator=generator)
+    logits = 9 * torch.nn.functional.one_hot(labels, 4) + torch.randn(held_out, 4, generator=generator)
+    logits[:10] = logits[:10].roll(1, dims=1) / 6  # a few are wrong, and not sure
+    monkeypatch.setattr(train, "predict_logits", lambda *_: (logits, labels))
+    monkeypatch.setattr(train, "equal_weights", lambda _: torch.ones(held_out, dtype=torch.float64))
+    arguments = SimpleNamespace(per_device_train_batch_size=8, seed=0)
+    trainer = SimpleNamespace(ema=SimpleNamespace(module=copy.deepcopy(model)), args=arguments)
+    finished, temperature = train.finish_model(trainer, Draws(), SimpleNamespace(data=None), batches=1)
+    config = finished.config
+    assert config.negatives_label == config.id2label[3]
+    if held_out < 100:
+        assert config.acceptance_threshold is None and "20 images were held out" in caplog.text
+        return
+    probabilities = (logits.double() / temperature).softmax(-1)
+    accepted = probabilities.max(-1).values >= config.acceptance_threshold
+    wrong = probabilities.argmax(-1) != labels
+    assert config.acceptance_risk == 0.01 and wrong[accepted].double().mean() <= 0.01 < wrong.double().mean()
+    energy = -torch.logsumexp(logits.double() / temperature, -1)[labels != 3]
+    assert config.energy_accept_rate <= (energy <= config.energy_threshold).double().mean() < 1
