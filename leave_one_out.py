@@ -33,6 +33,7 @@ import torch
 from evaluation.labels import read_label_map
 from evaluation.measure import load_model, open_image
 from evaluation.metrics import statistics
+from evaluation.probe import choose_rows
 from evaluation.results import FILE_NAME, read_results, write_text
 from evaluation.summary import summarise
 from hub_model.modeling_wbc_resnet import WbcResNetForImageClassification
@@ -42,7 +43,7 @@ from smears.splits import VALIDATION_SHARE
 ROOT = Path(__file__).parent
 RESULTS = "leave_one_out.json"
 UNLABELLED = 512  # images at most that the statistics are re-estimated from
-PER_CLASS = 200  # images at most of a class; the classes count alike
+LIMIT = 1200  # images at most of a laboratory; the classes count alike
 BATCH = 64
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the re-estimated statistics
 WAYS = {0.0: "plain", 1.0: "re-estimated"}
@@ -50,13 +51,8 @@ logger = logging.getLogger("leave_one_out")
 
 
 def as_a_user_has_them(data: datasets.Dataset) -> datasets.Dataset:
-    """Choose ``PER_CLASS`` images of a class at most, and cut the cells of fields out."""
-    rng = np.random.default_rng(0)
-    numbers, rows = np.array(data["label"][:]), []
-    for label in sorted(set(numbers.tolist())):
-        of_class = np.flatnonzero(numbers == label)
-        rows += rng.choice(of_class, min(PER_CLASS, len(of_class)), replace=False).tolist()
-    return cut_cells(data.select(sorted(rows)))
+    """Choose ``LIMIT`` images at most, the classes as alike in number as they can be, and cut the cells of fields out."""
+    return cut_cells(data.select(choose_rows(data["label"][:], LIMIT, seed=0)))
 
 
 def unseen_cells(data_dir: Path, labels: Sequence[str], label_map: Mapping[str, str]) -> datasets.Dataset:

@@ -42,9 +42,9 @@ from typing import Any
 
 import datasets
 import numpy as np
-import torch
 from PIL import Image
 
+from evaluation.command import read_shares, require_device, require_least, run
 from evaluation.corruptions import CORRUPTIONS
 from evaluation.figures import figure, nats, percent, thousands
 from evaluation.labels import label_numbers, read_label_map
@@ -92,17 +92,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--resamples", type=int, default=2000, help="of the bootstrap")
     add("--seed", type=int, default=0, help="of the choice of images, of what is drawn and of the bootstrap")
     options = parser.parse_args(argv)
-    for name, least in (("batch_size", 1), ("resamples", 1), ("seed", 0), ("strangers", 1), ("limit", 1)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            parser.error(f"--{name} is {value}; expected {least} or more")
-    if options.device is not None:
-        try:
-            torch.empty(0, device=options.device)
-        except (RuntimeError, AssertionError) as error:
-            parser.error(
-                f"--device {options.device} cannot be used ({str(error).splitlines()[0]}); leave it out, or name cpu"
-            )
+    require_least(parser, options, batch_size=1, resamples=1, seed=0, strangers=1, limit=1)
+    require_device(parser, options.device)
     return options
 
 
@@ -123,8 +114,7 @@ def load_parts(
     own = next(iter(splits.values())).features["label"]
     unknown = [name for name in own.names if label_map.get(name, name) not in classes]
     if "train" in splits and options.split != "all":  # by the folder's own classes, as train.py divides
-        shares = {lab: float(share) for lab, share in read_label_map(options.test_share).items()}
-        share = shares.get(folder.resolve().name, 0.0)
+        share = read_shares(options.test_share).get(folder.resolve().name, 0.0)
         splits = divide(splits, options.validation_share, share, options.split_seed)
     for part, data in splits.items():
         data = data.add_column("own", data["label"][:], feature=own)
@@ -356,13 +346,8 @@ def stress(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure; a fault ends the program with status 1 and one line that names the remedy."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    options = parse(argv)
-    try:
-        stress(options)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    """Measure, as ``evaluation.command.run`` does."""
+    run(stress, parse(argv))
 
 
 if __name__ == "__main__":

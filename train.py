@@ -30,6 +30,7 @@ import datasets
 import torch
 from transformers import AutoImageProcessor, HfArgumentParser, TrainingArguments, set_seed
 
+from evaluation.command import read_shares
 from evaluation.labels import read_label_map
 from evaluation.measure import measure_slices
 from evaluation.metrics import ClassificationReport
@@ -58,7 +59,7 @@ from smears.loading import DataError, fingerprint, load_folder, load_hub
 from smears.photos import boxes_on_copies, name_photos, photos_at_hand, photos_behind
 from smears.splits import VALIDATION_SHARE, hold_out
 from training.augment import Augmentation, read_augmentation
-from training.finish import equal_weights, fit_temperature, fold_temperature, predict_logits, refresh_statistics
+from training.finish import equal_weights, fit_temperature, fold_temperature, predict_logits
 from training.init_from import init_from
 from training.operating_points import choose_operating_points
 from training.trainer import EmaTrainer, WallClock, claim, newest_checkpoint
@@ -107,6 +108,7 @@ class DataArguments:
         default_factory=list, metadata={"help": "the classes, in their order; left out: all there are, by alphabet"}
     )
     label_map: list[str] = field(default_factory=list, metadata={"help": "FOLDER=CLASS: folders that are one class"})
+    cache_mb: int = field(default=2048, metadata={"help": "decoded images kept in memory, MiB"})
     measure_splits: list[str] = field(
         default_factory=lambda: list(MEASURED), metadata={"help": "what is measured at the end, of what there is"}
     )
@@ -304,24 +306,6 @@ def load_images(arguments: DataArguments):
     return {source: splits}, fit, shown, splits["validation"]
 
 
-def read_shares(entries: list[str]) -> dict[str, float]:
-    """Read the share of each laboratory from ``LAB=SHARE`` entries.
-
-    Raises:
-        ValueError: an entry that is none.
-    """
-    shares = {}
-    for entry in entries:
-        lab, _, text = entry.rpartition("=")
-        try:
-            shares[lab] = float(text)
-        except ValueError:
-            lab = ""
-        if not lab:
-            raise ValueError(f"--test_share {entry}: expected LAB=SHARE, such as chula=0.2.")
-    return shares
-
-
 def load_collection(arguments: DataArguments):
     """Load several laboratories under common class names; returns as ``load_images``."""
     label_map = read_label_map(arguments.label_map)
@@ -383,7 +367,9 @@ def finish_model(
         num_workers=2,
         generator=torch.Generator().manual_seed(trainer.args.seed),
     )
-    refresh_statistics(model, (batch["pixel_values"] for batch in islice(loader, batches)))
+    # The running averages of training lag behind the weights, and behind averaged weights they never followed at all
+    # ("precise batch norm", Wu & Johnson 2021, arXiv:2105.07576).
+    model.reestimate_statistics(batch["pixel_values"] for batch in islice(loader, batches))
     logits, labels = predict_logits(model.eval(), validation)
     weights = equal_weights(validation.data)
     temperature = fit_temperature(logits, labels, weights)
@@ -524,7 +510,8 @@ def main() -> None:
     processor = AutoImageProcessor.from_pretrained(HUB_MODEL)
     processor.size = {"height": recipe.sides[-1], "width": recipe.sides[-1]}  # what training ends on is what ships
     draws = TrainingDraws(
-        ready.fit, processor, ready.resolution, recipe.draws_per_epoch, ready.augmentation, seed=arguments.seed,
+        ready.fit, processor, ready.resolution, recipe.draws_per_epoch, ready.augmentation,
+        seed=arguments.seed, cache_mb=data_arguments.cache_mb,
         negatives=labels.index(recipe.negatives) if recipe.negatives else None,
         ground_share=recipe.ground_share, oddity_share=recipe.oddity_share, exchange_share=recipe.exchange_share,
     )  # fmt: skip

@@ -19,7 +19,6 @@ import csv
 import io
 import logging
 import re
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,9 +27,9 @@ from typing import Any
 import datasets
 import huggingface_hub
 import numpy as np
-import torch
 from tqdm import tqdm
 
+from evaluation.command import require_device, require_least, run
 from evaluation.labels import label_numbers, match_labels, read_label_map
 from evaluation.measure import Answered, answer, load_config, load_model, summarise_slice
 from evaluation.plots import confusion_picture, reliability_picture, risk_coverage_picture, save
@@ -109,16 +108,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("name the images: one of --data_dir FOLDER, --dataset_name ID and --table FILE.csv")
     if options.table is not None and options.dataset_name is not None:
         parser.error("--table and --dataset_name both name the images; leave one out")
-    for name, least in (("batch_size", 1), ("resamples", 1), ("seed", 0)):
-        if getattr(options, name) < least:
-            parser.error(f"--{name} is {getattr(options, name)}; expected {least} or more")
-    if options.device is not None:
-        try:
-            torch.empty(0, device=options.device)
-        except (RuntimeError, AssertionError) as error:
-            parser.error(
-                f"--device {options.device} cannot be used ({str(error).splitlines()[0]}); leave it out, or name cpu"
-            )
+    require_least(parser, options, batch_size=1, resamples=1, seed=0)
+    require_device(parser, options.device)
     if options.plots is not None and options.plots.exists() and not options.plots.is_dir():
         parser.error(f"--plots {options.plots} is a file; expected a folder for the pictures")
     if options.results is not None and options.results.is_dir():
@@ -362,13 +353,8 @@ def validate(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure; a fault ends the program with status 1 and one line that names the remedy."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    options = parse(argv)
-    try:
-        validate(options)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    """Measure, as ``evaluation.command.run`` does."""
+    run(validate, parse(argv))
 
 
 if __name__ == "__main__":

@@ -253,7 +253,9 @@ def answer(
     photos = dataset["photo"][:]
     groups = dataset["group"][:] if "group" in dataset.column_names else photos
     probabilities = answers.merge(predict(folder, dataset, batch_size, device))
-    threshold = getattr(config, "acceptance_threshold", None)
+    # Of answers that several classes were added up to, the model's own pipeline knows nothing.
+    merged = len(answers.names) != config.num_labels
+    threshold = None if merged else getattr(config, "acceptance_threshold", None)
     return Answered(answers.names, probabilities, references, photos, groups, threshold)
 
 

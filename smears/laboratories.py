@@ -16,7 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import datasets
+import numpy as np
 from PIL import ExifTags, Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from smears.loading import DataError, check_image, content_hash, load_folder
 from smears.photos import (
@@ -128,19 +131,15 @@ def _tie(*columns: Sequence[str]) -> list[str]:
 
     An empty value ties nothing. The name is the smallest value in the first column that has one.
     """
-    above = {}
-
-    def top(key: tuple[int, str]) -> tuple[int, str]:
-        while above.setdefault(key, key) != key:
-            key = above[key]
-        return key
-
     keys = [[(place, value) for place, value in enumerate(values) if value] for values in zip(*columns, strict=True)]
-    for first, *others in keys:
-        for other in others:
-            low, high = sorted((top(first), top(other)))
-            above[high] = low
-    return [top(first)[1] for first, *_ in keys]
+    nodes = sorted({key for row in keys for key in row})
+    number = {key: n for n, key in enumerate(nodes)}
+    pairs = [(number[first], number[other]) for first, *others in keys for other in others]
+    starts, ends = np.array(pairs, int).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(pairs)), (starts, ends)), shape=(len(nodes), len(nodes)))
+    _, group = connected_components(graph, directed=False)
+    first_of = dict(zip(group[::-1], nodes[::-1], strict=True))  # the smallest comes last and stays
+    return [first_of[group[number[first]]][1] for first, *_ in keys]
 
 
 def _with_photo_boxes(photos: datasets.Dataset, root: Path) -> datasets.Dataset:

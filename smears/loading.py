@@ -168,9 +168,8 @@ def check_image(name: str, data: bytes) -> None:
             image.load()
             mode = image.mode
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        reason = (
-            "no image format" if isinstance(error, UnidentifiedImageError) else error
-        )  # names a buffer, not the file
+        # That error names a buffer, not the file.
+        reason = "no image format" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"{name} cannot be read as an image ({reason}). Replace the file or remove it.") from error
     if mode.startswith(("I", "F")):
         raise DataError(f"{name} has {mode} pixels (16 bits or more). Rescale it to 8 bits per channel.")

@@ -1,4 +1,4 @@
-"""After the last step: statistics as numpy computes them, a planted temperature, and a fold that changes nothing else."""
+"""After the last step: a planted temperature, and a fold that changes nothing else."""
 
 import datasets
 import numpy as np
@@ -11,97 +11,11 @@ from training.finish import (
     fit_temperature,
     fold_temperature,
     predict_logits,
-    refresh_statistics,
 )
-
-NORMS = (nn.BatchNorm2d,)
 
 
 def images(number, side=64, seed=0):
     return torch.randn(number, 3, side, side, generator=torch.Generator().manual_seed(seed)) * 0.8 + 0.3
-
-
-def stem_activations(model, batch):
-    """Convolve as the stem does and stop before its normalisation: (C, B*H*W), float64."""
-    with torch.no_grad():
-        out = nn.functional.conv2d(batch, model.network.conv1.weight, stride=2, padding=3)  # (B, C, H, W)
-    return out.double().numpy().transpose(1, 0, 2, 3).reshape(out.shape[1], -1)
-
-
-# Statistics
-
-
-def test_statistics_of_one_batch_are_its_pooled_mean_and_variance(model):
-    batch = images(12)
-    refresh_statistics(model, [batch])
-    pooled = stem_activations(model, batch)
-    np.testing.assert_allclose(model.network.bn1.running_mean, pooled.mean(axis=1), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(model.network.bn1.running_var, pooled.var(axis=1, ddof=1), rtol=1e-4, atol=1e-5)
-
-
-def test_statistics_of_several_batches_are_the_plain_average_and_near_the_pooled_ones(model):
-    batches = [images(8, seed=seed) * (1 + 0.1 * seed) for seed in range(4)]
-    refresh_statistics(model, iter(batches))
-    each = [stem_activations(model, batch) for batch in batches]
-    pooled = np.hstack(each)
-    norm = model.network.bn1
-    # Of batches of one size the average of the means is the mean of all; that of the variances lacks what lies between them.
-    np.testing.assert_allclose(norm.running_mean, pooled.mean(axis=1), rtol=1e-4, atol=1e-5)
-    variances = np.mean([part.var(axis=1, ddof=1) for part in each], axis=0)
-    np.testing.assert_allclose(norm.running_var, variances, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(norm.running_var, pooled.var(axis=1), rtol=0.05)
-
-
-def test_every_norm_is_refreshed_and_nothing_else_changes(model):
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    momenta = [norm.momentum for norm in model.modules() if isinstance(norm, NORMS)]
-    assert not model.training
-    refresh_statistics(model, [images(4), images(4, seed=1)])
-    assert not model.training
-    assert [norm.momentum for norm in model.modules() if isinstance(norm, NORMS)] == momenta
-    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
-    norms = {name for name, module in model.named_modules() if isinstance(module, NORMS)}
-    statistics = {f"{name}.{what}" for name in norms for what in ("running_mean", "running_var", "num_batches_tracked")}
-    assert len(norms) > 20 and changed == statistics
-
-
-def test_old_statistics_leave_no_trace(model):
-    batch = images(6)
-    refresh_statistics(model, [batch])
-    first = {name: tensor.clone() for name, tensor in model.named_buffers()}
-    for norm in model.modules():
-        if isinstance(norm, NORMS):
-            norm.running_mean += 100
-    refresh_statistics(model, [batch])
-    assert all(torch.equal(tensor, first[name]) for name, tensor in model.named_buffers())
-
-
-def test_with_fresh_statistics_evaluation_answers_as_training_does(model):
-    # The identity that the statistics stand for, but for n / (n - 1) in the variance.
-    batch = images(16)
-    refresh_statistics(model, [batch])
-    with torch.no_grad():
-        in_evaluation = model.eval()(batch).logits
-        in_training = model.train()(batch).logits
-    torch.testing.assert_close(in_evaluation, in_training, rtol=0.02, atol=0.02)
-
-
-def test_batches_go_to_where_the_model_is():
-    class Elsewhere(nn.Module):
-        """Has its weights on another device and remembers on which its images came."""
-
-        def __init__(self):
-            super().__init__()
-            self.weight = nn.Parameter(torch.zeros(1, device="meta"))
-            self.norm = nn.BatchNorm2d(3)
-            self.came_on = []
-
-        def forward(self, pixel_values):
-            self.came_on.append(pixel_values.device.type)
-
-    model = Elsewhere()
-    refresh_statistics(model, [images(2, 8), images(2, 8)])
-    assert model.came_on == ["meta", "meta"]
 
 
 # Logits

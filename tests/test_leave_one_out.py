@@ -21,6 +21,7 @@ from smear_drawings import (
     write_table,
 )
 from test_train import QUICK
+from torch.optim.swa_utils import update_bn
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 import leave_one_out
@@ -29,7 +30,6 @@ from leave_one_out import SHARES, held_out_cells, measure_laboratory, unseen_cel
 from smears.laboratories import divide, load_laboratory
 from smears.loading import DataError, load_folder
 from smears.photos import name_photos
-from training.finish import refresh_statistics
 
 LABELS = ("eosinophil", "lymphocyte", "monocyte", "neutrophil")
 COMMON = ("neutrophil", "lymphocyte", "other")
@@ -220,7 +220,7 @@ def test_a_training_that_fails_ends_the_script_with_its_status(laboratories, mon
 def test_unseen_cells_are_those_of_a_user_and_at_most_so_many_of_a_class(laboratories, monkeypatch):
     cells = unseen_cells(laboratories[1], COMMON, {"monocyte": "other"})
     assert Counter(cells["label"]) == {0: 4, 1: 4, 2: 4}
-    monkeypatch.setattr(leave_one_out, "PER_CLASS", 3)
+    monkeypatch.setattr(leave_one_out, "LIMIT", 6)
     fields = unseen_cells(laboratories[0], COMMON, {})
     assert Counter(fields["label"]) == {0: 3, 1: 3}
     assert all(value["bytes"] for value in fields["image"])  # cut out of their fields
@@ -294,7 +294,7 @@ def test_statistics_are_re_estimated_from_its_images(small_model, tmp_path):
     found = measure_laboratory(small_model, data, LABELS, None)
     model, processor = load_model(small_model)
     pixels = processor([open_image(value) for value in data["image"]], return_tensors="pt")["pixel_values"]
-    refresh_statistics(model, [pixels])
+    update_bn([pixels], model)
     with torch.no_grad():
         shares = model.eval()(pixels).logits.double().softmax(-1).numpy()
     expected = sk.log_loss(data["label"][:], shares, labels=range(4))

@@ -1,23 +1,12 @@
-"""What follows the last step: fresh batch-norm statistics, and a temperature folded into the linear layer."""
+"""What follows the last step: logits of what is held out, and a temperature folded into the linear layer."""
 
 from collections import Counter
-from collections.abc import Iterable
 
 import datasets
 import torch
 from scipy.optimize import minimize_scalar
 from torch import nn
-from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader, Dataset
-
-
-def refresh_statistics(model: nn.Module, batches: Iterable[torch.Tensor]) -> None:
-    """Re-estimate every batch norm's mean and variance as the plain average over batches (B, 3, H, W), weights fixed.
-
-    The running averages of training lag behind the weights, and behind averaged weights they never followed at all
-    ("precise batch norm", Wu & Johnson 2021, arXiv:2105.07576).
-    """
-    update_bn(batches, model, device=next(model.parameters()).device)
 
 
 @torch.no_grad()

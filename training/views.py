@@ -14,12 +14,8 @@ from training.augment import Augmentation, halvings
 from training.colour import Colours, blend, carry_colours, read_colours
 from training.oddities import draw_oddity
 
-CENTRE = (
-    0.14,
-    0.14,
-    0.86,
-    0.86,
-)  # what the cell of a single-cell image takes at most, as shares of its height and width
+# What the cell of a single-cell image takes at most, as shares of its height and width.
+CENTRE = (0.14, 0.14, 0.86, 0.86)
 SURROUNDINGS = 2.5  # side of the window about a cell whose colours are read, in sides of its box
 EXCHANGED = (0.4, 1.0)  # how far an image goes towards another's colours
 
@@ -80,7 +76,7 @@ class TrainingDraws(torch.utils.data.Dataset):
         size: int,
         augmentation: Augmentation | None = None,
         seed: int = 0,
-        cache_mb: int = 6144,
+        cache_mb: int = 2048,
         negatives: int | None = None,
         ground_share: float = 0.45,
         oddity_share: float = 0.1,
