@@ -37,7 +37,7 @@ from evaluation.probe import choose_rows
 from evaluation.results import FILE_NAME, read_results, write_text
 from evaluation.summary import summarise
 from hub_model.modeling_wbc_resnet import WbcResNetForImageClassification
-from smears.laboratories import cut_cells, divide, load_laboratory, rename_classes
+from smears.laboratories import held_out_cells, unseen_cells
 from smears.splits import VALIDATION_SHARE
 
 ROOT = Path(__file__).parent
@@ -50,22 +50,9 @@ WAYS = {0.0: "plain", 1.0: "re-estimated"}
 logger = logging.getLogger("leave_one_out")
 
 
-def as_a_user_has_them(data: datasets.Dataset) -> datasets.Dataset:
-    """Choose ``LIMIT`` images at most, the classes as alike in number as they can be, and cut the cells of fields out."""
-    return cut_cells(data.select(choose_rows(data["label"][:], LIMIT, seed=0)))
-
-
-def unseen_cells(data_dir: Path, labels: Sequence[str], label_map: Mapping[str, str]) -> datasets.Dataset:
-    """Load what could be learnt from a laboratory, and is not."""
-    return as_a_user_has_them(rename_classes(load_laboratory(data_dir)["train"], labels, label_map))
-
-
-def held_out_cells(
-    data_dir: Path, labels: Sequence[str], label_map: Mapping[str, str], share: float, seed: int
-) -> datasets.Dataset:
-    """Load what training holds out of a laboratory that it learns from."""
-    held = divide(load_laboratory(data_dir), share, 0.0, seed)["validation"]
-    return as_a_user_has_them(rename_classes(held, labels, label_map))
+def choose_images(data: datasets.Dataset) -> datasets.Dataset:
+    """Choose ``LIMIT`` images at most, the classes as alike in number as they can be."""
+    return data.select(choose_rows(data["label"][:], LIMIT, seed=0))
 
 
 @torch.inference_mode()
@@ -170,9 +157,9 @@ def main() -> None:
         for labs in left_out:
             run = options.output_dir / "+".join(labs)
             split = (options.validation_share, options.split_seed)
-            cells = {lab: unseen_cells(folders[lab], options.labels, label_map) for lab in labs}
+            cells = {lab: choose_images(unseen_cells(folders[lab], options.labels, label_map)) for lab in labs}
             for lab in folders.keys() - set(labs):
-                cells[lab] = held_out_cells(folders[lab], options.labels, label_map, *split)
+                cells[lab] = choose_images(held_out_cells(folders[lab], options.labels, label_map, *split))
             if not (run / "model" / FILE_NAME).is_file():
                 logger.info("%s is left out: training on the others", " and ".join(labs))
                 train_without([str(folders[lab]) for lab in folders if lab not in labs], run, options, for_training)

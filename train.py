@@ -32,7 +32,7 @@ from transformers import AutoImageProcessor, HfArgumentParser, TrainingArguments
 
 from evaluation.command import read_shares
 from evaluation.labels import read_label_map
-from evaluation.measure import measure_slices
+from evaluation.measure import load_config, measure_slices
 from evaluation.metrics import ClassificationReport
 from evaluation.results import (
     SCHEMA_VERSION,
@@ -67,6 +67,7 @@ from training.views import GrowingResolution, PlainViews, TrainingDraws
 
 ROOT = Path(__file__).parent
 HUB_MODEL = ROOT / "hub_model"
+FEWEST_TO_CALIBRATE = 100  # a handful that are all named rightly would make every answer certain
 RECORDED_ARGUMENTS = (
     "per_device_train_batch_size",
     "learning_rate",
@@ -275,8 +276,12 @@ def parse(argv: list[str] | None = None) -> tuple[DataArguments, RecipeArguments
     return data, recipe, arguments
 
 
-def load_images(arguments: DataArguments):
+def load_images(arguments: DataArguments, known: list[str] | None = None):
     """Load, check and trace the images.
+
+    Args:
+        arguments: which images.
+        known: the classes of the checkpoint that training starts from; of images that show no other classes, these stay.
 
     Returns:
         The splits of each laboratory, by its name; the part to fit, the part to show progress on, and the part to calibrate on.
@@ -290,6 +295,9 @@ def load_images(arguments: DataArguments):
         raise DataError(
             f"Found the splits {sorted(splits)} and no 'train' to learn from. Add one, or name its folder alone."
         )
+    if known and set(splits["train"].features["label"].names) <= set(known):
+        logger.info("the classes stay those of the checkpoint: %s (--labels says otherwise)", ", ".join(known))
+        splits = datasets.DatasetDict({name: rename_classes(data, known) for name, data in splits.items()})
     fit = splits["train"]
     if "validation" not in splits:
         fit, splits["validation"] = hold_out(fit, arguments.validation_share, arguments.split_seed)
@@ -372,7 +380,14 @@ def finish_model(
     model.reestimate_statistics(batch["pixel_values"] for batch in islice(loader, batches))
     logits, labels = predict_logits(model.eval(), validation)
     weights = equal_weights(validation.data)
-    temperature = fit_temperature(logits, labels, weights)
+    temperature = 1.0
+    if len(labels) >= FEWEST_TO_CALIBRATE:
+        temperature = fit_temperature(logits, labels, weights)
+    else:
+        logger.warning(
+            "%d images were held out, too few for a temperature (%d): probabilities stay as they were learnt",
+            len(labels), FEWEST_TO_CALIBRATE,
+        )  # fmt: skip
     fold_temperature(model.get_classifier(), temperature)
     config = model.config
     config.drop_operating_point()
@@ -472,8 +487,12 @@ def prepare(data_arguments: DataArguments, recipe: RecipeArguments, arguments: S
             f"There is no {recipe.init_from} to start from (--init_from): a folder or a weights file."
         )
     augmentation = read_augmentation(recipe.augment)
-    laboratories, fit, shown, calibration = load_images(data_arguments)
+    earlier = load_config(recipe.init_from) if recipe.adjusts_a_checkpoint else None
+    known = [earlier.id2label[number] for number in range(earlier.num_labels)] if earlier else None
+    laboratories, fit, shown, calibration = load_images(data_arguments, known)
     labels = fit.features["label"].names
+    if recipe.negatives is None and getattr(earlier, "negatives_label", None) in labels:
+        recipe.negatives = earlier.negatives_label  # or it would unlearn what is no white cell
     if recipe.negatives and recipe.negatives not in labels:
         raise ValueError(f"--negatives {recipe.negatives}: there is no such class; expected one of {labels}.")
     if recipe.exchange_share and len(laboratories) < 2:

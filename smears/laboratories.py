@@ -316,3 +316,24 @@ def cut_cells(data: datasets.Dataset, window: float = WINDOW) -> datasets.Datase
         return {"image": {"bytes": stream.getvalue(), "path": None}}
 
     return data.map(cut, features=data.features, load_from_cache_file=False, desc="cutting out cells")
+
+
+def unseen_cells(data_dir: str | Path, labels: Sequence[str], label_map: Mapping[str, str]) -> datasets.Dataset:
+    """Load what could be learnt from a laboratory, as a user has its cells: never its test images.
+
+    Raises:
+        DataError: as ``load_laboratory`` and ``rename_classes``.
+    """
+    return cut_cells(rename_classes(load_laboratory(data_dir)["train"], labels, label_map))
+
+
+def held_out_cells(
+    data_dir: str | Path, labels: Sequence[str], label_map: Mapping[str, str], share: float, seed: int
+) -> datasets.Dataset:
+    """Load what training holds out of a laboratory that it learns from, for validation, as a user has its cells.
+
+    Raises:
+        DataError: as ``load_laboratory``, ``divide`` and ``rename_classes``.
+    """
+    held = divide(load_laboratory(data_dir), share, 0.0, seed)["validation"]
+    return cut_cells(rename_classes(held, labels, label_map))

@@ -26,8 +26,8 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 import leave_one_out
 from evaluation.measure import load_model, open_image
-from leave_one_out import SHARES, held_out_cells, measure_laboratory, unseen_cells
-from smears.laboratories import divide, load_laboratory
+from leave_one_out import SHARES, choose_images, measure_laboratory
+from smears.laboratories import divide, held_out_cells, load_laboratory, unseen_cells
 from smears.loading import DataError, load_folder
 from smears.photos import name_photos
 
@@ -218,13 +218,13 @@ def test_a_training_that_fails_ends_the_script_with_its_status(laboratories, mon
 
 
 def test_unseen_cells_are_those_of_a_user_and_at_most_so_many_of_a_class(laboratories, monkeypatch):
-    cells = unseen_cells(laboratories[1], COMMON, {"monocyte": "other"})
+    cells = choose_images(unseen_cells(laboratories[1], COMMON, {"monocyte": "other"}))
     assert Counter(cells["label"]) == {0: 4, 1: 4, 2: 4}
     monkeypatch.setattr(leave_one_out, "LIMIT", 6)
-    fields = unseen_cells(laboratories[0], COMMON, {})
+    fields = choose_images(unseen_cells(laboratories[0], COMMON, {}))
     assert Counter(fields["label"]) == {0: 3, 1: 3}
     assert all(value["bytes"] for value in fields["image"])  # cut out of their fields
-    again = unseen_cells(laboratories[0], COMMON, {})
+    again = choose_images(unseen_cells(laboratories[0], COMMON, {}))
     assert again["file"][:] == fields["file"][:] and again["boxes"][:] == fields["boxes"][:]
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import fields
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -229,6 +230,51 @@ def test_training_starts_from_earlier_weights_on_images_of_ones_own(trained, tmp
     assert results["results"][0]["n_images"] == 4 and results["results"][0]["dataset"] == "my_cells"
     assert results["training"]["n_images"] == 12
     assert "Loaded" in said and str(source) in said
+
+
+def checkpoint_of(folder, labels, **settings):
+    """Save a network of these classes with random weights."""
+    config = train.WbcResNetConfig(
+        id2label=dict(enumerate(labels)), label2id={label: n for n, label in enumerate(labels)}, **settings
+    )
+    train.WbcResNetForImageClassification(config).save_pretrained(folder)
+    AutoImageProcessor.from_pretrained(train.HUB_MODEL).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("shown", "told", "expected", "negatives"),
+    [
+        (("neutrophil", "lymphocyte"), (), ["monocyte", "lymphocyte", "neutrophil", "other"], "other"),
+        (("neutrophil", "eosinophil"), (), ["eosinophil", "neutrophil"], None),
+        (("neutrophil", "lymphocyte"), ("--labels", "lymphocyte", "neutrophil"), ["lymphocyte", "neutrophil"], None),
+    ],
+    ids=["known", "new", "told"],
+)
+def test_cells_of_ones_own_keep_the_classes_of_the_checkpoint_that_knows_them(
+    tmp_path, shown, told, expected, negatives
+):
+    checkpoint = checkpoint_of(
+        tmp_path / "model", ("monocyte", "lymphocyte", "neutrophil", "other"), negatives_label="other"
+    )
+    own = write_class_folders(tmp_path / "my_cells", 4, shown, size=(96, 72))
+    words = ["--data_dir", own, "--init_from", checkpoint, "--output_dir", tmp_path / "mine", "--use_cpu"]
+    data, recipe, arguments = train.parse([*map(str, words), "--validation_share", "0.25", *told])
+    ready = train.prepare(data, recipe, arguments)
+    assert (
+        ready.fit.features["label"].names == expected == [ready.model.config.id2label[n] for n in range(len(expected))]
+    )
+    assert recipe.negatives == negatives
+    own_names = [expected[label] for label in ready.fit["label"]]
+    assert own_names == [
+        Path(file).parts[-2] for file in ready.fit["file"]
+    ]  # each image is still called what its folder says
+    source = load_file(checkpoint / "model.safetensors")["classifier.1.weight"]
+    learnt = ready.model.get_classifier().weight
+    kept = ["monocyte", "lymphocyte", "neutrophil", "other"]
+    for number, label in enumerate(expected):
+        if label in kept:
+            torch.testing.assert_close(learnt[number], source[kept.index(label)])
 
 
 # Several laboratories
@@ -576,9 +622,11 @@ def test_the_operating_point_is_found_on_calibrated_probabilities_and_stored(mon
     finished, temperature = train.finish_model(trainer, Draws(), SimpleNamespace(data=None), batches=1)
     config = finished.config
     assert config.negatives_label == config.id2label[3]
-    if held_out < 100:
-        assert config.acceptance_threshold is None and "20 images were held out" in caplog.text
+    if held_out < 100:  # all named rightly, they would ask for a temperature of next to nothing
+        assert temperature == 1 and "20 images were held out, too few for a temperature" in caplog.text
+        assert config.acceptance_threshold is None and "a share of 1.0% wrong needs 100 or more" in caplog.text
         return
+    assert temperature == pytest.approx(train.fit_temperature(logits, labels)) != 1
     probabilities = (logits.double() / temperature).softmax(-1)
     accepted = probabilities.max(-1).values >= config.acceptance_threshold
     wrong = probabilities.argmax(-1) != labels

@@ -1,0 +1,146 @@
+"""A few labelled cells: no photo on both sides, learnt by the README's command, measured where nothing was learnt."""
+
+import json
+import subprocess
+import sys
+
+import datasets
+import numpy as np
+import pytest
+from smear_drawings import write_class_folders, write_photo_column
+from test_train import QUICK, checkpoint_of
+
+import few_labels
+from evaluation.measure import predict
+from few_labels import choose_cells, write_cells
+from smears.laboratories import held_out_cells, unseen_cells
+from smears.loading import DataError, load_folder
+
+LABELS = ("lymphocyte", "neutrophil", "other")
+
+
+def rows(**groups):
+    """Build a data set from the groups of each image of a class."""
+    names = sorted(groups)
+    labels = [number for number, name in enumerate(names) for _ in groups[name]]
+    data = {"label": labels, "group": [group for name in names for group in groups[name]]}
+    features = {"label": datasets.ClassLabel(names=names), "group": datasets.Value("string")}
+    return datasets.Dataset.from_dict(data, features=datasets.Features(features))
+
+
+def test_no_group_is_labelled_and_measured_and_the_images_come_from_as_many_as_can_be():
+    data = rows(a=[f"a{n // 4}" for n in range(24)], b=[f"b{n}" for n in range(10)])
+    labelled, others = choose_cells(data, 5, seed=1)
+    groups, labels = np.array(data["group"]), np.array(data["label"])
+    assert np.bincount(labels[labelled]).tolist() == [5, 5]
+    assert not set(groups[labelled]) & set(groups[others])
+    assert len(set(groups[labelled][labels[labelled] == 0])) == 3 == len(set(groups[others][labels[others] == 0]))
+    assert len(set(groups[labelled][labels[labelled] == 1])) == 5
+    assert choose_cells(data, 5, seed=1) == (labelled, others) != choose_cells(data, 5, seed=2)
+
+
+def test_a_group_of_two_classes_stands_on_one_side():
+    data = rows(a=["x", "a1", "a2", "a3"], b=["x", "b1", "b2", "b3", "b4"])
+    for seed in range(6):
+        labelled, others = choose_cells(data, 2, seed)
+        groups = np.array(data["group"])
+        assert not set(groups[labelled]) & set(groups[others])
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"a": ["1", "1"], "b": ["2", "3"]}, "The class 'a' has 1 photo"),
+        ({"a": ["1", "4", "5", "6"], "b": ["2", "3"]}, "Half of the photos or slides of 'b' show 1 image"),
+    ],
+)
+def test_too_few_to_label_and_to_measure_is_said(groups, message):
+    with pytest.raises(DataError, match=message):
+        choose_cells(rows(**groups), 2, seed=0)
+
+
+def test_the_cells_are_written_as_a_user_has_them(tmp_path):
+    write_class_folders(tmp_path / "lab", 3, LABELS[:2], size=(64, 48))
+    data = unseen_cells(tmp_path / "lab", LABELS, {})
+    write_cells(data, tmp_path / "cells")
+    back = load_folder(tmp_path / "cells")["train"]
+    assert [LABELS[label] for label in data["label"]] == [
+        back.features["label"].names[label] for label in back["label"]
+    ]
+    assert back["photo"][:] == data["group"][:]
+    for before, after in zip(data, back, strict=True):
+        np.testing.assert_array_equal(*(np.asarray(few_labels.open_image(row["image"])) for row in (before, after)))
+
+
+@pytest.fixture(scope="module")
+def unseen(tmp_path_factory):
+    """A laboratory, another at home, and a checkpoint with the record of a training that never saw the first."""
+    root = tmp_path_factory.mktemp("few")
+    lab = write_class_folders(root / "lab", 8, LABELS[:2], size=(64, 48))
+    home = write_class_folders(root / "home", 6, ("lymphocyte", "monocyte", "neutrophil"), first_seed=60, size=(64, 48))
+    for folder in (lab, home):
+        files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+        write_photo_column(folder, {file: f"{folder.name}-{number // 2}" for number, file in enumerate(files)})
+    checkpoint_of(root / "source", LABELS, negatives_label="other")
+    command = [sys.executable, "train.py", "--data_dir", home, "--init_from", root / "source", "--labels", *LABELS]
+    command += ["--label_map", "monocyte=other"]
+    command += ["--negatives", "other", "--output_dir", root / "known", *QUICK, "--phase_epochs", "1"]
+    command += ["--validation_share", "0.34", "--eval_strategy", "no"]
+    subprocess.run([*map(str, command)], check=True, cwd=few_labels.ROOT)
+    return root
+
+
+def test_before_and_after_are_measured_on_photos_that_nothing_was_learnt_from(unseen, monkeypatch):
+    commands, started = [], subprocess.run
+
+    def quickly(command, **options):
+        if "train.py" not in str(command[1]):
+            return started(command, **options)
+        commands.append(command)
+        quick = [*command, *QUICK, "--phase_epochs", "1", "--draws_per_epoch", "16", "--validation_share", "0.5"]
+        return started([*quick, "--eval_strategy", "no"], **options)
+
+    monkeypatch.setattr(subprocess, "run", quickly)
+    words = [unseen / "known" / "model", "--data_dir", unseen / "lab", "--home", unseen / "home", "--cells", 4]
+    words += ["--label_map", "monocyte=other", "--validation_share", "0.34", "--out", unseen / "few"]
+    few_labels.main([*map(str, words)])
+    report = json.loads((unseen / "few" / "few_labels.json").read_text())
+    (command,) = commands
+    assert command[2:] == [
+        "--init_from", str(unseen / "known" / "model"), "--data_dir", str(unseen / "few" / "cells"),
+        "--output_dir", str(unseen / "few" / "fitted"),
+    ]  # fmt: skip
+    cells = unseen_cells(unseen / "lab", LABELS, {})
+    labelled, others = choose_cells(cells, 4, 0)
+    learnt = load_folder(unseen / "few" / "cells")["train"]
+    assert set(learnt["photo"]) == {cells["group"][row] for row in labelled}
+    assert report["n_labelled"] == len(learnt) == 8 and report["n_groups_labelled"] == 4
+    held = held_out_cells(unseen / "home", LABELS, {"monocyte": "other"}, 0.34, 0)
+    held = held.select([row for row, label in enumerate(held["label"]) if LABELS[label] != "other"])
+    pairs = [(cells.select(others), report["others"]), (held, report["home"]["home"])]
+    for when, folder in (("before", unseen / "known" / "model"), ("after", unseen / "few" / "fitted" / "model")):
+        for data, found in pairs:
+            right = predict(folder, data).argmax(1) == np.array(data["label"])
+            recalls = [right[np.array(data["label"]) == label].mean() for label in (0, 1)]
+            assert found[when]["metrics"]["balanced_accuracy"]["value"] == pytest.approx(np.mean(recalls), abs=1e-6)
+    config = json.loads((unseen / "few" / "fitted" / "model" / "config.json").read_text())
+    assert list(config["id2label"].values()) == list(LABELS) and config["negatives_label"] == "other"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--data_dir": "home"}, "expected one that has not seen it"),
+        ({"--cells": "9"}, "9 were asked for"),
+        ({"--out": "used"}, "is there already"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(unseen, change, message):
+    (unseen / "used" / "cells").mkdir(parents=True, exist_ok=True)
+    words = {"--data_dir": "lab", "--home": "home", "--validation_share": "0.34", "--cells": "2", "--out": "refused"}
+    words |= change
+    places = {name: value if value[0].isdigit() else str(unseen / value) for name, value in words.items()}
+    arguments = [str(unseen / "known" / "model"), "--label_map", "monocyte=other"]
+    arguments += [word for pair in places.items() for word in pair]
+    with pytest.raises(SystemExit, match=message):
+        few_labels.main(arguments)
