@@ -12,6 +12,12 @@ A model of another project, from the Hub, whose labels have other names, with pi
 Images listed in a table, with the columns file and label, and perhaps photo, group and split:
 
     python validate.py hub_model --table cells.csv --data_dir images
+
+One of several laboratories that a model has learnt from, as train.py reads and divides it (its boxes and slides, cells cut out
+of fields, folders that are one class); with the options of its training, what it held out and nothing else:
+
+    python validate.py hub_model --data_dir pbc --laboratory --folder_map ig=other erythroblast=other platelet=other \
+        --test_share 0.2 --validation_share 0.1 --split_seed 3
 """
 
 import argparse
@@ -44,6 +50,7 @@ from evaluation.results import (
 )
 from evaluation.screen import as_table
 from evaluation.slices import MEASURED, slices
+from smears.laboratories import cut_cells, divide, load_laboratory, rename_classes
 from smears.loading import (
     SPLIT_FOLDERS,
     DataError,
@@ -93,6 +100,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="share of train held out where there is no validation split",
     )
     add("--split_seed", type=int, default=0, help="which photos are held out")
+    add(
+        "--laboratory",
+        action="store_true",
+        help="read and divide --data_dir as train.py does with several laboratories",
+    )
+    add("--folder_map", nargs="+", default=[], help="with --laboratory: FOLDER=MODEL_LABEL, folders that are one class")
+    add("--test_share", type=float, default=0.0, help="with --laboratory: share of train held out as test")
     add("--label_map", nargs="+", default=[], help="MODEL_LABEL=DATA_LABEL ..., or a JSON file, where names differ")
     add("--ignore_labels", nargs="+", default=[], help="labels whose images are left out")
     add("--name", help="what the results call the data; left out: the name of its folder, dataset or table")
@@ -108,6 +122,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("name the images: one of --data_dir FOLDER, --dataset_name ID and --table FILE.csv")
     if options.table is not None and options.dataset_name is not None:
         parser.error("--table and --dataset_name both name the images; leave one out")
+    if options.laboratory and (options.data_dir is None or options.table is not None):
+        parser.error("--laboratory reads a folder: name it with --data_dir, without --table")
+    if (options.folder_map or options.test_share) and not options.laboratory:
+        parser.error("--folder_map and --test_share go with --laboratory")
     require_least(parser, options, batch_size=1, resamples=1, seed=0)
     require_device(parser, options.device)
     if options.plots is not None and options.plots.exists() and not options.plots.is_dir():
@@ -210,8 +228,21 @@ def load_table(table: Path, root: Path | None = None) -> datasets.DatasetDict:
     return splits if "photo" in header else name_photos(splits)
 
 
-def load_images(options: argparse.Namespace) -> tuple[datasets.DatasetDict, str]:
+def load_divided(options: argparse.Namespace, classes: Sequence[str]) -> datasets.DatasetDict:
+    """Load a laboratory as train.py does: divided, under the model's class names, what is measured as cells."""
+    folder_map = read_label_map(options.folder_map)
+    splits = divide(load_laboratory(options.data_dir), options.validation_share, options.test_share, options.split_seed)
+    if strange := sorted(folder_map.keys() - set(splits["train"].features["label"].names)):
+        raise DataError(f"--folder_map {strange[0]}=...: {options.data_dir} has no such folder. Correct the name.")
+    splits = {name: rename_classes(data, classes, folder_map) for name, data in splits.items()}
+    shown = options.splits or MEASURED
+    return datasets.DatasetDict({name: cut_cells(data) if name in shown else data for name, data in splits.items()})
+
+
+def load_images(options: argparse.Namespace, classes: Sequence[str]) -> tuple[datasets.DatasetDict, str]:
     """Load all splits from where the options say, traced to their photos, and what the data are called."""
+    if options.laboratory:
+        return load_divided(options, classes), options.name or Path(options.data_dir).resolve().name
     if options.table is not None:
         root = None if options.data_dir is None else Path(options.data_dir)
         return load_table(options.table, root), options.name or options.table.stem
@@ -326,7 +357,7 @@ def validate(options: argparse.Namespace) -> list[dict[str, Any]]:
         "%s: %s, %d parameters, answers %s", name, config.model_type, parameters, list(config.id2label.values())
     )
     results = start_results(options.results, folder, name, parameters)
-    loaded, dataset = load_images(options)
+    loaded, dataset = load_images(options, [config.id2label[number] for number in sorted(config.id2label)])
     splits, measured = choose_splits(loaded, options.splits, options.validation_share, options.split_seed)
     left_out = {}
     for split in measured:

@@ -227,8 +227,8 @@ def rename_classes(
     present = data["label"][:]
     if strange := sorted({names[label] for label in set(present)} - set(labels)):
         raise DataError(
-            f"The class {strange[0]!r} of {data['lab'][0]} is not among {list(labels)}. Map it with --label_map "
-            f"{strange[0]}=CLASS, or add it to --labels."
+            f"The class {strange[0]!r} of {data['lab'][0]} is not among {list(labels)}. Say which of them it is "
+            f"({strange[0]}=CLASS), or add it to them."
         )
     numbers = [labels.index(names[label]) for label in present]
     feature = datasets.ClassLabel(names=list(labels))

@@ -341,7 +341,7 @@ def test_a_class_that_has_no_place_is_refused_by_name(tmp_path):
     data = load_laboratory(write_class_folders(tmp_path / "lab", 2))["train"]
     with pytest.raises(
         DataError,
-        match=r"The class 'eosinophil' of lab is not among \['monocyte', 'neutrophil'\]\. Map it with --label_map",
+        match=r"The class 'eosinophil' of lab is not among \['monocyte', 'neutrophil'\]\. .* \(eosinophil=CLASS\)",
     ):
         rename_classes(data, ["monocyte", "neutrophil"], {"lymphocyte": "neutrophil"})
 

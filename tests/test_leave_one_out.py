@@ -184,7 +184,7 @@ def no_training(monkeypatch):
         (["--leave_out", "cells+others+fields"], r"--leave_out cells\+others\+fields: nothing is left to learn from"),
         (["--test_share", "cells=0.2"], r"--test_share: what is held out besides would be taken for validation here"),
         (["--label_map", "lymphocyte"], r"error: The label map holds \['lymphocyte'\]"),
-        (["--leave_out", "cells"], r"error: The class 'monocyte' of cells is not among .*--label_map monocyte=CLASS"),
+        (["--leave_out", "cells"], r"error: The class 'monocyte' of cells is not among .*\(monocyte=CLASS\)"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_trained(

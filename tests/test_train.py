@@ -35,9 +35,10 @@ from smear_drawings import (
 from transformers import AutoImageProcessor, AutoModelForImageClassification, HfArgumentParser
 
 import train
+import validate
 from evaluation.results import read_results
 from smears.laboratories import divide, load_laboratory, rename_classes
-from smears.loading import fingerprint, load_folder
+from smears.loading import DataError, fingerprint, load_folder
 from smears.photos import boxes_on_copies, name_photos
 from smears.splits import hold_out
 
@@ -339,6 +340,27 @@ def test_each_laboratory_is_measured_by_itself_as_a_user_would_see_its_cells(joi
     assert entries["fields", "validation"]["n_photos"] == entries["fields", "validation"]["n_images"] / 2
 
 
+def test_validate_comes_to_the_figures_that_training_measured(joint, laboratories, monkeypatch):
+    folder, _ = joint
+    stored = read_results(folder / "eval_results.json")["results"]
+    maps = ((), ("--folder_map", "monocyte=other"))
+    for entry, data_dir, folder_map in zip(stored, laboratories, maps, strict=True):
+        words = [folder, "--data_dir", data_dir, "--laboratory", "--validation_share", "0.25", *folder_map]
+        assert validate.validate(validate.parse([*map(str, words)])) == [entry]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--laboratory",), r"The class 'monocyte' of cells is not among .*\(monocyte=CLASS\)"),
+        (("--laboratory", "--folder_map", "monocyte=other", "blast=other"), "blast=...: .* has no such folder"),
+    ],
+)
+def test_validate_refuses_a_laboratory_whose_classes_it_cannot_place(joint, laboratories, words, message):
+    with pytest.raises(DataError, match=message):
+        validate.validate(validate.parse([str(joint[0]), "--data_dir", str(laboratories[1]), *words]))
+
+
 def test_the_record_of_several_laboratories_names_each(joint, laboratories):
     training = read_results(joint[0] / "eval_results.json")["training"]
     held = sum(entry["n_images"] for entry in read_results(joint[0] / "eval_results.json")["results"])
@@ -415,7 +437,7 @@ def test_the_archives_basophils_are_learnt_where_there_is_such_a_class_and_never
         ),
         (
             {"labels": ["lymphocyte", "neutrophil"]},
-            r"The class 'monocyte' of cells is not among .*--label_map monocyte=CL",
+            r"The class 'monocyte' of cells is not among .*\(monocyte=CLASS\)",
         ),
         ({"label_map": ["monocyte"]}, r"holds \['monocyte'\]"),
     ],
