@@ -1,7 +1,7 @@
 """Put a model to the test on a laboratory's held-out images: degraded, turned, of unknown cells, and of no white cell at all.
 
     python stress.py runs/wbc-resnet24/model --data_dir pbc --label_map ig=other erythroblast=other platelet=other \
-        --ground_dir blood-cells --results stress.json
+        --other_cells ig erythroblast --ground_dir blood-cells --results stress.json
 
 The options of the split are those of train.py: with the same ones, no image that was learnt from is measured.
 ``--ground_dir`` names a laboratory with boxes, whose held-out images give windows beside the white cells; without it these
@@ -74,6 +74,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--data_dir", type=Path, required=True, help="folder of the laboratory's images")
     add("--ground_dir", type=Path, help="folder of a laboratory with boxes, for windows without a white cell")
     add("--label_map", nargs="+", default=[], help="FOLDER=CLASS: folders that are one class of the model")
+    add(
+        "--other_cells",
+        nargs="+",
+        default=[],
+        help="folders of cells that count as unknown cells, not as no white cell",
+    )
     add("--negatives", help="the model's class 'none of the others'; left out: the one that its config.json names")
     add(
         "--split",
@@ -304,6 +310,8 @@ def stress(options: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"--label_map {strange[0]}=...: there is no such class; expected some of {names}. Correct it.")
     familiar = [name for name in counts if label_map.get(name, name) in cells]
     unlike = [name for name in counts if name not in familiar]
+    if strange := sorted(set(options.other_cells) - set(unlike)):
+        raise ValueError(f"--other_cells {strange[0]}: expected some of {unlike}, whose images show none of {cells}.")
     left_out = {f"label {name}": counts[name] for name in unlike if label_map.get(name, name) not in classes}
     known = data.select(np.flatnonzero(np.array(data["label"][:]) < len(classes)))
     if not familiar:
@@ -331,7 +339,8 @@ def stress(options: argparse.Namespace) -> dict[str, Any]:
                 return None
             return anomaly_entry(options.model, own, cells, familiar, unlike, setting)
         ground, where = with_boxes(others, split)
-        pictures = strangers(own, unlike, ground, options.strangers, options.seed)
+        no_cells = [name for name in unlike if name not in options.other_cells]
+        pictures = strangers(own, no_cells, ground, options.strangers, options.seed)
         photographs = [path.name for paths in installed_photographs().values() for path in paths]
         entry = stranger_entry(options.model, pictures, negatives, setting)
         return entry | {"photographs": photographs, "seed": options.seed, "ground": where}

@@ -15,6 +15,7 @@ from typing import Any
 
 from evaluation.comparison import validate_protocol
 from evaluation.entry import ResultsError, is_count, is_number, require, require_keys, validate_entry
+from evaluation.evidence import validate_evidence
 
 SCHEMA_VERSION = 2
 FILE_NAME = "eval_results.json"
@@ -88,7 +89,7 @@ def validate_results(results: Any) -> None:
         What ``read_results`` gives and ``write_results`` takes; ``evaluation.summary`` shows an entry at its top.
         ``training`` is None for a model that was not trained here, and may hold any keys beside those of
         ``TRAINING_KEYS``. ``protocol``, which may be absent, holds cross-validations of the same network, see
-        ``evaluation.comparison``.
+        ``evaluation.comparison``; so may ``evidence``, see ``evaluation.evidence``.
 
     Raises
     ------
@@ -96,7 +97,7 @@ def validate_results(results: Any) -> None:
         (a ValueError) Keys that are missing or unknown, figures that are not numbers, an accuracy or a recall that the
         confusion matrix contradicts, a data set and split that stand twice.
     """
-    require_keys(results, RESULTS_KEYS | (results.keys() & {"protocol"}), FILE_NAME)
+    require_keys(results, RESULTS_KEYS | (results.keys() & {"protocol", "evidence"}), FILE_NAME)
     version = results["schema_version"]
     if version == 1:
         raise ResultsError(
@@ -115,6 +116,8 @@ def validate_results(results: Any) -> None:
     names = [(entry["dataset"], entry["split"]) for entry in entries]
     require(len(set(names)) == len(names), "the list of data sets and splits", names, "each of them once")
     validate_protocol(results.get("protocol", []))
+    if "evidence" in results:
+        validate_evidence(results["evidence"], results["model"]["sha256"])
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -397,6 +397,7 @@ def test_the_script_measures_a_laboratorys_held_out_images(colours, laboratory, 
         (("--negatives", "none"), "'none' is no class of the model"),
         (("--label_map", "ig=granulocyte"), "'granulocyte' is no class of the model"),
         (("--label_map", "blast=other"), "--label_map blast=...: there is no such class; expected some of"),
+        (("--other_cells", "eosinophil"), r"--other_cells eosinophil: expected some of \['giant', 'ig'\]"),
         (("--split", "test_simple"), r"lab has the parts \['validation'\] to measure on, without 'test_simple'"),
     ],
 )
@@ -419,6 +420,9 @@ def test_windows_come_from_another_laboratory_where_this_one_has_no_boxes(colour
     both = stress.stress(stress.parse([*common, "--ground_dir", str(laboratory)]))["parts"]["strangers"]
     assert both["ground"] == "lab, validation"
     assert {"ground of lab", "red cells of lab", "platelets of lab", "ig of bare"} <= set(both["kinds"])
+    cells = stress.stress(stress.parse([*common, "--other_cells", "ig"]))["parts"]["strangers"]
+    assert set(alone["kinds"]) - set(cells["kinds"]) == {"ig of bare"}
+    assert cells["all"]["n"] == alone["all"]["n"] - alone["kinds"]["ig of bare"]["n"]
 
 
 def test_a_laboratory_of_unknown_classes_is_refused_and_ends_the_program(rising, laboratory):

@@ -1,0 +1,104 @@
+"""What backs the card beside the figures of the shipped weights themselves: the ``evidence`` of ``eval_results.json``.
+
+It may be absent, and has the keys
+
+``official``
+    trainings on the Kaggle archive's TRAIN photos alone, one for each seed, each measured on the official TEST by train.py;
+``eight_classes``
+    trainings on the eight classes of PBC, measured on a random part of it;
+``unseen``
+    reports of leave_one_out.py, each with the ``name`` of what was tried, the recipe of the shipped weights first;
+``few_labels``
+    reports of few_labels.py;
+``stress``
+    reports of stress.py, of the shipped weights and no others.
+
+``evaluation.collect`` puts them there, ``evaluation.evidence_tables`` and ``evaluation.wanted`` show them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from evaluation.entry import is_count, is_number, require, require_keys, validate_entry
+
+TRAININGS = ("official", "eight_classes")
+KINDS = (*TRAININGS, "unseen", "few_labels", "stress")
+KEPT_OF_TRAINING = (
+    "command", "seed", "commit", "dirty", "hardware", "wall_seconds", "samples_seen", "resolutions", "n_images", "n_photos",
+    "started_from",
+)  # fmt: skip
+WAYS = ("plain", "re-estimated")
+
+
+def _validate_training(run: Any, where: str) -> None:
+    require_keys(run, {"model", "training", "results"}, where)
+    require_keys(run["training"], KEPT_OF_TRAINING, f"{where}.training")
+    require(is_count(run["training"]["seed"], 0), f"{where}.training.seed", run["training"]["seed"], "a whole number")
+    require(isinstance(run["results"], list) and run["results"], f"{where}.results", run["results"], "measurements")
+    for number, entry in enumerate(run["results"]):
+        validate_entry(entry, f"{where}.results[{number}]")
+
+
+def _validate_unseen(report: Any, where: str) -> None:
+    require_keys(report, {"name", "runs"}, where)
+    for run, one in report["runs"].items():
+        at = f"{where}.runs.{run}"
+        require_keys(one, {"unseen", "command", "laboratories", "training"}, at)
+        for lab, found in one["laboratories"].items():
+            whole = WAYS if lab in one["unseen"] else ()
+            require_keys(found, {"distance", "shares", "confidence", *whole}, f"{at}.{lab}")
+            require(is_number(found["distance"]), f"{at}.{lab}.distance", found["distance"], "a number")
+            for way in whole:
+                validate_entry(found[way], f"{at}.{lab}.{way}")
+
+
+def _validate_few_labels(report: Any, where: str) -> None:
+    keys = {"laboratory", "cells_of_a_class", "n_labelled", "n_groups_labelled", "seed", "command", "others", "home"}
+    require_keys(report, keys, where, free=True)
+    for name, pair in {report["laboratory"]: report["others"], **report["home"]}.items():
+        require_keys(pair, {"before", "after"}, f"{where}.{name}")
+        for when, entry in pair.items():
+            validate_entry(entry, f"{where}.{name}.{when}")
+
+
+def _validate_stress(report: Any, where: str, sha256: str) -> None:
+    require_keys(report, {"schema_version", "model", "dataset", "split", "split_seed", "left_out", "parts"}, where)
+    measured = report["model"]["sha256"]
+    require(measured == sha256, f"{where}.model.sha256", measured, f"{sha256}, of the weights that are shipped")
+    require(isinstance(report["parts"], Mapping) and report["parts"], f"{where}.parts", report["parts"], "one or more")
+
+
+def validate_evidence(evidence: Any, sha256: str) -> None:
+    """Check the ``evidence`` of ``eval_results.json``.
+
+    Parameters
+    ----------
+    evidence
+        See the module's docstring.
+    sha256
+        Of the shipped weights.
+
+    Raises
+    ------
+    ResultsError
+        (a ValueError) Kinds or keys that are unknown or missing, entries that ``validate_entry`` refuses, a seed that stands
+        twice, a stress test of other weights.
+    """
+    require(isinstance(evidence, Mapping), "evidence", evidence, "an object")
+    unknown = sorted(set(evidence) - set(KINDS))
+    require(not unknown, "evidence", unknown, f"only the kinds {', '.join(KINDS)}")
+    for kind, reports in evidence.items():
+        require(isinstance(reports, list) and reports, f"evidence.{kind}", reports, "a list of one or more")
+        for number, report in enumerate(reports):
+            where = f"evidence.{kind}[{number}]"
+            if kind in TRAININGS:
+                _validate_training(report, where)
+            elif kind == "unseen":
+                _validate_unseen(report, where)
+            elif kind == "few_labels":
+                _validate_few_labels(report, where)
+            else:
+                _validate_stress(report, where, sha256)
+    for kind in TRAININGS:
+        seeds = [run["training"]["seed"] for run in evidence.get(kind, ())]
+        require(len(set(seeds)) == len(seeds), f"the seeds of evidence.{kind}", seeds, "each of them once")

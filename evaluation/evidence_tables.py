@@ -1,0 +1,143 @@
+"""Write the tables of the ``evidence`` in ``eval_results.json``: unseen laboratories, a few labels, stress."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from evaluation.corruptions import CORRUPTIONS
+from evaluation.figures import duration, figure, nats, percent, thousands
+
+STATES = ("before", "after")
+
+
+def unseen_table(evidence: Mapping[str, Any]) -> str:
+    """Write what was tried on laboratories left out: balanced accuracy, plain → with re-estimated statistics.
+
+    Parameters
+    ----------
+    evidence
+        See ``evaluation.evidence``; with ``unseen``.
+
+    Returns
+    -------
+    str
+        Markdown: a row for each thing that was tried, then how each was trained.
+    """
+    reports = evidence["unseen"]
+    labs = list(
+        dict.fromkeys(lab for report in reports for run in report["runs"].values() for lab in run["laboratories"])
+    )
+    lines = [f"| tried | {' | '.join(f'{lab}, unseen' for lab in labs)} |", f"|---|{'--:|' * len(labs)}"]
+    notes = []
+    for report in reports:
+        cells = []
+        for lab in labs:
+            runs = [run for run in report["runs"].values() if run["unseen"] == [lab]]
+            cells.append(_both_ways(runs[0]["laboratories"][lab]) if runs else "not tried")
+        lines.append(f"| {report['name']} | {' | '.join(cells)} |")
+        for run in report["runs"].values():
+            training = run["training"]
+            sides = ", ".join(map(str, training["resolutions"]))
+            note = (
+                f"{report['name']}, without {' and '.join(run['unseen'])}: {thousands(training['samples_seen'])} images at "
+                f"{sides} px, seed {training['seed']}, commit {training['commit'][:7]}, `{run['command']}`"
+            )
+            notes.append(f"- {note}")
+    return "\n".join([*lines, "", *dict.fromkeys(notes)])
+
+
+def _both_ways(found: Mapping[str, Any]) -> str:
+    plain, new = (figure(found[way]["metrics"]["balanced_accuracy"]) for way in ("plain", "re-estimated"))
+    best = max(found["shares"], key=lambda share: found["shares"][share])
+    return f"{plain} → {new}; best at {float(best):.0%}: {percent(found['shares'][best])}"
+
+
+def distance_table(evidence: Mapping[str, Any]) -> str:
+    """Write what can be seen of a laboratory without labels beside what re-estimating (→) did, of the first report."""
+    lines = [
+        "| learnt without | laboratory | distance | mean confidence | balanced accuracy |",
+        "|---|---|--:|--:|--:|",
+    ]
+    for run in evidence["unseen"][0]["runs"].values():
+        for lab, found in run["laboratories"].items():
+            shown = f"**{lab}, unseen**" if lab in run["unseen"] else f"{lab}, held out"
+            pairs = (
+                " → ".join(percent(found[key][share]) for share in ("0.00", "1.00")) for key in ("confidence", "shares")
+            )
+            lines.append(f"| {' and '.join(run['unseen'])} | {shown} | {found['distance']:.2f} | {' | '.join(pairs)} |")
+    return "\n".join(lines)
+
+
+def few_labels_table(evidence: Mapping[str, Any]) -> str:
+    """Write what a few labelled cells of an unseen laboratory gain there, and what they cost at home."""
+    lines = [
+        "| laboratory | labelled | its other photos, before → after | at home, before → after | training |",
+        "|---|--:|--:|---|--:|",
+    ]
+    for report in evidence["few_labels"]:
+        home = "; ".join(f"{lab} {_before_after(pair)}" for lab, pair in report["home"].items())
+        n = report["others"]["after"]["n_images"]
+        lines.append(
+            f"| {report['laboratory']} | {report['n_labelled']} images of {report['n_groups_labelled']} photos or slides "
+            f"| {_before_after(report['others'])}, n = {thousands(n)} | {home} | {duration(report['fitted']['wall_seconds'])} |"
+        )
+    commands = [f"- `{report['command']}`, commit {report['commit'][:7]}" for report in evidence["few_labels"]]
+    return "\n".join([*lines, "", *commands])
+
+
+def _before_after(pair: Mapping[str, Any]) -> str:
+    return " → ".join(figure(pair[when]["metrics"]["balanced_accuracy"]) for when in STATES)
+
+
+def corruption_table(part: Mapping[str, Any]) -> str:
+    """Write the balanced error for each corruption and severity.
+
+    Parameters
+    ----------
+    part
+        ``parts.corruption`` of a report of ``stress.py``.
+    """
+    lines = [
+        "| balanced error | mean | severity 1 | 2 | 3 | 4 | 5 |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+        f"| clean | {figure(part['clean'])} | | | | | |",
+    ]
+    for name in CORRUPTIONS:
+        found = part["corruptions"][name]
+        single = " | ".join(percent(error) for error in found["severities"])
+        lines.append(f"| {name.replace('_', ' ')} | {figure(found['mean'])} | {single} |")
+    return "\n".join([*lines, f"| **mean of the {5 * len(CORRUPTIONS)}** | **{figure(part['mean'])}** | | | | | |"])
+
+
+def stranger_table(part: Mapping[str, Any]) -> str:
+    """Write how many pictures without a white cell were taken for one.
+
+    Parameters
+    ----------
+    part
+        ``parts.strangers`` of a report of ``stress.py``.
+    """
+    rules = {"accepted": "named and accepted", "accepted_and_familiar": "of these, with a usual energy"}
+    rules = {rule: title for rule, title in rules.items() if rule in part["all"]}
+    lines = [f"| pictures of | number | {' | '.join(rules.values())} |", f"|---|--:|{'--:|' * len(rules)}"]
+    for kind, counted in [*part["kinds"].items(), ("**all**", part["all"])]:
+        shares = " | ".join(f"{counted[rule]['count']}: {figure(counted[rule])}" for rule in rules)
+        lines.append(f"| {kind.replace('_', ' ')} | {thousands(counted['n'])} | {shares} |")
+    return "\n".join(lines)
+
+
+def anomaly_table(part: Mapping[str, Any]) -> str:
+    """Write how well cells of other kinds are told from the model's white cells.
+
+    Parameters
+    ----------
+    part
+        ``parts.anomaly`` of a report of ``stress.py``.
+    """
+    titles = {"not_a_cell": "1 - probability of the five", "energy": "energy", "energy_of_cells": "energy of the five"}
+    lines = [
+        f"| area under the ROC curve | images | {' | '.join(titles.values())} |",
+        f"|---|--:|{'--:|' * len(titles)}",
+    ]
+    for name, areas in part["anomalies"].items():
+        lines.append(f"| {name} | {thousands(areas['n'])} | {' | '.join(nats(areas[score]) for score in titles)} |")
+    return "\n".join(lines)

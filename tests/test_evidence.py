@@ -1,0 +1,230 @@
+"""What backs the card: reports are taken over whole, what contradicts them is refused, and the tables say what was measured."""
+
+import copy
+import json
+
+import pytest
+from test_card import made_up_entry, made_up_results
+
+from evaluation import collect
+from evaluation.entry import ResultsError
+from evaluation.evidence_tables import (
+    anomaly_table,
+    corruption_table,
+    distance_table,
+    few_labels_table,
+    stranger_table,
+    unseen_table,
+)
+from evaluation.results import read_results, validate_results, write_results
+from evaluation.wanted import WANTED, Found, Wanted, wanted_table
+
+
+def figure(value, width=0.05, **counts):
+    return {"value": value, "low": value - width, "high": value + width, **counts}
+
+
+def entry_of(dataset, split, seed=0):
+    return made_up_entry(split, seed) | {"dataset": dataset}
+
+
+def training_folder(folder, seed, *entries):
+    """Write a finished training's results."""
+    results = made_up_results()
+    results["training"] |= {"seed": seed}
+    results["results"] = list(entries)
+    write_results(folder / "eval_results.json", results)
+    return folder
+
+
+@pytest.fixture
+def unseen_report(tmp_path):
+    """What leave_one_out.py writes with Raabin left out."""
+    shares = {"0.00": 0.4, "0.75": 0.6, "1.00": 0.5}
+    confidence = {"0.00": 0.7, "0.75": 0.65, "1.00": 0.62}
+    one = {"distance": 0.31, "shares": shares, "confidence": confidence}
+    ways = {way: entry_of("raabin", way, seed) for seed, way in enumerate(("plain", "re-estimated"))}
+    home = {way: entry_of("pbc", way) for way in ways}
+    training = made_up_results()["training"]
+    run = {"unseen": ["raabin"], "command": "python leave_one_out.py", "training": training}
+    run["laboratories"] = {"raabin": one | ways, "pbc": one | {"distance": 0.1} | home}
+    path = tmp_path / "leave_one_out.json"
+    path.write_text(json.dumps({"raabin": run}))
+    return path
+
+
+@pytest.fixture
+def few_report(tmp_path):
+    """What few_labels.py writes."""
+    pair = {when: entry_of("raabin", when, seed) for seed, when in enumerate(("before", "after"))}
+    report = {
+        "laboratory": "raabin", "cells_of_a_class": 25, "n_labelled": 100, "n_groups_labelled": 60, "seed": 0,
+        "command": "python few_labels.py", "commit": "c" * 40, "others": pair, "home": {"pbc": pair},
+        "fitted": {"wall_seconds": 125.0},
+    }  # fmt: skip
+    path = tmp_path / "few_labels.json"
+    path.write_text(json.dumps(report))
+    return path
+
+
+def stress_report(sha256):
+    """Make up what stress.py writes."""
+    counted = {"n": 40, "accepted": figure(0.025, count=1), "accepted_and_familiar": figure(0.0, 0.0, count=0)}
+    names = (
+        "pixelate", "jpeg_compression", "defocus_blur", "motion_blur", "brightness_up", "brightness_down", "contrast_up",
+        "contrast_down", "saturate", "stain_deposit", "bubble",
+    )  # fmt: skip
+    corruptions = {name: {"mean": figure(0.1), "severities": [0.02, 0.04, 0.08, 0.16, 0.2]} for name in names}
+    parts = {
+        "corruption": {"clean": figure(0.01, 0.01), "mean": figure(0.08), "corruptions": corruptions, "n_images": 400},
+        "symmetry": {"same_on_average": figure(0.98, 0.01), "same_under_all": figure(0.95), "n_images": 400},
+        "anomaly": {"n_familiar": 300, "anomalies": {
+            "ig": {"n": 50, **{name: figure(0.97, 0.01) for name in ("not_a_cell", "energy", "energy_of_cells")}}}},
+        "strangers": {"kinds": {"noise": counted}, "all": counted},
+    }  # fmt: skip
+    return {
+        "schema_version": 1, "model": {"name": "m", "parameters": 1, "sha256": sha256}, "dataset": "pbc", "split": "test",
+        "split_seed": 3, "left_out": {}, "parts": parts,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path, unseen_report, few_report):
+    """A model repository whose results hold evidence of every kind."""
+    write_results(tmp_path / "model" / "eval_results.json", made_up_results())
+    seeds = [
+        training_folder(
+            tmp_path / f"seed-{n}", n, entry_of("blood-cells", "TEST", n), entry_of("blood-cells", "TEST_SIMPLE", n)
+        )
+        for n in (1, 2)
+    ]
+    eight = training_folder(tmp_path / "eight", 1, entry_of("pbc", "TEST", 5))
+    stress = tmp_path / "stress.json"
+    stress.write_text(json.dumps(stress_report(made_up_results()["model"]["sha256"])))
+    words = [
+        tmp_path / "model",
+        "--official",
+        *seeds,
+        "--eight_classes",
+        eight,
+        "--unseen",
+        f"the recipe={unseen_report}",
+    ]
+    collect.main([*map(str, words), "--few_labels", str(few_report), "--stress", str(stress)])
+    return tmp_path / "model"
+
+
+def test_every_kind_is_taken_over_and_one_kind_is_replaced_alone(folder, tmp_path):
+    evidence = read_results(folder / "eval_results.json")["evidence"]
+    assert [run["training"]["seed"] for run in evidence["official"]] == [1, 2]
+    (report,) = evidence["unseen"]
+    laboratories = report["runs"]["raabin"]["laboratories"]
+    assert report["name"] == "the recipe"
+    assert laboratories["raabin"]["plain"] == entry_of("raabin", "plain", 0) and "plain" not in laboratories["pbc"]
+    collect.main([str(folder), "--official", str(tmp_path / "seed-2")])
+    later = read_results(folder / "eval_results.json")["evidence"]
+    assert later == evidence | {"official": evidence["official"][1:]}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda e: e.update(gossip=[1]), "expected only the kinds official, "),
+        (lambda e: e.update(official=[]), "evidence.official is \\[\\]; expected a list of one or more"),
+        (lambda e: e["official"].append(e["official"][0]), "the seeds of evidence.official .* each of them once"),
+        (lambda e: e["stress"][0]["model"].update(sha256="0" * 64), "of the weights that are shipped"),
+        (lambda e: e["few_labels"][0]["others"].pop("after"), r"few_labels\[0\].raabin lacks \['after'\]"),
+        (lambda e: e["unseen"][0]["runs"]["raabin"]["laboratories"]["raabin"].pop("plain"), r"lacks \['plain'\]"),
+        (lambda e: e["official"][0]["results"][0].update(n_images=5), "confusion_matrix"),
+    ],
+)
+def test_evidence_that_contradicts_itself_is_refused(folder, spoil, message):
+    results = read_results(folder / "eval_results.json")
+    spoil(results["evidence"])
+    with pytest.raises(ResultsError, match=message):
+        validate_results(results)
+
+
+def test_what_is_no_report_is_refused_and_nothing_changes(folder, tmp_path):
+    before = (folder / "eval_results.json").read_bytes()
+    (tmp_path / "text").write_text("figures")
+    for words, message in (
+        (["--unseen", "no name"], "expected NAME=FILE"),
+        (["--unseen", f"x={tmp_path / 'text'}"], "is no report of leave_one_out.py"),
+        (["--stress", str(tmp_path / "nothing.json")], "is no report of stress.py"),
+        (["--official", str(tmp_path)], "is no file; expected measured results"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            collect.main([str(folder), *words])
+    assert (folder / "eval_results.json").read_bytes() == before
+
+
+# Tables
+
+
+def test_wanted_figures_are_the_measured_ones_with_a_verdict(folder):
+    results = read_results(folder / "eval_results.json")
+    table = wanted_table(results)
+    rows = {line.split(" | ")[0][2:]: line for line in table.splitlines()[2:]}
+    assert len(rows) == len(WANTED)
+    runs = results["evidence"]["official"]
+    accuracies = [run["results"][0]["metrics"]["accuracy"]["value"] for run in runs]
+    official = rows["official TEST, learnt from TRAIN photos only"]
+    assert f"{50 * sum(accuracies):.1f} %, mean of 2 seed(s)" in official and "**below the floor**" in official
+    right = [sum(run["results"][1]["confusion_matrix"][k][k] for k in range(4)) for run in runs]
+    assert (
+        f"| {sum(right) / 2:g}, of seeds {right[0]}, {right[1]} |"
+        in rows["the same, TEST_SIMPLE photos named rightly, of 71"]
+    )
+    ways = results["evidence"]["unseen"][0]["runs"]["raabin"]["laboratories"]["raabin"]
+    both = [100 * ways[way]["metrics"]["balanced_accuracy"]["value"] for way in ("plain", "re-estimated")]
+    unseen = rows["raabin, never seen: balanced accuracy, plain → re-estimated"]
+    assert f"{both[0]:.1f} %" in unseen and f"→ {both[1]:.1f} %" in unseen
+    assert "not measured" in rows["chula, never seen: balanced accuracy, plain → re-estimated"]
+    assert "8.0 % [3.0, 13.0] | 400 | floor reached" in rows["11 corruptions x 5, mean balanced error"]
+    assert "2.5 % [-2.5, 7.5] | 40 | **below the floor**" in rows["pictures of no white cell accepted as one"]
+    assert "97.0 % [96.0, 98.0] | 350 | floor reached" in rows["immature granulocytes against the five, AUROC"]
+
+
+def test_nothing_measured_makes_no_figure():
+    bare = {"results": [], "evidence": {}}
+    assert all(line.endswith("| not measured | | |") for line in wanted_table(bare).splitlines()[2:])
+
+
+@pytest.mark.parametrize(
+    ("less", "value", "verdict"),
+    [
+        (False, 0.9, "target reached"), (False, 0.8, "floor reached"), (False, 0.79, "**below the floor**"),
+        (True, 0.9, "**below the floor**"), (True, 0.8, "floor reached"), (True, 0.7, "target reached"),
+    ],
+)  # fmt: skip
+def test_a_floor_that_is_met_exactly_is_reached(less, value, verdict):
+    floor, target = (0.8, 0.7) if less else (0.8, 0.9)
+    wanted = Wanted("", floor, target, lambda _: None, less=less)
+    assert wanted.verdict(Found(value, "", 1)) == verdict
+
+
+def test_tables_are_whole_and_show_the_reports(folder):
+    evidence = read_results(folder / "eval_results.json")["evidence"]
+    parts = evidence["stress"][0]["parts"]
+    tables = {
+        "best at 75%: 60.0 %": unseen_table(evidence),
+        "| raabin | **raabin, unseen** | 0.31 | 70.0 % → 62.0 % | 40.0 % → 50.0 % |": distance_table(evidence),
+        "100 images of 60 photos or slides": few_labels_table(evidence),
+        "| stain deposit | 10.0 % [5.0, 15.0] | 2.0 % | 4.0 % | 8.0 % | 16.0 % | 20.0 % |": corruption_table(
+            parts["corruption"]
+        ),
+        "| noise | 40 | 1: 2.5 % [-2.5, 7.5] | 0: 0.0 % [0.0, 0.0] |": stranger_table(parts["strangers"]),
+        "| ig | 50 | 0.970 [0.960, 0.980] |": anomaly_table(parts["anomaly"]),
+    }
+    for shown, table in tables.items():
+        assert shown in table, table
+        rows = [line for line in table.splitlines() if line.startswith("|")]
+        assert len({line.count("|") for line in rows}) == 1, table
+
+
+def test_a_table_of_measured_corruptions_has_every_one(folder):
+    evidence = copy.deepcopy(read_results(folder / "eval_results.json")["evidence"])
+    del evidence["stress"][0]["parts"]["corruption"]["corruptions"]["bubble"]
+    with pytest.raises(KeyError, match="bubble"):
+        corruption_table(evidence["stress"][0]["parts"]["corruption"])
