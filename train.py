@@ -131,7 +131,8 @@ class DataArguments:
     @property
     def is_collection(self) -> bool:
         """Whether the images are those of laboratories, under common class names."""
-        return len(self.data_dir) > 1 or bool(self.labels or self.label_map or self.test_share)
+        several = len(self.data_dir) > 1 or bool(self.label_map or self.test_share)
+        return several or (bool(self.labels) and self.train_on != "images")
 
 
 @dataclass
@@ -295,8 +296,11 @@ def load_images(arguments: DataArguments, known: list[str] | None = None):
         raise DataError(
             f"Found the splits {sorted(splits)} and no 'train' to learn from. Add one, or name its folder alone."
         )
-    if known and set(splits["train"].features["label"].names) <= set(known):
+    if known and not arguments.labels and set(splits["train"].features["label"].names) <= set(known):
         logger.info("the classes stay those of the checkpoint: %s (--labels says otherwise)", ", ".join(known))
+    else:
+        known = arguments.labels
+    if known:
         splits = datasets.DatasetDict({name: rename_classes(data, known) for name, data in splits.items()})
     fit = splits["train"]
     if "validation" not in splits:

@@ -107,13 +107,15 @@ def _how_trained(protocol: list[Mapping[str, Any]]) -> str:
     texts = []
     for run in protocol:
         sides = " and ".join(str(side) for side in run["resolutions"])
+        source = run["recipe"].get("init_from")
+        start = f"starting from the weights {Path(source).parent.name}" if source else "from scratch"
         texts.append(
-            f"by {run['split_by']}, {run['folds_run']} of {run['folds']} folds, "
+            f"by {run['split_by']}, {run['folds_run']} of {run['folds']} folds, trained {start}, "
             f"{thousands(run['samples_seen'])} augmented images each at {sides} px, "
             f"measured at {run['resolutions'][-1]} px, {duration(run['wall_seconds'])} of training, "
             f"seed {run['seed']}, commit {run['commit'][:7]}, `{run['command']}`"
         )
     return (
-        f"The networks of the folds are others than these weights, trained from scratch: {'; '.join(texts)}. "
+        f"The networks of the folds are others than these weights: {'; '.join(texts)}. "
         "By file, the copies of a photo that are averaged were named by one network each."
     )

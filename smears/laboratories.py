@@ -226,8 +226,9 @@ def rename_classes(
     names = [label_map.get(name, name) for name in data.features["label"].names]
     present = data["label"][:]
     if strange := sorted({names[label] for label in set(present)} - set(labels)):
+        lab = data["lab"][0] if "lab" in data.column_names else "the images"
         raise DataError(
-            f"The class {strange[0]!r} of {data['lab'][0]} is not among {list(labels)}. Say which of them it is "
+            f"The class {strange[0]!r} of {lab} is not among {list(labels)}. Say which of them it is "
             f"({strange[0]}=CLASS), or add it to them."
         )
     numbers = [labels.index(names[label]) for label in present]

@@ -249,8 +249,14 @@ def checkpoint_of(folder, labels, **settings):
         (("neutrophil", "lymphocyte"), (), ["monocyte", "lymphocyte", "neutrophil", "other"], "other"),
         (("neutrophil", "eosinophil"), (), ["eosinophil", "neutrophil"], None),
         (("neutrophil", "lymphocyte"), ("--labels", "lymphocyte", "neutrophil"), ["lymphocyte", "neutrophil"], None),
+        (
+            ("neutrophil", "lymphocyte"),
+            ("--train_on", "images", "--labels", "neutrophil", "lymphocyte"),
+            ["neutrophil", "lymphocyte"],
+            None,
+        ),
     ],
-    ids=["known", "new", "told"],
+    ids=["known", "new", "told", "told of images"],
 )
 def test_cells_of_ones_own_keep_the_classes_of_the_checkpoint_that_knows_them(
     tmp_path, shown, told, expected, negatives
@@ -465,7 +471,7 @@ def test_two_laboratories_of_one_name_are_refused(laboratories, tmp_path):
         (["--ground_share", "0.8", "--oddity_share", "0.3"], "--oddity_share 0.3: expected at most 1 together"),
         (["--exchange_share", "0.5"], "--exchange_share needs a second laboratory"),
         (["--measure_splits", "validation", "exam"], "--measure_splits exam: expected some of validation, test, test_"),
-        (["--train_on", "images", "--labels", *LABELS], "--train_on images goes with one --data_dir"),
+        (["--train_on", "images", "--label_map", "monocyte=neutrophil"], "--train_on images goes with one --data_dir"),
     ],
 )
 def test_an_option_that_would_do_nothing_or_fail_late_is_refused_at_once(
