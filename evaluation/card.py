@@ -9,6 +9,7 @@ shows the difference to what stands there and ends with status 1 if there is one
 
 import argparse
 import difflib
+import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,10 +22,12 @@ from huggingface_hub import EvalResult, ModelCard
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
+from evaluation import evidence_tables
 from evaluation.comparison import comparison_table
 from evaluation.entry import METRICS
 from evaluation.figures import duration, figure, nats, percent, thousands
 from evaluation.results import FILE_NAME, read_results, weights_sha256, write_text
+from evaluation.wanted import wanted_table
 
 MARKERS = "<!-- {}:begin -->", "<!-- {}:end -->"
 
@@ -38,6 +41,9 @@ HUB_METRICS = {
     "brier": ("brier_score", "Brier score (sum over the classes)"),
     "aurc": ("aurc", "Area under the risk-coverage curve"),
 }
+EVIDENCE_TABLES = (
+    "unseen_table", "distance_table", "few_labels_table", "corruption_table", "stranger_table", "anomaly_table",
+)  # fmt: skip
 HEAD = {"license": str, "library_name": str, "pipeline_tag": str, "tags": list, "metrics": list}
 FIXED_HEAD = {"library_name": "transformers", "pipeline_tag": "image-classification"}
 REPOSITORY_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -153,12 +159,13 @@ def validate_head(card: str, results: Mapping[str, Any]) -> None:
         )
 
 
-def render_card(template: str, results: Mapping[str, Any]) -> str:
+def render_card(template: str, results: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """Fill in the card's template.
 
-    The template sees ``model``, ``training``, ``versions`` and ``results`` of ``eval_results.json``; ``entry(split,
-    dataset=None)``, one measurement; ``recall_of(entry, label)``, the recall of a class whatever the case of its name;
-    ``results_table``; and the filters ``percent``, ``figure``, ``nats``, ``thousands`` and ``duration``.
+    The template sees ``model``, ``training``, ``versions``, ``results`` and ``evidence`` of ``eval_results.json``; ``config``;
+    ``entry(split, dataset=None)``, one measurement; ``recall_of(entry, label)``, the recall of a class whatever the case of its
+    name; the tables ``results_table``, ``wanted_table`` and, of ``evidence``, those of ``evaluation.evidence_tables``; and the
+    filters ``percent``, ``figure``, ``nats``, ``thousands`` and ``duration``.
 
     Parameters
     ----------
@@ -166,6 +173,8 @@ def render_card(template: str, results: Mapping[str, Any]) -> str:
         A Jinja2 template with a YAML head, to which the model-index is added.
     results
         As ``read_results`` gives them.
+    config
+        The model's configuration, as in its config.json.
 
     Returns
     -------
@@ -209,9 +218,13 @@ def render_card(template: str, results: Mapping[str, Any]) -> str:
     try:
         text = environment.from_string(template).render(
             **{key: results[key] for key in ("model", "training", "versions", "results")},
+            **{table: getattr(evidence_tables, table) for table in EVIDENCE_TABLES},
+            evidence=results.get("evidence", {}),
+            config=config,
             entry=entry,
             recall_of=recall_of,
             results_table=results_table(entries),
+            wanted_table=wanted_table(results),
         )
     except jinja2.TemplateError as error:
         raise CardError(
@@ -272,7 +285,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         results = read_results(options.folder / FILE_NAME)
         check_weights(options.folder, results)
-        written = {options.folder / "README.md": render_card(options.template.read_text("utf-8"), results)}
+        config = json.loads((options.folder / "config.json").read_text("utf-8"))
+        written = {options.folder / "README.md": render_card(options.template.read_text("utf-8"), results, config)}
         if options.readme:
             written[options.readme] = render_readme(options.readme.read_text("utf-8"), results)
     except (OSError, ValueError) as error:

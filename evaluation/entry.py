@@ -163,7 +163,7 @@ def validate_entry(entry: Any, where: str = "the entry") -> None:
     require_keys(entry["metrics"], METRICS, f"{where}.metrics")
     _validate_level(entry, entry["metrics"], labels, entry["n_images"], ("n", "n_photos"), where, f"{where}.metrics")
     at = f"{where}.photo_level"
-    require_keys(photos, PHOTO_KEYS, at)
+    require_keys(photos, PHOTO_KEYS | (photos.keys() & {"wrong"} if isinstance(photos, Mapping) else set()), at)
     require(is_count(photos["n_photos"]), f"{at}.n_photos", photos["n_photos"], "a whole number above 0")
     _validate_level(photos, photos, labels, photos["n_photos"], ("n",), at, at)
     for label, figure in entry["recall"].items():
@@ -171,8 +171,18 @@ def validate_entry(entry: Any, where: str = "the entry") -> None:
         require(figure["n_photos"] == of_photos, f"{where}.recall.{label}.n_photos", figure["n_photos"], f"{of_photos}")
     right = sum(photos["confusion_matrix"][k][k] for k in range(len(labels)))
     require(photos["n_correct"] == right, f"{at}.n_correct", photos["n_correct"], f"{right}, its diagonal")
+    if "wrong" in photos:  # figures measured before it was kept lack it
+        _validate_wrong(photos["wrong"], labels, photos["n_photos"] - right, f"{at}.wrong")
     if "selective" in entry:
         _validate_selective(entry["selective"], f"{where}.selective")
+
+
+def _validate_wrong(wrong: Any, labels: list[str], most: int, where: str) -> None:
+    require(isinstance(wrong, list) and len(wrong) <= most, where, wrong, f"a list of {most} photos or fewer")
+    for number, photo in enumerate(wrong):
+        require_keys(photo, {"photo", "label", "answer", "probability"}, f"{where}[{number}]")
+        names = {photo["label"], photo["answer"]}
+        require(len(names) == 2 and names <= set(labels), f"{where}[{number}]", photo, f"two of {labels}")
 
 
 def _validate_selective(selective: Any, where: str) -> None:

@@ -11,14 +11,15 @@ An entry, figures being ``{"value": ..., "low": ..., "high": ...}``::
      "labels": ["eosinophil", ...], "confusion_matrix": [[...], ...],
      "confusion_shares": {"low": [[...], ...], "high": [[...], ...]},
      "photo_level": {"accuracy": figure, ..., "aurc": figure, "recall": {"monocyte": {..., "n": photos}, ...},
-                     "n_correct": ..., "n_photos": ..., "confusion_matrix": [[...], ...], "confusion_shares": {...}}}
+                     "n_correct": ..., "n_photos": ..., "confusion_matrix": [[...], ...], "confusion_shares": {...},
+                     "wrong": [{"photo": ..., "label": ..., "answer": ..., "probability": of the answer}, ...]}}
 
 A model that carries an acceptance threshold has also ``"selective": {"threshold": ..., "coverage": figure, "accuracy":
 figure, "accuracy_at": {"0.75": figure, ...}}``: the share of the images whose top probability reaches the threshold, the share
 right among these, and the share right among the surest 75, 85 and 95 % of the images.
 
-``confusion_shares`` bounds the share of each row's images that fell into each column; the row of a class without images is
-null.
+``wrong`` lists the photos that are named wrongly, the surest first, twenty at most. ``confusion_shares`` bounds the share of
+each row's images that fell into each column; the row of a class without images is null.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ from evaluation.metrics import check_predictions, statistics
 from evaluation.selective import risk_at, risk_coverage
 
 COVERAGES = np.array([0.75, 0.85, 0.95])  # shares of the images, the surest first
+SHOWN = 20  # photos that are named wrongly, at most
 
 
 def average_copies(
@@ -132,6 +134,23 @@ def _measure_level(
             for name, shares in bounds.items()
         },
     }
+
+
+def _misnamed(
+    means: np.ndarray, references: np.ndarray, photos: Sequence[str], labels: Sequence[str]
+) -> list[dict[str, Any]]:
+    """List the photos that are named wrongly, the surest first, at most ``SHOWN``."""
+    answers = means.argmax(axis=1)
+    wrong = np.flatnonzero(answers != references)
+    return [
+        {
+            "photo": photos[row],
+            "label": labels[references[row]],
+            "answer": labels[answers[row]],
+            "probability": _rounded(means[row, answers[row]]),
+        }
+        for row in wrong[np.argsort(-means[wrong, answers[wrong]], kind="stable")][:SHOWN]
+    ]
 
 
 def _measure_selective(
@@ -250,6 +269,7 @@ def summarise(
             "n_photos": len(means),
             "confusion_matrix": by_photo["confusion_matrix"],
             "confusion_shares": by_photo["confusion_shares"],
+            "wrong": _misnamed(means, photo_class, [photos[row] for row in first], labels),
         },
     }
     if threshold is not None and (probabilities.max(axis=1) >= threshold).any():

@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as sk
 
 from evaluation import intervals
-from evaluation.entry import METRICS, validate_entry
+from evaluation.entry import METRICS, ResultsError, validate_entry
 from evaluation.metrics import statistics
 from evaluation.summary import average_copies, summarise
 
@@ -173,6 +173,25 @@ def test_copies_of_one_photo_with_two_labels_count_once_for_each():
     np.testing.assert_allclose(means, [[0.75, 0.25], [0.2, 0.8]])
     np.testing.assert_array_equal(classes, [0, 1])
     np.testing.assert_array_equal(rows, [0, 1])
+
+
+def test_the_photos_named_wrongly_are_listed_the_surest_first():
+    probabilities, references, photos, _ = drawn()
+    found = summarise(probabilities, references, photos, NAMES, "drawn", "all", resamples=20)
+    expected = {}
+    for photo in sorted(set(photos)):
+        rows = [row for row, name in enumerate(photos) if name == photo]
+        mean = probabilities[rows].mean(axis=0)
+        if mean.argmax() != references[rows[0]]:
+            expected[photo] = (NAMES[references[rows[0]]], NAMES[mean.argmax()], pytest.approx(mean.max(), abs=1e-6))
+    wrong = found["photo_level"]["wrong"]
+    assert {one["photo"]: (one["label"], one["answer"], one["probability"]) for one in wrong} == expected and expected
+    assert [one["probability"] for one in wrong] == sorted((one["probability"] for one in wrong), reverse=True)
+    validate_entry(found)
+    for spoiled in ([*wrong, *wrong[:1]] * 9, [wrong[0] | {"answer": wrong[0]["label"]}], [{"photo": "p"}]):
+        found["photo_level"]["wrong"] = spoiled
+        with pytest.raises(ResultsError, match="wrong"):
+            validate_entry(found)
 
 
 def test_photos_and_groups_must_be_named_and_agree():
