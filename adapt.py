@@ -6,8 +6,9 @@
 
 The images show the cells as they come, in folders of any depth; no label is read. The classes should be mixed as they will
 be in use: a folder of neutrophils alone would make the model see something else in them. On images like those that the
-model has learnt from it does harm rather than good, so look at the distance first, and measure afterwards where there are
-labels: python validate.py runs/adapted --data_dir labelled_cells
+model has learnt from new statistics do harm rather than good; a rule that needs no labels (the model's ``suggest_share``) says
+which share to take, if any. Measure afterwards where there are labels: python validate.py runs/adapted --data_dir
+labelled_cells
 """
 
 import argparse
@@ -47,13 +48,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("model", type=Path, help="the model's folder; of a model on the Hub: hf download ID --local-dir FOLDER")
     add("--images", type=Path, required=True, help="folder of unlabelled images, of any depth")
     add("--out", type=Path, help="the adapted model goes into this new folder")
-    add("--share", type=float, default=1.0, help="of the new statistics, 0 to 1; the rest stays as it was")
+    add("--share", type=float, help="of the new statistics, 0 to 1; left out: as the rule says, which needs no labels")
     add("--limit", type=int, default=512, help="images at most, chosen at random")
     add("--check", action="store_true", help="only report; write nothing")
     options = parser.parse_args(argv)
     if options.out is None and not options.check:
         parser.error("name a folder for the adapted model, --out FOLDER, or --check to write none")
-    if not 0 <= options.share <= 1:
+    if options.share is not None and not 0 <= options.share <= 1:
         parser.error(
             f"--share {options.share}: expected a number from 0 (nothing changes) to 1 (all statistics are new)"
         )
@@ -98,7 +99,7 @@ def read_batches(files: Sequence[Path], processor: Callable, task: str) -> Itera
 
 @torch.inference_mode()
 def describe_answers(
-    model: WbcResNetForImageClassification, batches: Iterator[torch.Tensor]
+    model: WbcResNetForImageClassification, batches: Sequence[torch.Tensor]
 ) -> tuple[dict[str, int], float]:
     """Give how often each answer comes, the most frequent first, and the mean probability of the likeliest class."""
     counts, confidence = Counter(), 0.0
@@ -116,26 +117,13 @@ def as_line(answers: tuple[dict[str, int], float]) -> str:
     return f"{', '.join(f'{count} {name}' for name, count in counts.items())}; mean confidence {confidence:.3f}"
 
 
-def advice(distance: float, limit: float | None) -> str:
-    """Say whether re-estimating is likely to help.
-
-    Parameters
-    ----------
-    distance
-        Of the images' activations from the statistics of the model.
-    limit
-        ``adaptation_distance`` of the model's config.json: above it, re-estimating helped on the laboratories it was tried on.
-    """
-    if limit is None:
-        return (
-            "The model carries no rule (adaptation_distance in config.json) that says without labels whether re-estimating "
-            "helps: measure both models on labelled images with validate.py."
-        )
-    if distance > limit:
-        return f"That is above {limit:.3f} (adaptation_distance), where re-estimating helped on the laboratories tried."
-    return (
-        f"That is not above {limit:.3f} (adaptation_distance): the images are near those learnt from, keep the model."
-    )
+def advice(share: float) -> str:
+    """Say what the rule of ``suggest_share`` found."""
+    if share == 1:
+        return "The images lie far from those learnt from: all statistics new is likely to help (--share 1)."
+    if share:
+        return f"A part of new statistics makes the network surer: {share:g} of them is likely to help (--share {share:g})."
+    return "The images are like those learnt from, and new statistics are likely to harm: keep the model (--share 0)."
 
 
 def load(folder: Path) -> tuple[WbcResNetForImageClassification, Callable]:
@@ -205,23 +193,27 @@ def main(argv: Sequence[str] | None = None) -> None:
             "%d images are few: give more, or keep some of the old statistics with --share below 1", len(files)
         )
 
-    def batches(task: str) -> Iterator[torch.Tensor]:
-        return read_batches(files, processor, task)
-
-    distance = model.statistics_distance(batches("distance"))
-    before = describe_answers(model, batches("answers before"))
-    model.reestimate_statistics(batches("re-estimating"), options.share)
-    after = describe_answers(model, batches("answers after"))
+    read = list(read_batches(files, processor, "preparing images"))
+    distance, suggested = model.statistics_distance(read), model.suggest_share(read)
+    share = suggested if options.share is None else options.share
+    before = describe_answers(model, read)
+    model.reestimate_statistics(read, share)
+    after = describe_answers(model, read)
     print(f"{len(files)} images of {options.images}")
     print(f"distance from the statistics of {options.model}: {distance:.3f}")
-    print(advice(distance, model.config.adaptation_distance))
+    print(advice(suggested))
     print(f"answers before: {as_line(before)}")
-    print(f"answers after:  {as_line(after)}")
+    print(f"answers with {share:g} new: {as_line(after)}")
     if options.check:
         return
+    if not share:
+        sys.exit(
+            "nothing is written: the model stays as it is. To have the statistics re-estimated all the same, name a --share."
+        )
     record = {
         "images": len(files),
-        "share": options.share,
+        "share": share,
+        "suggested_share": suggested,
         "distance": distance,
         "sha256_before": weights_sha256(options.model),
     }

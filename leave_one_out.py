@@ -11,8 +11,8 @@ of the laboratories only, ``--leave_out raabin+chula`` leaves two out at once. O
 
 ``leave_one_out.json`` holds for each laboratory left out, now or before, and for the validation images of those learnt from
 (to find a rule that says without labels when re-estimating helps): the two measurements, as ``evaluation.summary`` gives
-them, the balanced accuracy for each share of new statistics, the distance of the images from the stored statistics, and the
-mean confidence.
+them, the balanced accuracy and the mean confidence for each share of new statistics, the distance of the images from the stored
+statistics, and the share that the model's rule suggests, which sees no label.
 """
 
 import argparse
@@ -86,6 +86,7 @@ def measure_laboratory(folder: Path, data: datasets.Dataset, labels: Sequence[st
     photos, groups = ([data[name][row] for row in counted] for name in ("photo", "group"))
     stored = copy.deepcopy(model.state_dict())
     found = {"distance": round(model.statistics_distance(batches), 6), "shares": {}, "confidence": {}}
+    found["suggested_share"] = model.suggest_share(batches)  # one of SHARES, or its figures would be missing
     for share in SHARES:
         model.load_state_dict(stored)
         if share:

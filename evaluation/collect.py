@@ -41,7 +41,8 @@ def read_unseen(name: str, path: Path) -> dict[str, Any]:
         brief = {
             lab: {
                 key: one[key]
-                for key in ("distance", "shares", "confidence") + (WAYS if lab in report["unseen"] else ())
+                for key in ("distance", "shares", "confidence", "suggested_share")
+                + (WAYS if lab in report["unseen"] else ())
             }
             for lab, one in report["laboratories"].items()
         }

@@ -46,7 +46,7 @@ def _validate_unseen(report: Any, where: str) -> None:
         require_keys(one, {"unseen", "command", "laboratories", "training"}, at)
         for lab, found in one["laboratories"].items():
             whole = WAYS if lab in one["unseen"] else ()
-            require_keys(found, {"distance", "shares", "confidence", *whole}, f"{at}.{lab}")
+            require_keys(found, {"distance", "shares", "confidence", "suggested_share", *whole}, f"{at}.{lab}")
             require(is_number(found["distance"]), f"{at}.{lab}.distance", found["distance"], "a number")
             for way in whole:
                 validate_entry(found[way], f"{at}.{lab}.{way}")

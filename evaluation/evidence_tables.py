@@ -54,16 +54,18 @@ def _both_ways(found: Mapping[str, Any]) -> str:
 def distance_table(evidence: Mapping[str, Any]) -> str:
     """Write what can be seen of a laboratory without labels beside what re-estimating (→) did, of the first report."""
     lines = [
-        "| learnt without | laboratory | distance | mean confidence | balanced accuracy |",
+        "| learnt without | laboratory | distance | mean confidence, plain → a quarter new "
+        "| balanced accuracy, plain → as the rule says |",
         "|---|---|--:|--:|--:|",
     ]
     for run in evidence["unseen"][0]["runs"].values():
         for lab, found in run["laboratories"].items():
             shown = f"**{lab}, unseen**" if lab in run["unseen"] else f"{lab}, held out"
-            pairs = (
-                " → ".join(percent(found[key][share]) for share in ("0.00", "1.00")) for key in ("confidence", "shares")
-            )
-            lines.append(f"| {' and '.join(run['unseen'])} | {shown} | {found['distance']:.2f} | {' | '.join(pairs)} |")
+            surer = " → ".join(percent(found["confidence"][share]) for share in ("0.00", "0.25"))
+            share = f"{found['suggested_share']:.2f}"
+            right = " → ".join(percent(found["shares"][one]) for one in ("0.00", share))
+            right += f" ({float(share):.0%} new)" if float(share) else " (kept)"
+            lines.append(f"| {' and '.join(run['unseen'])} | {shown} | {found['distance']:.2f} | {surer} | {right} |")
     return "\n".join(lines)
 
 

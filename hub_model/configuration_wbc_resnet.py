@@ -28,8 +28,6 @@ class WbcResNetConfig(PretrainedConfig):
         energy_threshold: largest energy, ``-logsumexp(logits)`` in nats, of an image that is like those learnt from.
         energy_accept_rate: share of validation's white cells, 0..1, whose energy is not above that threshold.
         negatives_label: the class that means "none of the others": other cells, empty ground, no smear.
-        adaptation_distance: the statistics distance above which re-estimating the batch-norm statistics on unlabelled
-            images raised the accuracy on the laboratories it was tried on.
         **kwargs: the fields every ``PretrainedConfig`` has (``id2label``, ``auto_map``, ...).
 
     A threshold comes with the share that was measured at it, or not at all. Thresholds belong to the linear layer they were
@@ -48,7 +46,6 @@ class WbcResNetConfig(PretrainedConfig):
     energy_threshold = None
     energy_accept_rate = None
     negatives_label = None
-    adaptation_distance = None
 
     _operating_point = (
         "acceptance_threshold",
@@ -96,7 +93,6 @@ class WbcResNetConfig(PretrainedConfig):
         energy_threshold=None,
         energy_accept_rate=None,
         negatives_label=None,
-        adaptation_distance=None,
         **kwargs,
     ):
         self._refuse_unknown(kwargs)
@@ -141,7 +137,6 @@ class WbcResNetConfig(PretrainedConfig):
             "energy_threshold": energy_threshold,
             "energy_accept_rate": energy_accept_rate,
             "negatives_label": negatives_label,
-            "adaptation_distance": adaptation_distance,
         }
         for name, value in given.items():
             if value is not None:
@@ -174,7 +169,7 @@ class WbcResNetConfig(PretrainedConfig):
         """Check the thresholds, what was measured at them, and the class for negatives; call it after setting them.
 
         Raises:
-            ValueError: a share outside 0..1, an energy or a distance that is no finite number, a threshold without its share
+            ValueError: a share outside 0..1, an energy that is no finite number, a threshold without its share
                 or the other way round, a class that is not there.
         """
         for name in ("acceptance_threshold", "acceptance_risk", "energy_accept_rate"):
@@ -183,9 +178,6 @@ class WbcResNetConfig(PretrainedConfig):
                 raise ValueError(f"{name} is {value!r}; expected a number from 0 to 1.")
         if self.energy_threshold is not None and not _is_finite(self.energy_threshold):
             raise ValueError(f"energy_threshold is {self.energy_threshold!r}; expected a finite number, in nats.")
-        distance = self.adaptation_distance
-        if distance is not None and not (_is_finite(distance) and distance >= 0):
-            raise ValueError(f"adaptation_distance is {distance!r}; expected a finite number, 0 or more.")
         for names in (("acceptance_threshold", "acceptance_risk"), ("energy_threshold", "energy_accept_rate")):
             missing = [name for name in names if getattr(self, name) is None]
             if len(missing) == 1:

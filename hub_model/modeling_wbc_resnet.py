@@ -6,8 +6,6 @@ normalisations are not counted, as in "ResNet-50".
 """
 
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from .batch_statistics import BatchStatistics
 from .configuration_wbc_resnet import WbcResNetConfig
 
 try:
@@ -213,7 +212,7 @@ class WbcImageClassifierOutput(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
 
 
-class WbcResNetForImageClassification(PreTrainedModel):
+class WbcResNetForImageClassification(BatchStatistics, PreTrainedModel):
     """The network as a Hugging Face model: ``pixel_values`` in, ``logits`` and on request the evidence map out.
 
     The stored tensor names are those of ``transformers.ResNetForImageClassification``, which loads the same folder.
@@ -303,102 +302,6 @@ class WbcResNetForImageClassification(PreTrainedModel):
             return UNIDENTIFIED, LOW_CONFIDENCE
         return config.id2label[top], None
 
-    def norms(self) -> dict[str, nn.BatchNorm2d]:
-        """Give every batch norm by its name."""
-        return {name: module for name, module in self.named_modules() if isinstance(module, nn.BatchNorm2d)}
-
-    @torch.no_grad()
-    def reestimate_statistics(self, batches: Iterable[Tensor], share: float = 1.0) -> None:
-        """Re-estimate every batch norm's mean and variance on unlabelled images, in place; all weights stay.
-
-        A laboratory's stain and camera shift the activations; statistics of its own images shift them back ("AdaBN", Li et
-        al. 2016, arXiv:1603.04779). New and old are mixed as by Schneider et al. 2020 (arXiv:2006.16971), who set the share
-        by the number of images: ``share * new + (1 - share) * old``, the variance in the same linear way, that is without
-        the square of the two means' distance that the variance of a mixture has.
-
-        Args:
-            batches: tensors (B, 3, H, W), normalised by the image processor. Each counts alike, and mixes the classes as the
-                images do on which the model is used: a batch of one class alone would shift that class onto the others.
-            share: of the new statistics, 0..1.
-
-        Raises:
-            TypeError, ValueError: a share outside 0..1, no batches, or images as ``forward`` refuses them. The model then
-                is as it was.
-        """
-        if not 0 <= share <= 1:
-            raise ValueError(f"share is {share!r}; expected a number from 0 (all old) to 1 (all new).")
-        norms = self.norms().values()
-        old = [{name: value.clone() for name, value in norm.named_buffers()} for norm in norms]
-        momenta = [norm.momentum for norm in norms]
-        try:
-            with _mode_of(norms, training=True):
-                for norm in norms:
-                    norm.reset_running_stats()
-                    norm.momentum = None  # the plain average over the batches
-                self._pass(batches)
-        except BaseException:
-            for norm, before in zip(norms, old, strict=True):
-                for name, value in before.items():
-                    getattr(norm, name).copy_(value)
-            raise
-        finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
-                norm.momentum = momentum
-        for norm, before in zip(norms, old, strict=True):
-            for name in ("running_mean", "running_var"):
-                new = getattr(norm, name)
-                new.copy_(share * new + (1 - share) * before[name])
-
-    @torch.no_grad()
-    def statistics_distance(self, batches: Iterable[Tensor]) -> float:
-        """Say how far images' activations lie from the stored batch-norm statistics: 0 or more, without any label.
-
-        Each channel before a batch norm is taken as a Gaussian, once with the stored mean m and variance v, once with the mean
-        n and variance w over all places of all images. Their symmetric Kullback-Leibler divergence, KL(1|2) + KL(2|1), is
-
-            (v + (m - n)^2) / (2 w) + (w + (m - n)^2) / (2 v) - 1,
-
-        as Li et al. 2016 (arXiv:1603.04779) compare two domains. The distance is its mean over the channels of a norm,
-        averaged over the norms; a norm's ``eps`` is added to both variances, as it is where the norm divides by them. The
-        model is not changed, and how the images are batched does not matter.
-
-        Args:
-            batches: tensors (B, 3, H, W), normalised by the image processor.
-
-        Raises:
-            TypeError, ValueError: no batches, or images as ``forward`` refuses them.
-        """
-        norms = self.norms().values()
-        sums = {norm: torch.zeros(3, norm.num_features, dtype=torch.double) for norm in norms}
-
-        def add(norm, inputs):
-            values = inputs[0].transpose(0, 1).flatten(1).double()  # (C, B * h * w)
-            number = torch.full_like(values[:, 0], values.shape[1])
-            sums[norm] += torch.stack([number, values.sum(1), values.square().sum(1)]).cpu()
-
-        hooks = [norm.register_forward_pre_hook(add) for norm in norms]
-        try:
-            with _mode_of(norms, training=False):
-                self._pass(batches)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        distances = []
-        for norm, (number, total, squares) in sums.items():
-            mean = total / number
-            new = (squares / number - mean.square()).clamp(min=0) + norm.eps
-            old = norm.running_var.double().cpu() + norm.eps
-            apart = (mean - norm.running_mean.double().cpu()).square()
-            distances.append(((old + apart) / (2 * new) + (new + apart) / (2 * old) - 1).mean())
-        return float(torch.stack(distances).mean())
-
-    def _pass(self, batches: Iterable[Tensor]) -> None:
-        number = 0
-        for number, batch in enumerate(batches, start=1):  # noqa: B007
-            self.forward_features(batch.to(self.device) if isinstance(batch, Tensor) else batch)
-        if not number:
-            raise ValueError("There are no batches; expected one tensor of images (B, 3, H, W) or more.")
-
     def forward(
         self,
         pixel_values: Tensor,
@@ -433,19 +336,6 @@ class WbcResNetForImageClassification(PreTrainedModel):
         if return_dict is None:
             return_dict = self.config.return_dict
         return output if return_dict else output.to_tuple()
-
-
-@contextmanager
-def _mode_of(modules: Iterable[nn.Module], training: bool) -> Iterator[None]:
-    """Put modules into training or evaluation mode, and back into the mode that each was in."""
-    before = [(module, module.training) for module in modules]
-    try:
-        for module, _ in before:
-            module.train(training)
-        yield
-    finally:
-        for module, was_training in before:
-            module.train(was_training)
 
 
 # The stored tensor names are transformers' (left); the network's are torchvision's (right). One table serves loading, saving

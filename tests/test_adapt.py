@@ -24,7 +24,7 @@ def published(model_folder, tmp_path_factory):
     folder = shutil.copytree(model_folder, tmp_path_factory.mktemp("adapt") / "wbc")
     for name, fields in {
         "preprocessor_config.json": {"size": {"height": SIDE, "width": SIDE}},
-        "config.json": {"adaptation_distance": 0.001, "acceptance_threshold": 0.5, "acceptance_risk": 0.02},
+        "config.json": {"acceptance_threshold": 0.5, "acceptance_risk": 0.02},
     }.items():
         (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | fields))
     (folder / "README.md").write_text("# The card\n")
@@ -60,7 +60,7 @@ def by_hand(folder, paths):
 @pytest.fixture(scope="module")
 def adapted(published, images, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "new" / "adapted"
-    adapt.main([str(published), "--images", str(images), "--out", str(out)])
+    adapt.main([str(published), "--images", str(images), "--out", str(out), "--share", "1"])
     return out
 
 
@@ -102,6 +102,7 @@ def test_the_record_says_what_was_done(adapted, published, images):
     assert record == {
         "images": 5,
         "share": 1.0,
+        "suggested_share": model.suggest_share([pixels]),
         "distance": record["distance"],
         "sha256_before": weights_sha256(published),
     }
@@ -124,7 +125,8 @@ def test_a_check_reports_and_writes_nothing(published, images, tmp_path, capsys)
     said = capsys.readouterr().out
     assert not (tmp_path / "out").exists()
     assert {path: path.stat().st_mtime_ns for path in published.rglob("*")} == files
-    assert f"5 images of {images}" in said and "That is above 0.001 (adaptation_distance)" in said
+    assert f"5 images of {images}" in said and "far from those learnt from: all statistics new" in said
+    assert "answers with 1 new: " in said  # as the rule says
 
     network = AutoModelForImageClassification.from_pretrained(published, trust_remote_code=False)
     with torch.no_grad():
@@ -137,10 +139,22 @@ def test_a_check_reports_and_writes_nothing(published, images, tmp_path, capsys)
     assert f"mean confidence {probabilities.max(-1).values.mean():.3f}" in before
 
 
-def test_the_rule_is_the_models():
-    assert "carries no rule" in adapt.advice(3.0, None)
-    assert "above 0.500" in adapt.advice(0.51, 0.5) and "not above" not in adapt.advice(0.51, 0.5)
-    assert "not above 0.500" in adapt.advice(0.5, 0.5)
+@pytest.mark.parametrize(
+    ("suggested", "said"), [(1.0, "(--share 1)"), (0.75, "0.75 of them"), (0.0, "keep the model (--share 0)")]
+)
+def test_the_rule_is_the_models_and_its_share_is_taken(
+    published, images, tmp_path, monkeypatch, capsys, suggested, said
+):
+    monkeypatch.setattr(adapt.WbcResNetForImageClassification, "suggest_share", lambda *_: suggested)
+    out = tmp_path / "out"
+    if suggested:
+        adapt.main([str(published), "--images", str(images), "--out", str(out)])
+        assert json.loads((out / "adaptation.json").read_text())["share"] == suggested
+    else:
+        with pytest.raises(SystemExit, match="nothing is written: the model stays as it is"):
+            adapt.main([str(published), "--images", str(images), "--out", str(out)])
+        assert not out.exists()
+    assert said in capsys.readouterr().out
 
 
 def test_images_are_chosen_alike_at_every_call_and_not_by_their_order(tmp_path):

@@ -23,7 +23,6 @@ STATED = {
     "energy_threshold": -2.5,
     "energy_accept_rate": 0.99,
     "negatives_label": "monocyte",
-    "adaptation_distance": 0.4,
 }
 CLASSES = {"id2label": dict(enumerate(LABELS)), "label2id": {label: number for number, label in enumerate(LABELS)}}
 
@@ -198,7 +197,6 @@ def test_transformers_own_classes_load_a_folder_that_states_its_thresholds(tmp_p
         ({"energy_threshold": None}, r"energy_threshold is missing: energy_threshold and energy_accept_rate"),
         ({"energy_accept_rate": None}, r"energy_accept_rate is missing"),
         ({"negatives_label": "other"}, r"negatives_label is 'other'; expected one of .*'neutrophil'\]. Call it as"),
-        ({"adaptation_distance": -1.0}, r"adaptation_distance is -1.0; expected a finite number, 0 or more"),
     ],
     ids=str,
 )
@@ -224,7 +222,7 @@ def test_the_least_and_the_largest_shares_are_allowed():
 def test_thresholds_do_not_outlive_their_classes(asked, tmp_path):
     WbcResNetConfig(**CLASSES, **STATED).save_pretrained(tmp_path)
     config = WbcResNetConfig.from_pretrained(tmp_path, **asked)
-    assert {name for name in STATED if getattr(config, name) is not None} == {"adaptation_distance"}
+    assert {name for name in STATED if getattr(config, name) is not None} == set()
     config.save_pretrained(tmp_path / "again")
     assert WbcResNetConfig.from_pretrained(tmp_path / "again").id2label == config.id2label
 

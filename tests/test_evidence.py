@@ -40,14 +40,14 @@ def training_folder(folder, seed, *entries):
 @pytest.fixture
 def unseen_report(tmp_path):
     """What leave_one_out.py writes with Raabin left out."""
-    shares = {"0.00": 0.4, "0.75": 0.6, "1.00": 0.5}
-    confidence = {"0.00": 0.7, "0.75": 0.65, "1.00": 0.62}
-    one = {"distance": 0.31, "shares": shares, "confidence": confidence}
+    shares = {"0.00": 0.4, "0.25": 0.45, "0.75": 0.6, "1.00": 0.5}
+    confidence = {"0.00": 0.7, "0.25": 0.72, "0.75": 0.65, "1.00": 0.62}
+    one = {"distance": 0.31, "shares": shares, "confidence": confidence, "suggested_share": 0.75}
     ways = {way: entry_of("raabin", way, seed) for seed, way in enumerate(("plain", "re-estimated"))}
     home = {way: entry_of("pbc", way) for way in ways}
     training = made_up_results()["training"]
     run = {"unseen": ["raabin"], "command": "python leave_one_out.py", "training": training}
-    run["laboratories"] = {"raabin": one | ways, "pbc": one | {"distance": 0.1} | home}
+    run["laboratories"] = {"raabin": one | ways, "pbc": one | {"distance": 0.1, "suggested_share": 0.0} | home}
     path = tmp_path / "leave_one_out.json"
     path.write_text(json.dumps({"raabin": run}))
     return path
@@ -209,7 +209,10 @@ def test_tables_are_whole_and_show_the_reports(folder):
     parts = evidence["stress"][0]["parts"]
     tables = {
         "best at 75%: 60.0 %": unseen_table(evidence),
-        "| raabin | **raabin, unseen** | 0.31 | 70.0 % → 62.0 % | 40.0 % → 50.0 % |": distance_table(evidence),
+        "| raabin | **raabin, unseen** | 0.31 | 70.0 % → 72.0 % | 40.0 % → 60.0 % (75% new) |": distance_table(
+            evidence
+        ),
+        "| raabin | pbc, held out | 0.10 | 70.0 % → 72.0 % | 40.0 % → 40.0 % (kept) |": distance_table(evidence),
         "100 images of 60 photos or slides": few_labels_table(evidence),
         "| stain deposit | 10.0 % [5.0, 15.0] | 2.0 % | 4.0 % | 8.0 % | 16.0 % | 20.0 % |": corruption_table(
             parts["corruption"]

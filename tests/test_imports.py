@@ -28,7 +28,8 @@ MAY_IMPORT = {
 SIBLINGS = {
     "__init__": set(),
     "configuration_wbc_resnet": set(),
-    "modeling_wbc_resnet": {"configuration_wbc_resnet"},
+    "batch_statistics": set(),
+    "modeling_wbc_resnet": {"batch_statistics", "configuration_wbc_resnet"},
     "timm_wbc_resnet": {"configuration_wbc_resnet", "modeling_wbc_resnet"},
     "pipeline_wbc_resnet": {"cell_finding", "differential"},
     "cell_finding": set(),

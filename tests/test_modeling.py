@@ -1,5 +1,6 @@
 """The network against two others that are the same on paper, and against its own algebra."""
 
+import copy
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 from transformers import ResNetConfig, ResNetForImageClassification
 
+from hub_model import batch_statistics
 from hub_model.configuration_wbc_resnet import WbcResNetConfig
 from hub_model.modeling_wbc_resnet import WbcResNet, WbcResNetForImageClassification, torchvision_names
 
@@ -385,7 +387,41 @@ def test_the_distance_grows_with_the_stain_and_falls_to_nothing_when_statistics_
     assert model.statistics_distance(stained(2, shift=1.0)) < 0.1 * farther
 
 
-@pytest.mark.parametrize("method", ["reestimate_statistics", "statistics_distance"])
+def surest(network, batches):
+    """Give the mean probability of the likeliest class, by transformers' door alone."""
+    with torch.no_grad():
+        return float(torch.cat([network(batch).logits.double().softmax(-1).amax(-1) for batch in batches]).mean())
+
+
+def test_the_suggested_share_follows_from_what_a_quarter_of_new_statistics_does(model, monkeypatch):
+    monkeypatch.setattr(batch_statistics, "DISTANT", float("inf"))
+    with torch.no_grad():
+        model.get_classifier().weight *= 20  # answers that are sure of something
+    suggested = set()
+    for fitted in (False, True):
+        if fitted:
+            model.reestimate_statistics(stained(1))
+        batches, before = [2 * batch for batch in stained(2)], statistics(model)
+        share = model.suggest_share(batches)
+        torch.testing.assert_close(statistics(model), before, rtol=0, atol=0)
+        trial = copy.deepcopy(model)
+        trial.reestimate_statistics(batches, 0.25)
+        assert share == (0.75 if surest(trial, batches) > surest(model, batches) else 0.0)
+        suggested.add(share)
+    assert suggested == {0.0, 0.75}, "the images show one case only"
+
+
+def test_far_away_all_statistics_are_to_be_new(model, monkeypatch):
+    model.reestimate_statistics(stained(1))
+    for shift in (0.0, 3.0):
+        distance = model.statistics_distance(stained(1, shift))
+        monkeypatch.setattr(batch_statistics, "DISTANT", distance * 1.01)
+        assert model.suggest_share(stained(1, shift)) < 1
+        monkeypatch.setattr(batch_statistics, "DISTANT", distance * 0.99)
+        assert model.suggest_share(stained(1, shift)) == 1
+
+
+@pytest.mark.parametrize("method", ["reestimate_statistics", "statistics_distance", "suggest_share"])
 @pytest.mark.parametrize(
     ("batches", "error", "message"),
     [
