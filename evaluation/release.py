@@ -1,6 +1,7 @@
 """Put a finished training into the model repository: ``python -m evaluation.release runs/wbc-resnet24/model hub_model``.
 
-The cross-validations in the repository's ``eval_results.json`` are of other weights and stay there.
+Cross-validations and evidence in the repository's ``eval_results.json`` are of other weights and stay there; a stress test of
+the weights that are replaced goes with them.
 """
 
 import argparse
@@ -22,13 +23,18 @@ def release(trained: Path, repository: Path) -> None:
         The training is not finished, or one of the two results is refused by ``evaluation.results``; nothing is copied.
     """
     results, here = read_results(trained / FILE_NAME), repository / FILE_NAME
-    protocol = read_results(here).get("protocol") if here.is_file() else None
+    kept = {}
+    if here.is_file():
+        before = read_results(here)
+        kept = {key: before[key] for key in ("protocol", "evidence") if before.get(key)}
+        if (before["model"]["sha256"] != results["model"]["sha256"]) and "evidence" in kept:
+            kept["evidence"] = {kind: found for kind, found in kept["evidence"].items() if kind != "stress"}
     for name in FILES:
         if not (trained / name).is_file():
             raise FileNotFoundError(f"{trained / name} is no file; expected a training that has come to its end.")
     for name in FILES:
         shutil.copy2(trained / name, repository / name)
-    write_results(here, results | ({"protocol": protocol} if protocol else {}))
+    write_results(here, results | kept)
 
 
 def main() -> None:

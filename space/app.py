@@ -85,14 +85,10 @@ class Classifier:
         """The subtypes, as the model's configuration numbers them."""
         return [self.network.config.id2label[number] for number in range(self.network.config.num_labels)]
 
-    def setting(self, name: str) -> Any:
-        """Return a field of the model's configuration, None for one that it lacks, as older models do."""
-        return getattr(self.network.config, name, None)
-
     @property
     def subtypes(self) -> list[str]:
         """The labels without the one that means "none of the others"."""
-        return [label for label in self.labels if label != self.setting("negatives_label")]
+        return [label for label in self.labels if label != self.network.config.negatives_label]
 
     @torch.inference_mode()
     def classify(self, image: Image.Image) -> tuple[dict[str, float], NDArray[np.float32], tuple[str, str | None]]:
@@ -104,9 +100,7 @@ class Classifier:
         output = self.network(pixel_values=pixels, output_evidence=True)
         logits = output.logits[0].double()  # (classes,)
         probabilities = logits.softmax(dim=-1)
-        verdict = self.labels[int(probabilities.argmax())], None
-        if hasattr(self.network, "decide"):  # models published without it always choose
-            verdict = self.network.decide(probabilities, float(self.network.energy(logits)))
+        verdict = self.network.decide(probabilities, float(self.network.energy(logits)))
         return dict(zip(self.labels, probabilities.tolist(), strict=True)), output.evidence[0].numpy(), verdict
 
 
@@ -166,7 +160,7 @@ def build(model_dir: str | Path) -> gr.Blocks:
             return page.problem(str(error))
         probabilities, evidence, (verdict, reason) = classifier.classify(picture.image)
         values = speaks_for(evidence, int(np.argmax(list(probabilities.values()))))
-        name = texts.NO_SUBTYPE if verdict == classifier.setting("negatives_label") else page.human(verdict)
+        name = texts.NO_SUBTYPE if verdict == classifier.network.config.negatives_label else page.human(verdict)
         covered = overlay(picture.image, values)
         return page.answer(probabilities, covered, bool(values.any()), picture.notes, name, reason)
 
@@ -214,7 +208,7 @@ def build(model_dir: str | Path) -> gr.Blocks:
                         )
             with gr.Column(scale=9, min_width=300, elem_classes="wbc-result"):
                 result = gr.HTML(page.welcome(classifier.subtypes), elem_id="result")
-        risk = classifier.setting("acceptance_risk")
+        risk = classifier.network.config.acceptance_risk
         gr.HTML(page.footer(classifier.name, classifier.revision, classifier.sha256, risk))
         answer = gr.JSON(label="answer", visible=False)
         answer.api_info = lambda: ANSWER

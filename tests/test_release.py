@@ -6,8 +6,9 @@ import shutil
 import pytest
 from conftest import REPOSITORY
 
+from evaluation.evidence import KEPT_OF_TRAINING
 from evaluation.release import release
-from evaluation.results import read_results
+from evaluation.results import read_results, write_results
 
 
 @pytest.fixture
@@ -29,6 +30,23 @@ def test_weights_and_figures_are_new_and_the_cross_validations_stay(folders):
     after = read_results(repository / "eval_results.json")
     assert (repository / "model.safetensors").read_bytes() == b"newer weights"
     assert after["model"]["name"] == "somebody/newer" and after["protocol"] == before["protocol"]
+
+
+def test_evidence_of_other_weights_stays_and_a_stress_test_goes_with_the_weights_it_is_of(folders):
+    trained, repository = folders
+    results = read_results(repository / "eval_results.json")
+    seed = {"model": results["model"], "training": {key: results["training"].get(key) for key in KEPT_OF_TRAINING}}
+    stress = {"schema_version": 1, "model": results["model"], "dataset": "pbc", "split": "test", "split_seed": 0}
+    stress |= {"left_out": {}, "parts": {"symmetry": {}}}
+    evidence = {"official": [seed | {"results": results["results"]}], "stress": [stress]}
+    write_results(repository / "eval_results.json", results | {"evidence": evidence})
+    release(trained, repository)  # the same weights, by their figures
+    assert read_results(repository / "eval_results.json")["evidence"] == evidence
+    newer = json.loads((trained / "eval_results.json").read_text())
+    newer["model"]["sha256"] = "0" * 64
+    (trained / "eval_results.json").write_text(json.dumps(newer))
+    release(trained, repository)
+    assert read_results(repository / "eval_results.json")["evidence"] == {"official": evidence["official"]}
 
 
 def test_an_unfinished_training_changes_nothing(folders):

@@ -396,13 +396,6 @@ def test_what_the_foot_of_the_page_promises_is_the_models(shown):
     assert "It always chooses from this list" not in sometimes and "at most 2.0% were wrong" in sometimes
 
 
-def test_a_model_published_before_there_were_verdicts_still_answers(model_folder, by_hand, monkeypatch):
-    classifier = app.load(model_folder)
-    monkeypatch.delattr(type(classifier.network), "decide")
-    image = Image.open(EXAMPLES / "monocyte.png").convert("RGB")
-    assert classifier.classify(image)[2] == (by_hand(image)[0], None)
-
-
 # Nothing is kept
 
 

@@ -1,6 +1,7 @@
 """The script as a user runs it: trained, killed, resumed and started from earlier weights on a drawn archive."""
 
 import copy
+import json
 import os
 import re
 import shlex
@@ -137,6 +138,14 @@ def test_the_finished_folder_holds_all_that_the_doors_load(trained):
     needed = {"config.json", "model.safetensors", "preprocessor_config.json", "eval_results.json"}
     assert {path.name for path in folder.iterdir()} == needed | code
     assert str(folder) in said
+
+
+def test_a_new_folder_names_its_code_as_the_published_one_does(trained):
+    new, published = (
+        json.loads((folder / "config.json").read_text()) for folder in (trained[0] / "model", train.HUB_MODEL)
+    )
+    for key in ("auto_map", "custom_pipelines", "architectures", "model_type"):
+        assert new[key] == published[key], key
 
 
 def test_what_training_ends_on_is_what_ships(trained):
