@@ -35,6 +35,7 @@ from evaluation.summary import summarise
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "model_card.md"
 NAMES = ["eosinophil", "lymphocyte", "monocyte", "neutrophil"]
+CONFIG = {"acceptance_threshold": 0.987, "acceptance_risk": 0.01, "energy_threshold": -1.25, "energy_accept_rate": 0.99}
 
 
 def made_up_entry(split: str, seed: int, **options) -> dict:
@@ -90,6 +91,7 @@ def results():
 def folder(tmp_path, results):
     """A model folder that holds made-up results."""
     write_results(tmp_path / "hub" / "eval_results.json", results)
+    (tmp_path / "hub" / "config.json").write_text(json.dumps(CONFIG))
     return tmp_path / "hub"
 
 
@@ -282,7 +284,7 @@ def test_git_names_the_commit_and_whether_files_differ(tmp_path, monkeypatch):
 
 
 def test_the_card_states_what_was_measured(results):
-    text = render_card(TEMPLATE.read_text("utf-8"), results)
+    text = render_card(TEMPLATE.read_text("utf-8"), results, CONFIG)
     test = results["results"][1]
     accuracy = test["metrics"]["accuracy"]
     shown = f"{100 * accuracy['value']:.1f} % [{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]"
@@ -315,7 +317,7 @@ def test_the_card_states_what_was_measured(results):
 
 
 def test_every_table_of_the_card_is_whole(results):
-    lines = render_card(TEMPLATE.read_text("utf-8"), results).splitlines()
+    lines = render_card(TEMPLATE.read_text("utf-8"), results, CONFIG).splitlines()
     tables, block = [], []
     for line in [*lines, ""]:
         if line.startswith("|"):
@@ -342,7 +344,7 @@ def test_the_table_names_its_unit_and_what_was_left_out(results):
 
 
 def test_the_head_is_the_hubs(results):
-    text = render_card(TEMPLATE.read_text("utf-8"), results)
+    text = render_card(TEMPLATE.read_text("utf-8"), results, CONFIG)
     head = ModelCard(text).data
     assert (head.license, head.library_name, head.pipeline_tag) == (
         "apache-2.0",
@@ -358,7 +360,9 @@ def test_the_head_is_the_hubs(results):
 
 
 def test_the_cards_snippets_run_on_the_published_folder(results, model_folder, tmp_path, monkeypatch):
-    text = render_card(TEMPLATE.read_text("utf-8"), results).replace(results["model"]["name"], str(model_folder))
+    text = render_card(TEMPLATE.read_text("utf-8"), results, CONFIG).replace(
+        results["model"]["name"], str(model_folder)
+    )
     plain, ours = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[:2]
     Image.new("RGB", (64, 48), "plum").save(tmp_path / "cell.jpg")
     monkeypatch.chdir(tmp_path)
@@ -384,14 +388,14 @@ def test_the_cards_snippets_run_on_the_published_folder(results, model_folder, t
     ],
 )
 def test_a_head_that_the_hub_would_refuse_is_refused(results, old, new, message):
-    text = render_card(TEMPLATE.read_text("utf-8"), results)
+    text = render_card(TEMPLATE.read_text("utf-8"), results, CONFIG)
     assert old in text
     with pytest.raises(CardError, match=message):
         validate_head(text.replace(old, new, 1), results)
 
 
 def test_a_model_index_with_another_number_is_refused(results):
-    text = render_card(TEMPLATE.read_text("utf-8"), results)
+    text = render_card(TEMPLATE.read_text("utf-8"), results, CONFIG)
     value = yaml.safe_dump(results["results"][1]["metrics"]["accuracy"]["value"]).split()[0]
     head, rest = text[:4000], text[4000:]
     with pytest.raises(CardError, match="model-index differs"):
@@ -408,8 +412,8 @@ def test_a_name_that_nobody_measured_is_refused(results):
         ("{% if %}", "cannot be filled in"),
     ):
         with pytest.raises(CardError, match=message):
-            render_card(head + body, results)
-    assert render_card(head + "{{ training.seed }}", results).endswith("31")
+            render_card(head + body, results, CONFIG)
+    assert render_card(head + "{{ training.seed }}", results, CONFIG).endswith("31")
 
 
 BLOCKS = """<!-- results:begin -->
