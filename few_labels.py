@@ -4,7 +4,7 @@
         --label_map ig=other erythroblast=other platelet=other --validation_share 0.1 --split_seed 3 --out runs/few-raabin
 
 The checkpoint must not have seen the laboratory of ``--data_dir``: ``leave_one_out.py`` makes such ones. From its images
-``--cells`` of a class are chosen, from as many photos or slides as can be, and from half of them at most; they are written
+``--cells`` of a class are chosen, from as many photos or slides as can be, and from about half of them; they are written
 into a folder as a user has them, and the command of the README is run on it::
 
     python train.py --init_from CHECKPOINT --data_dir OUT/cells --output_dir OUT/fitted
@@ -35,7 +35,7 @@ from evaluation.measure import load_config, measure, open_image
 from evaluation.results import FILE_NAME, environment, git_commit, read_results, write_text
 from smears.laboratories import held_out_cells, unseen_cells
 from smears.loading import DataError
-from smears.splits import VALIDATION_SHARE
+from smears.splits import VALIDATION_SHARE, hold_out
 
 ROOT = Path(__file__).parent
 RESULTS = "few_labels.json"
@@ -65,8 +65,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def choose_cells(data: datasets.Dataset, each: int, seed: int) -> tuple[list[int], list[int]]:
     """Choose images to label and images to measure, no ``group`` on both sides.
 
-    A group that shows several classes counts for the first of them. Half of a class's groups at most give images to label;
-    they take turns, so that the images come from as many groups as can be.
+    About half of the groups give images to label; of each class they take turns, so that its images come from as many groups
+    as can be.
 
     Args:
         data: with the columns ``label`` and ``group``.
@@ -74,25 +74,20 @@ def choose_cells(data: datasets.Dataset, each: int, seed: int) -> tuple[list[int
         seed: which.
 
     Returns:
-        The rows to label and the rows to measure.
+        The rows to label and the rows to measure, rising.
 
     Raises:
-        DataError: a class has one group only, or its half has fewer images than ``each``.
+        DataError: a class whose half has fewer images than ``each``, or as ``smears.splits.hold_out``.
     """
-    rng = np.random.default_rng(seed)
-    names, rows_of = data.features["label"].names, defaultdict(lambda: defaultdict(list))
-    first_class = {}
-    for row, (label, group) in enumerate(zip(data["label"], data["group"], strict=True)):
-        first_class[group] = min(label, first_class.get(group, label))
+    numbered = data.select_columns(["label", "group"]).add_column("row", list(range(len(data))))
+    others, half = hold_out(numbered, 0.5, seed)
+    rng, names = np.random.default_rng(seed), data.features["label"].names
+    rows_of = defaultdict(lambda: defaultdict(list))
+    for label, group, row in zip(half["label"], half["group"], half["row"], strict=True):
         rows_of[label][group].append(row)
-    taken, labelled = set(), []
+    labelled = []
     for label, of_group in sorted(rows_of.items()):
-        groups = sorted(group for group in of_group if first_class[group] == label)
-        half = rng.permutation(groups)[: len(groups) // 2].tolist()
-        if not half:
-            raise DataError(f"The class {names[label]!r} has {len(groups)} photo(s) or slide(s); two are needed.")
-        taken |= set(half)
-        turns = [rng.permutation(of_group[group]).tolist() for group in half]
+        turns = [rng.permutation(of_group[group]).tolist() for group in rng.permutation(sorted(of_group))]
         dealt = [rows[turn] for turn in range(max(map(len, turns))) for rows in turns if turn < len(rows)]
         if len(dealt) < each:
             raise DataError(
@@ -100,8 +95,7 @@ def choose_cells(data: datasets.Dataset, each: int, seed: int) -> tuple[list[int
                 "fewer with --cells."
             )
         labelled += dealt[:each]
-    groups = data["group"][:]
-    return sorted(labelled), [row for row, group in enumerate(groups) if group not in taken]
+    return sorted(labelled), others["row"][:]
 
 
 def write_cells(data: datasets.Dataset, folder: Path) -> None:
