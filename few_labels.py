@@ -21,7 +21,7 @@ import logging
 import shlex
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from smears.splits import VALIDATION_SHARE, hold_out
 
 ROOT = Path(__file__).parent
 RESULTS = "few_labels.json"
+SPLITS_TRIED = 20
 logger = logging.getLogger("few_labels")
 
 
@@ -65,8 +66,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def choose_cells(data: datasets.Dataset, each: int, seed: int) -> tuple[list[int], list[int]]:
     """Choose images to label and images to measure, no ``group`` on both sides.
 
-    About half of the groups give images to label; of each class they take turns, so that its images come from as many groups
-    as can be.
+    About half of the groups give images to label, by the first of ``SPLITS_TRIED`` splits whose half has enough; of each class
+    they take turns, so that its images come from as many groups as can be.
 
     Args:
         data: with the columns ``label`` and ``group``.
@@ -77,23 +78,28 @@ def choose_cells(data: datasets.Dataset, each: int, seed: int) -> tuple[list[int
         The rows to label and the rows to measure, rising.
 
     Raises:
-        DataError: a class whose half has fewer images than ``each``, or as ``smears.splits.hold_out``.
+        DataError: a class whose half has fewer images than ``each`` in all of them, or as ``smears.splits.hold_out``.
     """
     numbered = data.select_columns(["label", "group"]).add_column("row", list(range(len(data))))
-    others, half = hold_out(numbered, 0.5, seed)
-    rng, names = np.random.default_rng(seed), data.features["label"].names
-    rows_of = defaultdict(lambda: defaultdict(list))
+    names, present = data.features["label"].names, set(data["label"])
+    for attempt in range(SPLITS_TRIED):  # a slide may hold most of a class
+        others, half = hold_out(numbered, 0.5, seed * SPLITS_TRIED + attempt)
+        counts = Counter(half["label"])
+        scarce = min(present, key=lambda label: counts[label])
+        if counts[scarce] >= each:
+            break
+    else:
+        raise DataError(
+            f"Half of the photos or slides of {names[scarce]!r} show {counts[scarce]} image(s); {each} were asked for. Ask for "
+            "fewer with --cells."
+        )
+    rng, rows_of = np.random.default_rng(seed), defaultdict(lambda: defaultdict(list))
     for label, group, row in zip(half["label"], half["group"], half["row"], strict=True):
         rows_of[label][group].append(row)
     labelled = []
-    for label, of_group in sorted(rows_of.items()):
+    for _, of_group in sorted(rows_of.items()):
         turns = [rng.permutation(of_group[group]).tolist() for group in rng.permutation(sorted(of_group))]
         dealt = [rows[turn] for turn in range(max(map(len, turns))) for rows in turns if turn < len(rows)]
-        if len(dealt) < each:
-            raise DataError(
-                f"Half of the photos or slides of {names[label]!r} show {len(dealt)} image(s); {each} were asked for. Ask for "
-                "fewer with --cells."
-            )
         labelled += dealt[:each]
     return sorted(labelled), others["row"][:]
 
