@@ -83,16 +83,21 @@ def choose_cells(data: datasets.Dataset, each: int, seed: int) -> tuple[list[int
     numbered = data.select_columns(["label", "group"]).add_column("row", list(range(len(data))))
     names, present = data.features["label"].names, set(data["label"])
     for attempt in range(SPLITS_TRIED):  # a slide may hold most of a class
-        others, half = hold_out(numbered, 0.5, seed * SPLITS_TRIED + attempt)
+        try:
+            others, half = hold_out(numbered, 0.5, seed * SPLITS_TRIED + attempt)
+        except DataError as error:  # this seed holds out all of a class
+            fault = error
+            continue
         counts = Counter(half["label"])
         scarce = min(present, key=lambda label: counts[label])
         if counts[scarce] >= each:
             break
-    else:
-        raise DataError(
+        fault = DataError(
             f"Half of the photos or slides of {names[scarce]!r} show {counts[scarce]} image(s); {each} were asked for. Ask for "
             "fewer with --cells."
         )
+    else:
+        raise fault
     rng, rows_of = np.random.default_rng(seed), defaultdict(lambda: defaultdict(list))
     for label, group, row in zip(half["label"], half["group"], half["row"], strict=True):
         rows_of[label][group].append(row)
@@ -112,7 +117,7 @@ def write_cells(data: datasets.Dataset, folder: Path) -> None:
         path = folder / names[row["label"]] / f"{number:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         open_image(row["image"], row["file"]).save(path)
-        lines.append((path.relative_to(folder).as_posix(), row["group"]))
+        lines.append((path.relative_to(folder).as_posix(), row["photo"]))
     with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows(lines)
 

@@ -74,7 +74,7 @@ def test_the_cells_are_written_as_a_user_has_them(tmp_path):
     assert [LABELS[label] for label in data["label"]] == [
         back.features["label"].names[label] for label in back["label"]
     ]
-    assert back["photo"][:] == data["group"][:]
+    assert back["photo"][:] == data["photo"][:]
     for before, after in zip(data, back, strict=True):
         np.testing.assert_array_equal(*(np.asarray(few_labels.open_image(row["image"])) for row in (before, after)))
 
@@ -120,7 +120,7 @@ def test_before_and_after_are_measured_on_photos_that_nothing_was_learnt_from(un
     cells = unseen_cells(unseen / "lab", LABELS, {})
     labelled, others = choose_cells(cells, 4, 0)
     learnt = load_folder(unseen / "few" / "cells")["train"]
-    assert set(learnt["photo"]) == {cells["group"][row] for row in labelled}
+    assert set(learnt["photo"]) == {cells["photo"][row] for row in labelled}
     assert report["n_labelled"] == len(learnt) == 8 and report["n_groups_labelled"] == 4
     held = held_out_cells(unseen / "home", LABELS, {"monocyte": "other"}, 0.34, 0)
     held = held.select([row for row, label in enumerate(held["label"]) if LABELS[label] != "other"])
