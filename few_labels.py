@@ -4,7 +4,7 @@
         --label_map ig=other erythroblast=other platelet=other --validation_share 0.1 --split_seed 3 --out runs/few-raabin
 
 The checkpoint must not have seen the laboratory of ``--data_dir``: ``leave_one_out.py`` makes such ones. From its images
-``--cells`` of a class are chosen, from as many photos or slides as can be, and from half of them at most; they are written
+``--cells`` of a class are chosen, from as many photos or slides as can be, and from about half of them; they are written
 into a folder as a user has them, and the command of the README is run on it::
 
     python train.py --init_from CHECKPOINT --data_dir OUT/cells --output_dir OUT/fitted
@@ -21,7 +21,7 @@ import logging
 import shlex
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,11 @@ from evaluation.measure import load_config, measure, open_image
 from evaluation.results import FILE_NAME, environment, git_commit, read_results, write_text
 from smears.laboratories import held_out_cells, unseen_cells
 from smears.loading import DataError
-from smears.splits import VALIDATION_SHARE
+from smears.splits import VALIDATION_SHARE, hold_out
 
 ROOT = Path(__file__).parent
 RESULTS = "few_labels.json"
+SPLITS_TRIED = 20
 logger = logging.getLogger("few_labels")
 
 
@@ -65,8 +66,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def choose_cells(data: datasets.Dataset, each: int, seed: int) -> tuple[list[int], list[int]]:
     """Choose images to label and images to measure, no ``group`` on both sides.
 
-    A group that shows several classes counts for the first of them. Half of a class's groups at most give images to label;
-    they take turns, so that the images come from as many groups as can be.
+    About half of the groups give images to label, by the first of ``SPLITS_TRIED`` splits whose half has enough; of each class
+    they take turns, so that its images come from as many groups as can be.
 
     Args:
         data: with the columns ``label`` and ``group``.
@@ -74,34 +75,38 @@ def choose_cells(data: datasets.Dataset, each: int, seed: int) -> tuple[list[int
         seed: which.
 
     Returns:
-        The rows to label and the rows to measure.
+        The rows to label and the rows to measure, rising.
 
     Raises:
-        DataError: a class has one group only, or its half has fewer images than ``each``.
+        DataError: a class whose half has fewer images than ``each`` in all of them, or as ``smears.splits.hold_out``.
     """
-    rng = np.random.default_rng(seed)
-    names, rows_of = data.features["label"].names, defaultdict(lambda: defaultdict(list))
-    first_class = {}
-    for row, (label, group) in enumerate(zip(data["label"], data["group"], strict=True)):
-        first_class[group] = min(label, first_class.get(group, label))
+    numbered = data.select_columns(["label", "group"]).add_column("row", list(range(len(data))))
+    names, present = data.features["label"].names, set(data["label"])
+    for attempt in range(SPLITS_TRIED):  # a slide may hold most of a class
+        try:
+            others, half = hold_out(numbered, 0.5, seed * SPLITS_TRIED + attempt)
+        except DataError as error:  # this seed holds out all of a class
+            fault = error
+            continue
+        counts = Counter(half["label"])
+        scarce = min(present, key=lambda label: counts[label])
+        if counts[scarce] >= each:
+            break
+        fault = DataError(
+            f"Half of the photos or slides of {names[scarce]!r} show {counts[scarce]} image(s); {each} were asked for. Ask for "
+            "fewer with --cells."
+        )
+    else:
+        raise fault
+    rng, rows_of = np.random.default_rng(seed), defaultdict(lambda: defaultdict(list))
+    for label, group, row in zip(half["label"], half["group"], half["row"], strict=True):
         rows_of[label][group].append(row)
-    taken, labelled = set(), []
-    for label, of_group in sorted(rows_of.items()):
-        groups = sorted(group for group in of_group if first_class[group] == label)
-        half = rng.permutation(groups)[: len(groups) // 2].tolist()
-        if not half:
-            raise DataError(f"The class {names[label]!r} has {len(groups)} photo(s) or slide(s); two are needed.")
-        taken |= set(half)
-        turns = [rng.permutation(of_group[group]).tolist() for group in half]
+    labelled = []
+    for _, of_group in sorted(rows_of.items()):
+        turns = [rng.permutation(of_group[group]).tolist() for group in rng.permutation(sorted(of_group))]
         dealt = [rows[turn] for turn in range(max(map(len, turns))) for rows in turns if turn < len(rows)]
-        if len(dealt) < each:
-            raise DataError(
-                f"Half of the photos or slides of {names[label]!r} show {len(dealt)} image(s); {each} were asked for. Ask for "
-                "fewer with --cells."
-            )
         labelled += dealt[:each]
-    groups = data["group"][:]
-    return sorted(labelled), [row for row, group in enumerate(groups) if group not in taken]
+    return sorted(labelled), others["row"][:]
 
 
 def write_cells(data: datasets.Dataset, folder: Path) -> None:
@@ -112,7 +117,7 @@ def write_cells(data: datasets.Dataset, folder: Path) -> None:
         path = folder / names[row["label"]] / f"{number:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         open_image(row["image"], row["file"]).save(path)
-        lines.append((path.relative_to(folder).as_posix(), row["group"]))
+        lines.append((path.relative_to(folder).as_posix(), row["photo"]))
     with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows(lines)
 

@@ -13,11 +13,11 @@ Images listed in a table, with the columns file and label, and perhaps photo, gr
 
     python validate.py hub_model --table cells.csv --data_dir images
 
-One of several laboratories that a model has learnt from, as train.py reads and divides it (its boxes and slides, cells cut out
-of fields, folders that are one class); with the options of its training, what it held out and nothing else:
+The laboratories that a model has learnt from, as train.py reads and divides several (their boxes and slides, cells cut out of
+fields, folders that are one class); with the options of its training, what it held out and nothing else:
 
-    python validate.py hub_model --data_dir pbc --laboratory --folder_map ig=other erythroblast=other platelet=other \
-        --test_share 0.2 --validation_share 0.1 --split_seed 3
+    python validate.py hub_model --data_dir blood-cells pbc --laboratories --folder_map ig=other erythroblast=other \
+        platelet=other --test_share pbc=0.2 --validation_share 0.1 --split_seed 3
 """
 
 import argparse
@@ -35,7 +35,7 @@ import huggingface_hub
 import numpy as np
 from tqdm import tqdm
 
-from evaluation.command import require_device, require_least, run
+from evaluation.command import read_shares, require_device, require_least, run
 from evaluation.labels import label_numbers, match_labels, read_label_map
 from evaluation.measure import Answered, answer, load_config, load_model, summarise_slice
 from evaluation.plots import confusion_picture, reliability_picture, risk_coverage_picture, save
@@ -80,7 +80,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("model", help="a folder written by save_pretrained, or the id of a model on the Hub")
     add("--revision", help="commit, tag or branch of a model on the Hub")
     add(
-        "--data_dir", help="folder of images: the unpacked archive, SPLIT/CLASS/, or CLASS/; with --table: of its files"
+        "--data_dir",
+        nargs="+",
+        default=[],
+        help="folder of images: the unpacked archive, SPLIT/CLASS/, or CLASS/; with --table: of its files",
     )
     add("--dataset_name", help="instead: a dataset of the Hub")
     add("--dataset_revision", help="commit or tag of --dataset_name")
@@ -100,13 +103,14 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="share of train held out where there is no validation split",
     )
     add("--split_seed", type=int, default=0, help="which photos are held out")
+    add("--laboratories", action="store_true", help="read and divide each --data_dir as train.py does with several")
     add(
-        "--laboratory",
-        action="store_true",
-        help="read and divide --data_dir as train.py does with several laboratories",
+        "--folder_map",
+        nargs="+",
+        default=[],
+        help="with --laboratories: FOLDER=MODEL_LABEL, folders that are one class",
     )
-    add("--folder_map", nargs="+", default=[], help="with --laboratory: FOLDER=MODEL_LABEL, folders that are one class")
-    add("--test_share", type=float, default=0.0, help="with --laboratory: share of train held out as test")
+    add("--test_share", nargs="+", default=[], help="with --laboratories: LAB=SHARE, as it was held out in training")
     add("--label_map", nargs="+", default=[], help="MODEL_LABEL=DATA_LABEL ..., or a JSON file, where names differ")
     add("--ignore_labels", nargs="+", default=[], help="labels whose images are left out")
     add("--name", help="what the results call the data; left out: the name of its folder, dataset or table")
@@ -118,14 +122,18 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--resamples", type=int, default=2000, help="of the bootstrap over photos")
     add("--seed", type=int, default=0, help="of the bootstrap")
     options = parser.parse_args(argv)
-    if options.table is None and (options.data_dir is None) == (options.dataset_name is None):
+    if options.table is None and (not options.data_dir) == (options.dataset_name is None):
         parser.error("name the images: one of --data_dir FOLDER, --dataset_name ID and --table FILE.csv")
     if options.table is not None and options.dataset_name is not None:
         parser.error("--table and --dataset_name both name the images; leave one out")
-    if options.laboratory and (options.data_dir is None or options.table is not None):
-        parser.error("--laboratory reads a folder: name it with --data_dir, without --table")
-    if (options.folder_map or options.test_share) and not options.laboratory:
-        parser.error("--folder_map and --test_share go with --laboratory")
+    if options.laboratories and (not options.data_dir or options.table is not None):
+        parser.error("--laboratories reads folders: name them with --data_dir, without --table")
+    if (options.folder_map or options.test_share) and not options.laboratories:
+        parser.error("--folder_map and --test_share go with --laboratories")
+    if len(options.data_dir) > 1 and not options.laboratories:
+        parser.error(f"--data_dir {' '.join(options.data_dir)}: several folders go with --laboratories; else name one")
+    if len(options.data_dir) > 1 and options.name:
+        parser.error("--name goes with one --data_dir; several are called by their folders")
     require_least(parser, options, batch_size=1, resamples=1, seed=0)
     require_device(parser, options.device)
     if options.plots is not None and options.plots.exists() and not options.plots.is_dir():
@@ -228,28 +236,37 @@ def load_table(table: Path, root: Path | None = None) -> datasets.DatasetDict:
     return splits if "photo" in header else name_photos(splits)
 
 
-def load_divided(options: argparse.Namespace, classes: Sequence[str]) -> datasets.DatasetDict:
-    """Load a laboratory as train.py does: divided, under the model's class names, what is measured as cells."""
-    folder_map = read_label_map(options.folder_map)
-    splits = divide(load_laboratory(options.data_dir), options.validation_share, options.test_share, options.split_seed)
-    if strange := sorted(folder_map.keys() - set(splits["train"].features["label"].names)):
-        raise DataError(f"--folder_map {strange[0]}=...: {options.data_dir} has no such folder. Correct the name.")
-    splits = {name: rename_classes(data, classes, folder_map) for name, data in splits.items()}
+def load_divided(options: argparse.Namespace, classes: Sequence[str]) -> dict[str, datasets.DatasetDict]:
+    """Load laboratories as train.py does: divided, under the model's class names, what is measured as cells."""
+    folder_map, shares = read_label_map(options.folder_map), read_shares(options.test_share)
+    loaded = {Path(folder).resolve().name: load_laboratory(folder) for folder in options.data_dir}
+    if strange := sorted(shares.keys() - loaded.keys()):
+        raise DataError(f"--test_share {strange[0]}: there is no such laboratory; expected one of {sorted(loaded)}.")
+    names = {name for splits in loaded.values() for name in splits["train"].features["label"].names}
+    if strange := sorted(folder_map.keys() - names):
+        raise DataError(f"--folder_map {strange[0]}=...: there is no such folder; expected some of {sorted(names)}.")
     shown = options.splits or MEASURED
-    return datasets.DatasetDict({name: cut_cells(data) if name in shown else data for name, data in splits.items()})
+    found = {}
+    for lab, splits in loaded.items():
+        splits = divide(splits, options.validation_share, shares.get(lab, 0.0), options.split_seed)
+        splits = {name: rename_classes(data, classes, folder_map) for name, data in splits.items()}
+        cells = {name: cut_cells(data) if name in shown else data for name, data in splits.items()}
+        found[options.name or lab] = datasets.DatasetDict(cells)
+    return found
 
 
-def load_images(options: argparse.Namespace, classes: Sequence[str]) -> tuple[datasets.DatasetDict, str]:
-    """Load all splits from where the options say, traced to their photos, and what the data are called."""
-    if options.laboratory:
-        return load_divided(options, classes), options.name or Path(options.data_dir).resolve().name
+def load_images(options: argparse.Namespace, classes: Sequence[str]) -> dict[str, datasets.DatasetDict]:
+    """Load all splits from where the options say, traced to their photos, by what the data are called."""
+    if options.laboratories:
+        return load_divided(options, classes)
+    folder = options.data_dir[0] if options.data_dir else None
     if options.table is not None:
-        root = None if options.data_dir is None else Path(options.data_dir)
-        return load_table(options.table, root), options.name or options.table.stem
+        root = None if folder is None else Path(folder)
+        return {options.name or options.table.stem: load_table(options.table, root)}
     if options.dataset_name:
         splits = load_hub(options.dataset_name, options.dataset_revision)
-        return name_photos(splits), options.name or options.dataset_name
-    return name_photos(load_folder(options.data_dir)), options.name or Path(options.data_dir).resolve().name
+        return {options.name or options.dataset_name: name_photos(splits)}
+    return {options.name or Path(folder).resolve().name: name_photos(load_folder(folder))}
 
 
 def choose_splits(
@@ -357,26 +374,30 @@ def validate(options: argparse.Namespace) -> list[dict[str, Any]]:
         "%s: %s, %d parameters, answers %s", name, config.model_type, parameters, list(config.id2label.values())
     )
     results = start_results(options.results, folder, name, parameters)
-    loaded, dataset = load_images(options, [config.id2label[number] for number in sorted(config.id2label)])
-    splits, measured = choose_splits(loaded, options.splits, options.validation_share, options.split_seed)
-    left_out = {}
-    for split in measured:
-        splits[split], left_out[split] = leave_out(splits[split], split, options.ignore_labels)
-        numbers, names = label_numbers(splits[split])
-        match_labels(config.id2label, names, set(numbers), label_map)
+    loaded = load_images(options, [config.id2label[number] for number in sorted(config.id2label)])
+    chosen = {}
+    for dataset, all_splits in loaded.items():
+        splits, measured = choose_splits(all_splits, options.splits, options.validation_share, options.split_seed)
+        left_out = {}
+        for split in measured:
+            splits[split], left_out[split] = leave_out(splits[split], split, options.ignore_labels)
+            numbers, names = label_numbers(splits[split])
+            match_labels(config.id2label, names, set(numbers), label_map)
+        chosen[dataset] = splits, left_out
 
     entries = []
     with predictions_file(options.predictions) as append:
-        for split in measured:
-            answered = answer(folder, splits[split], label_map, options.batch_size, options.device)
-            parts = slices(splits, split, left_out[split])
-            append(splits[split], answered, parts)
-            for part in parts:
-                entry = summarise_slice(answered, part, dataset, resamples=options.resamples, seed=options.seed)
-                print(f"\n{as_table(entry)}\n", flush=True)
-                if options.plots:
-                    draw(answered.part(part.rows), entry, options.plots)
-                entries.append(entry)
+        for dataset, (splits, left_out) in chosen.items():
+            for split in left_out:
+                answered = answer(folder, splits[split], label_map, options.batch_size, options.device)
+                parts = slices(splits, split, left_out[split])
+                append(splits[split], answered, parts)
+                for part in parts:
+                    entry = summarise_slice(answered, part, dataset, resamples=options.resamples, seed=options.seed)
+                    print(f"\n{as_table(entry)}\n", flush=True)
+                    if options.plots:
+                        draw(answered.part(part.rows), entry, options.plots)
+                    entries.append(entry)
     if options.results:
         write_results(options.results, put_entries(results, entries))
         logger.info("wrote %s", options.results)

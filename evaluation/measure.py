@@ -4,8 +4,9 @@ Any folder that ``AutoModelForImageClassification`` loads can be measured, throu
 ``evaluation.summary`` shows the entry of ``eval_results.json`` that comes out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -137,24 +138,67 @@ def load_model(folder: Path | str) -> tuple[torch.nn.Module, Any]:
 
 
 @torch.inference_mode()
-def predict(
-    folder: Path | str, dataset: datasets.Dataset, batch_size: int = 64, device: str | None = None
+def read_logits(
+    folder: Path | str,
+    pictures: Iterable[Image.Image],
+    total: int | None,
+    task: str,
+    batch_size: int = 64,
+    device: str | None = None,
 ) -> np.ndarray:
-    """Classify every image of a data set with the model in ``folder``.
-
-    The images are read one batch at a time, so memory does not grow with the data set. Arithmetic is float32, without
-    TF32 on a GPU.
+    """Show pictures to the model in ``folder``, one batch at a time. Arithmetic is float32, without TF32 on a GPU.
 
     Parameters
     ----------
     folder
         A model as ``save_pretrained`` leaves it: config.json, preprocessor_config.json, model.safetensors.
-    dataset
-        With the columns ``image`` (``datasets.Image``, decoded or not) and ``file``.
+    pictures
+        RGB, of any sizes.
+    total, task
+        How many there will be, None where that is not known, and what the progress bar says.
     batch_size
-        Images at a time.
+        Pictures at a time.
     device
         ``"cpu"``, ``"cuda"``, ...; None takes a GPU if there is one.
+
+    Returns
+    -------
+    numpy.ndarray
+        Logits, (N, classes) float32, columns in the order of the model's ``id2label``.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As in ``load_model``; no picture.
+    """
+    model, processor = load_model(folder)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
+    pictures, logits = iter(pictures), []
+    exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False, fp32_precision="ieee")
+    with exact, tqdm(total=total, desc=task, unit="image") as bar:
+        while batch := list(islice(pictures, batch_size)):
+            pixel_values = processor(images=batch, return_tensors="pt")["pixel_values"]  # (B, 3, H, W)
+            logits.append(model(pixel_values=pixel_values.to(device, torch.float32)).logits.cpu().numpy())
+            bar.update(len(batch))
+    if not logits:
+        raise ValueError(f"No picture came for {task!r}; expected one or more. Look at where they are taken from.")
+    return np.concatenate(logits)  # (N, classes)
+
+
+def predict(
+    folder: Path | str, dataset: datasets.Dataset, batch_size: int = 64, device: str | None = None
+) -> np.ndarray:
+    """Classify every image of a data set with the model in ``folder``.
+
+    The images are read one batch at a time, so memory does not grow with the data set.
+
+    Parameters
+    ----------
+    folder, batch_size, device
+        As in ``read_logits``.
+    dataset
+        With the columns ``image`` (``datasets.Image``, decoded or not) and ``file``.
 
     Returns
     -------
@@ -169,24 +213,12 @@ def predict(
         A model that ``load_model`` refuses, missing columns, an image that cannot be read or is not 8 bits deep.
     """
     _check_columns(dataset, ("image", "file"))
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model, processor = load_model(folder)
-    model.to(device)
     rows = (
         dataset.with_format(None).select_columns(["image", "file"]).cast_column("image", datasets.Image(decode=False))
     )
-    probabilities = np.empty((len(rows), model.config.num_labels), np.float32)
-    done = 0
-    exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False, fp32_precision="ieee")
-    with exact, tqdm(total=len(rows), desc=f"classifying with {Path(folder).name}", unit="image") as bar:
-        for batch in rows.iter(batch_size):
-            images = [open_image(value, file) for value, file in zip(batch["image"], batch["file"], strict=True)]
-            pixel_values = processor(images=images, return_tensors="pt")["pixel_values"]  # (B, 3, H, W)
-            logits = model(pixel_values=pixel_values.to(device, torch.float32)).logits  # (B, classes)
-            probabilities[done : done + len(images)] = logits.softmax(dim=-1).cpu().numpy()
-            done += len(images)
-            bar.update(len(images))
-    return probabilities
+    images = (open_image(row["image"], row["file"]) for row in rows)
+    logits = read_logits(folder, images, len(rows), f"classifying with {Path(folder).name}", batch_size, device)
+    return torch.from_numpy(logits).softmax(dim=-1).numpy()
 
 
 @dataclass(frozen=True)

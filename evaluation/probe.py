@@ -2,20 +2,17 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
-import torch
 from PIL import Image
-from tqdm import tqdm
 
 from evaluation.entry import DECIMALS
 from evaluation.intervals import group_bootstrap
 from evaluation.labels import label_numbers
-from evaluation.measure import load_model, open_image
+from evaluation.measure import open_image, read_logits
 
 COLUMNS = ("image", "label", "photo")
 
@@ -138,7 +135,6 @@ def choose(dataset: datasets.Dataset, setting: Setting, keep: Callable[[str], bo
     return Chosen(images.select(rows), np.array(labels, int)[rows], photos, groups)
 
 
-@torch.inference_mode()
 def classify(
     folder: Path | str, pictures: Iterable[Image.Image], setting: Setting, task: str, total: int | None = None
 ) -> np.ndarray:
@@ -147,7 +143,7 @@ def classify(
     Parameters
     ----------
     folder
-        As in ``evaluation.measure.predict``.
+        As in ``evaluation.measure.read_logits``.
     pictures
         RGB, of any sizes, read one batch at a time.
     setting
@@ -165,21 +161,9 @@ def classify(
     Raises
     ------
     FileNotFoundError, ValueError
-        As in ``evaluation.measure.load_model``; no picture.
+        As in ``evaluation.measure.read_logits``.
     """
-    model, processor = load_model(folder)
-    device = setting.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)
-    pictures, logits = iter(pictures), []
-    exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False, fp32_precision="ieee")
-    with exact, tqdm(total=total, desc=task, unit="image") as bar:
-        while batch := list(islice(pictures, setting.batch_size)):
-            pixel_values = processor(images=batch, return_tensors="pt")["pixel_values"]  # (B, 3, H, W)
-            logits.append(model(pixel_values=pixel_values.to(device, torch.float32)).logits.cpu().numpy())
-            bar.update(len(batch))
-    if not logits:
-        raise ValueError(f"No picture came for {task!r}; expected one or more. Look at where they are taken from.")
-    return np.concatenate(logits)  # (N, classes)
+    return read_logits(folder, pictures, total, task, setting.batch_size, setting.device)
 
 
 def figure_of(value: float, low: float, high: float) -> dict[str, float]:

@@ -42,15 +42,22 @@ def test_no_group_is_labelled_and_measured_and_the_images_come_from_as_many_as_c
 def test_a_group_of_two_classes_stands_on_one_side():
     data = rows(a=["x", "a1", "a2", "a3"], b=["x", "b1", "b2", "b3", "b4"])
     for seed in range(6):
-        labelled, others = choose_cells(data, 2, seed)
+        labelled, others = choose_cells(data, 1, seed)
         groups = np.array(data["group"])
         assert not set(groups[labelled]) & set(groups[others])
+
+
+def test_a_class_that_stands_in_groups_of_others_alone_is_labelled_and_measured():
+    data = rows(a=["x", "y", "a1", "a2"], b=["x", "x", "y", "y"])
+    for seed in range(4):
+        labels = np.array(data["label"])
+        assert [set(labels[part]) for part in choose_cells(data, 1, seed)] == [{0, 1}, {0, 1}]
 
 
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        ({"a": ["1", "1"], "b": ["2", "3"]}, "The class 'a' has 1 photo"),
+        ({"a": ["1", "1"], "b": ["2", "3"]}, r"The class 'a' has 1 photo\(s\); two are needed"),
         ({"a": ["1", "4", "5", "6"], "b": ["2", "3"]}, "Half of the photos or slides of 'b' show 1 image"),
     ],
 )
@@ -67,7 +74,7 @@ def test_the_cells_are_written_as_a_user_has_them(tmp_path):
     assert [LABELS[label] for label in data["label"]] == [
         back.features["label"].names[label] for label in back["label"]
     ]
-    assert back["photo"][:] == data["group"][:]
+    assert back["photo"][:] == data["photo"][:]
     for before, after in zip(data, back, strict=True):
         np.testing.assert_array_equal(*(np.asarray(few_labels.open_image(row["image"])) for row in (before, after)))
 
@@ -113,7 +120,7 @@ def test_before_and_after_are_measured_on_photos_that_nothing_was_learnt_from(un
     cells = unseen_cells(unseen / "lab", LABELS, {})
     labelled, others = choose_cells(cells, 4, 0)
     learnt = load_folder(unseen / "few" / "cells")["train"]
-    assert set(learnt["photo"]) == {cells["group"][row] for row in labelled}
+    assert set(learnt["photo"]) == {cells["photo"][row] for row in labelled}
     assert report["n_labelled"] == len(learnt) == 8 and report["n_groups_labelled"] == 4
     held = held_out_cells(unseen / "home", LABELS, {"monocyte": "other"}, 0.34, 0)
     held = held.select([row for row, label in enumerate(held["label"]) if LABELS[label] != "other"])

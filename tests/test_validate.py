@@ -404,8 +404,10 @@ def test_a_model_that_is_nowhere_is_refused(stock, tmp_path):
         (["--table", "a.csv", "--dataset_name", "b"], "leave one out"),
         (["--data_dir", "a", "--batch_size", "0"], "--batch_size is 0; expected 1 or more"),
         (["--data_dir", "a", "--splits", "exam"], "invalid choice: 'exam'"),
-        (["--table", "a.csv", "--laboratory"], "name it with --data_dir, without --table"),
-        (["--data_dir", "a", "--folder_map", "ig=other"], "go with --laboratory"),
+        (["--table", "a.csv", "--laboratories"], "name them with --data_dir, without --table"),
+        (["--data_dir", "a", "--folder_map", "ig=other"], "go with --laboratories"),
+        (["--data_dir", "a", "b"], "--data_dir a b: several folders go with --laboratories"),
+        (["--data_dir", "a", "b", "--laboratories", "--name", "c"], "--name goes with one --data_dir"),
         (["--data_dir", "a", "--label", "x"], "unrecognized arguments: --label"),
     ],
 )
