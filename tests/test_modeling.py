@@ -406,7 +406,7 @@ def test_the_suggested_share_follows_from_what_a_quarter_of_new_statistics_does(
         torch.testing.assert_close(statistics(model), before, rtol=0, atol=0)
         trial = copy.deepcopy(model)
         trial.reestimate_statistics(batches, 0.25)
-        assert share == (0.75 if surest(trial, batches) > surest(model, batches) else 0.0)
+        assert share == (0.75 if surest(trial, batches) > surest(model, batches) - 0.01 else 0.0)
         suggested.add(share)
     assert suggested == {0.0, 0.75}, "the images show one case only"
 
