@@ -122,7 +122,9 @@ def advice(share: float) -> str:
     if share == 1:
         return "The images lie far from those learnt from: all statistics new is likely to help (--share 1)."
     if share:
-        return f"A part of new statistics makes the network surer: {share:g} of them is likely to help (--share {share:g})."
+        return (
+            f"With a part of them new the network is no less sure: {share:g} new is likely to help (--share {share:g})."
+        )
     return "The images are like those learnt from, and new statistics are likely to harm: keep the model (--share 0)."
 
 

@@ -59,7 +59,7 @@ from smears.loading import DataError, fingerprint, load_folder, load_hub
 from smears.photos import boxes_on_copies, name_photos, photos_at_hand, photos_behind
 from smears.splits import VALIDATION_SHARE, hold_out
 from training.augment import Augmentation, read_augmentation
-from training.finish import equal_weights, fit_temperature, fold_temperature, predict_logits
+from training.finish import fit_temperature, fold_temperature, predict_logits
 from training.init_from import init_from
 from training.operating_points import choose_operating_points
 from training.trainer import EmaTrainer, WallClock, claim, newest_checkpoint
@@ -383,10 +383,9 @@ def finish_model(
     # ("precise batch norm", Wu & Johnson 2021, arXiv:2105.07576).
     model.reestimate_statistics(batch["pixel_values"] for batch in islice(loader, batches))
     logits, labels = predict_logits(model.eval(), validation)
-    weights = equal_weights(validation.data)
     temperature = 1.0
     if len(labels) >= FEWEST_TO_CALIBRATE:
-        temperature = fit_temperature(logits, labels, weights)
+        temperature = fit_temperature(logits, labels)
     else:
         logger.warning(
             "%d images were held out, too few for a temperature (%d): probabilities stay as they were learnt",
@@ -399,7 +398,7 @@ def finish_model(
     if draws.negatives is not None:
         config.negatives_label = names[draws.negatives]
     try:
-        points = choose_operating_points(logits / temperature, labels, weights, draws.negatives)
+        points = choose_operating_points(logits / temperature, labels, draws.negatives)
     except ValueError as error:
         logger.warning("the model gets no operating point and answers always: %s", error)
     else:

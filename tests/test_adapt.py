@@ -140,7 +140,8 @@ def test_a_check_reports_and_writes_nothing(published, images, tmp_path, capsys)
 
 
 @pytest.mark.parametrize(
-    ("suggested", "said"), [(1.0, "(--share 1)"), (0.75, "0.75 of them"), (0.0, "keep the model (--share 0)")]
+    ("suggested", "said"),
+    [(1.0, "(--share 1)"), (0.75, "0.75 new is likely to help"), (0.0, "keep the model (--share 0)")],
 )
 def test_the_rule_is_the_models_and_its_share_is_taken(
     published, images, tmp_path, monkeypatch, capsys, suggested, said

@@ -1,13 +1,11 @@
 """After the last step: a planted temperature, and a fold that changes nothing else."""
 
-import datasets
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from training.finish import (
-    equal_weights,
     fit_temperature,
     fold_temperature,
     predict_logits,
@@ -71,42 +69,6 @@ def drawn_labels(logits, rng):
     """Draw a label for each row from softmax(logits), (N,)."""
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     return (rng.random((len(logits), 1)) > shares.cumsum(axis=1)).sum(axis=1)
-
-
-def test_whole_weights_are_so_many_copies():
-    rng = np.random.default_rng(2)
-    logits, weights = rng.normal(0, 3, (60, 4)), rng.integers(0, 4, 60)
-    labels = drawn_labels(logits / 2, rng)
-    found = fit_temperature(torch.tensor(logits), torch.tensor(labels), torch.tensor(weights, dtype=torch.float64))
-    copies = fit_temperature(torch.tensor(logits.repeat(weights, 0)), torch.tensor(labels.repeat(weights)))
-    assert found == pytest.approx(copies, rel=1e-3)
-    assert found != pytest.approx(fit_temperature(torch.tensor(logits), torch.tensor(labels)), rel=1e-2)
-
-
-def test_every_laboratory_counts_alike_however_many_images_it_has():
-    labs = ["a"] * 60 + ["b"] * 10 + ["c"] * 2
-    data = datasets.Dataset.from_dict({"lab": labs})
-    weights = equal_weights(data)
-    assert weights.sum().item() == pytest.approx(72)
-    for lab, count in (("a", 60), ("b", 10), ("c", 2)):
-        of_lab = weights[torch.tensor([name == lab for name in labs])]
-        assert len(of_lab) == count and of_lab.sum().item() == pytest.approx(24) and len(set(of_lab.tolist())) == 1
-    assert torch.equal(equal_weights(data.select([70])), torch.ones(1, dtype=torch.float64))
-    without = datasets.Dataset.from_dict({"label": [0, 1, 2]})
-    assert torch.equal(equal_weights(without), torch.ones(3, dtype=torch.float64))
-
-
-def test_a_large_laboratory_does_not_decide_the_temperature_alone():
-    # A small laboratory is far too sure (T = 4), a large one as sure as it should be (T = 1).
-    rng = np.random.default_rng(3)
-    z = rng.normal(0, 2, (4400, 4))
-    labels, labs = torch.tensor(drawn_labels(z, rng)), ["large"] * 4000 + ["small"] * 400
-    logits = torch.tensor(z * np.where(np.arange(4400) < 4000, 1, 4)[:, None])
-    weights = equal_weights(datasets.Dataset.from_dict({"lab": labs}))
-    alone, together = fit_temperature(logits, labels), fit_temperature(logits, labels, weights)
-    parts = [fit_temperature(logits[part], labels[part]) for part in (slice(4000), slice(4000, None))]
-    assert parts[0] < alone < together < parts[1]
-    assert together > 1.3 * alone
 
 
 @pytest.mark.parametrize(("confident", "expected"), [(True, 0.05), (False, 20)])

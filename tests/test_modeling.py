@@ -396,17 +396,15 @@ def surest(network, batches):
 def test_the_suggested_share_follows_from_what_a_quarter_of_new_statistics_does(model, monkeypatch):
     monkeypatch.setattr(batch_statistics, "DISTANT", float("inf"))
     with torch.no_grad():
-        model.get_classifier().weight *= 20  # answers that are sure of something
+        model.get_classifier().weight *= 3  # answers that are sure of something
     suggested = set()
-    for fitted in (False, True):
-        if fitted:
-            model.reestimate_statistics(stained(1))
-        batches, before = [2 * batch for batch in stained(2)], statistics(model)
+    for contrast in (1, 8):
+        batches, before = [contrast * batch for batch in stained(2)], statistics(model)
         share = model.suggest_share(batches)
         torch.testing.assert_close(statistics(model), before, rtol=0, atol=0)
         trial = copy.deepcopy(model)
         trial.reestimate_statistics(batches, 0.25)
-        assert share == (0.75 if surest(trial, batches) > surest(model, batches) else 0.0)
+        assert share == (0.75 if surest(trial, batches) > surest(model, batches) - 0.01 else 0.0)
         suggested.add(share)
     assert suggested == {0.0, 0.75}, "the images show one case only"
 

@@ -1,8 +1,5 @@
 """What follows the last step: logits of what is held out, and a temperature folded into the linear layer."""
 
-from collections import Counter
-
-import datasets
 import torch
 from scipy.optimize import minimize_scalar
 from torch import nn
@@ -20,20 +17,10 @@ def predict_logits(model: nn.Module, views: Dataset, batch_size: int = 64) -> tu
     return torch.cat(logits), torch.cat(labels)
 
 
-def equal_weights(data: datasets.Dataset) -> torch.Tensor:
-    """Weigh images (N,) so that every laboratory (column ``lab``, if there is one) counts alike; the weights sum to N."""
-    if "lab" not in data.column_names:
-        return torch.ones(len(data), dtype=torch.float64)
-    labs = data["lab"][:]
-    counts = Counter(labs)
-    return torch.tensor([len(labs) / len(counts) / counts[lab] for lab in labs], dtype=torch.float64)
-
-
-def fit_temperature(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> float:
+def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
     """Find the temperature, 0.05 to 20, that makes logits (N, classes) / T most likely for labels (N,) (Guo et al. 2017).
 
-    Args:
-        weights: how much each image counts, (N,); None counts all alike.
+    Every image counts alike: of a small laboratory's few slides too little is known to give them more weight.
 
     Raises:
         ValueError: logits and labels do not match, or there are none.
@@ -43,11 +30,9 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor, weights: torch.T
             f"Expected logits (N, classes) and labels (N,), got {tuple(logits.shape)} and {tuple(labels.shape)}."
         )
     logits = logits.double()
-    weights = torch.ones(len(labels), dtype=torch.float64) if weights is None else weights
 
     def loss(log_temperature: float) -> float:
-        scaled = logits / torch.exp(torch.tensor(log_temperature))
-        return float((weights * nn.functional.cross_entropy(scaled, labels, reduction="none")).mean())
+        return float(nn.functional.cross_entropy(logits / torch.exp(torch.tensor(log_temperature)), labels))
 
     bound = torch.log(torch.tensor(20.0)).item()
     return float(torch.exp(torch.tensor(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x)))

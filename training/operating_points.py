@@ -1,7 +1,6 @@
 """Where a finished model is sure enough to answer, and where a picture is too unlike those it learnt from."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +29,6 @@ class OperatingPoints:
 def choose_operating_points(
     logits: torch.Tensor,
     labels: torch.Tensor,
-    weights: torch.Tensor,
     negatives: int | None = None,
     risk: float = 0.01,
     accept_rate: float = 0.99,
@@ -43,7 +41,6 @@ def choose_operating_points(
     Args:
         logits: (N, classes).
         labels: class numbers, (N,).
-        weights: how much each image counts, (N,).
         negatives: number of the class "none of these", or None.
         risk: share of wrong answers among the accepted.
         accept_rate: share of the white cells that are to lie below the energy threshold.
@@ -58,8 +55,8 @@ def choose_operating_points(
         raise ValueError(
             f"{len(labels)} images were held out; a share of {risk:.1%} wrong needs {math.ceil(1 / risk)} or more to be seen."
         )
-    counted, references = weights.double().numpy(), labels.numpy()
-    thresholds, _, risks = risk_coverage(logits.softmax(-1).numpy(), references, counted)
+    references = labels.numpy()
+    thresholds, _, risks = risk_coverage(logits.softmax(-1).numpy(), references)
     kept = np.flatnonzero(risks <= risk + 1e-12)
     if not len(kept):
         raise ValueError(
@@ -71,13 +68,6 @@ def choose_operating_points(
     return OperatingPoints(
         acceptance_threshold=float(thresholds[kept[-1]]),
         acceptance_risk=risk,
-        energy_threshold=weighted_quantile(energy[cells], counted[cells], accept_rate),
+        energy_threshold=float(np.quantile(energy[cells], accept_rate, method="inverted_cdf")),
         energy_accept_rate=accept_rate,
     )
-
-
-def weighted_quantile(values: Sequence[float] | np.ndarray, weights: np.ndarray, share: float) -> float:
-    """Return the least of ``values`` (N,) that at least this share of the weight (N,) lies at or below."""
-    order = np.argsort(values, kind="stable")
-    reached = np.cumsum(np.asarray(weights)[order]) / np.sum(weights)
-    return float(np.asarray(values)[order][np.searchsorted(reached, share - 1e-12)])
