@@ -171,6 +171,9 @@ class RecipeArguments:
     exchange_share: float = field(
         default=0.0, metadata={"help": "how often an image takes on the colours of another laboratory's image"}
     )
+    class_balance: float = field(
+        default=1.0, metadata={"help": "1: every class is drawn equally often; 0: as often as its images lie there"}
+    )
 
     @property
     def adjusts_a_checkpoint(self) -> bool:
@@ -190,9 +193,13 @@ class RecipeArguments:
             self.draws_per_epoch = 1000 if self.adjusts_a_checkpoint else 6400
 
     def __post_init__(self):
-        for name in ("ground_share", "oddity_share", "exchange_share"):
+        for name in ("ground_share", "oddity_share", "exchange_share", "class_balance"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"--{name} {getattr(self, name)}: expected a share from 0 to 1.")
+        if self.negatives and self.class_balance < 1:
+            raise ValueError(
+                "--class_balance below 1 counts images, and --negatives draws without any: leave out one of them."
+            )
         if self.ground_share + self.oddity_share > 1:
             raise ValueError(
                 f"--ground_share {self.ground_share} and --oddity_share {self.oddity_share}: expected at most 1 together."
@@ -536,6 +543,7 @@ def main() -> None:
         seed=arguments.seed, cache_mb=data_arguments.cache_mb,
         negatives=labels.index(recipe.negatives) if recipe.negatives else None,
         ground_share=recipe.ground_share, oddity_share=recipe.oddity_share, exchange_share=recipe.exchange_share,
+        class_balance=recipe.class_balance,
     )  # fmt: skip
     draws.fill_cache()
     trainer = EmaTrainer(

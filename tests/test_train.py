@@ -484,6 +484,8 @@ def test_two_laboratories_of_one_name_are_refused(laboratories, tmp_path):
         (["--ground_share", "1.5"], "--ground_share 1.5: expected a share from 0 to 1"),
         (["--ground_share", "0.8", "--oddity_share", "0.3"], "--oddity_share 0.3: expected at most 1 together"),
         (["--exchange_share", "0.5"], "--exchange_share needs a second laboratory"),
+        (["--class_balance", "-1"], "--class_balance -1.0: expected a share from 0 to 1"),
+        (["--class_balance", "0", "--negatives", "other"], "--class_balance below 1 counts images"),
         (["--measure_splits", "validation", "exam"], "--measure_splits exam: expected some of validation, test, test_"),
         (["--train_on", "images", "--label_map", "monocyte=neutrophil"], "--train_on images goes with one --data_dir"),
     ],

@@ -100,6 +100,16 @@ def test_the_classes_take_turns_exactly(smears, processor):
     assert len(draws) == 10
 
 
+@pytest.mark.parametrize(("balance", "shares"), [(0.0, (24, 96)), (0.5, (40, 80)), (1.0, (60, 60))])
+def test_classes_are_drawn_as_often_as_is_asked(balance, shares):
+    data = numbered({(0, "a"): 2, (1, "b"): 8})
+    draws = TrainingDraws(data, tell_row, GrowingResolution((64,), (1,)), 120, unchanged, class_balance=balance)
+    labels = [draws[k]["labels"] for k in range(120)]
+    assert (labels.count(0), labels.count(1)) == shares
+    half = labels[:60]
+    assert abs(half.count(0) - shares[0] / 2) <= 1  # spread over the epoch, not one class after the other
+
+
 def test_a_draw_shows_an_image_of_the_class_that_it_names():
     counts = {(0, "a"): 3, (1, "b"): 1, (3, "c"): 2, (3, "d"): 5}
     labels = [label for (label, _), count in counts.items() for _ in range(count)]

@@ -66,6 +66,8 @@ class TrainingDraws(torch.utils.data.Dataset):
         negatives: number of the class that also says "no white cell here", or None. Of its draws ``ground_share`` are
             windows without white cells of any laboratory's images, and ``oddity_share`` pictures that are no smear.
         exchange_share: how often an image takes on the colours of an image of another laboratory.
+        class_balance: 1 draws every class equally often, 0 each as often as its images lie there; between: the shares are
+            the counts to the power of 1 - class_balance.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class TrainingDraws(torch.utils.data.Dataset):
         ground_share: float = 0.45,
         oddity_share: float = 0.1,
         exchange_share: float = 0.0,
+        class_balance: float = 1.0,
     ):
         self.images = data.select_columns(["image"])
         names = ("boxes", "cells", "others")
@@ -104,6 +107,7 @@ class TrainingDraws(torch.utils.data.Dataset):
         for row, label in enumerate(labels):
             rows_of[label].append(row)
         self.trees = [_tree(rows_of[label], self.labs, groups) for label in self.labels]
+        self.turns = _take_turns([len(rows_of[label]) for label in self.labels], class_balance, size)
         self.rows_of_lab = _tree(range(len(data)), self.labs)
         self._cache: dict[str | int, list[np.ndarray]] = {}
         self._cache_left = cache_mb * 2**20
@@ -118,7 +122,7 @@ class TrainingDraws(torch.utils.data.Dataset):
 
     def __getitem__(self, draw: int) -> dict[str, torch.Tensor | int]:
         rng = np.random.default_rng((self.seed, self.epoch, draw))
-        place = draw % len(self.labels)  # the classes take turns; the sampler shuffles
+        place = self.turns[draw]  # the classes take turns; the sampler shuffles
         side = self.resolution.side(self.epoch)
         image = self._draw(rng, place, side)
         pixels = self.processor(image, size={"height": side, "width": side}, return_tensors="pt")["pixel_values"][0]
@@ -195,6 +199,16 @@ class TrainingDraws(torch.utils.data.Dataset):
 def _centre(height: int, width: int) -> list[int]:
     """Return the box that the cell of a single-cell image takes at most."""
     return [round(share * extent) for share, extent in zip(CENTRE, (height, width, height, width), strict=True)]
+
+
+def _take_turns(counts: Sequence[int], balance: float, size: int) -> list[int]:
+    """Deal ``size`` draws to the classes: each comes at even distances, in the order of the classes where they are equal."""
+    weights = np.ones(len(counts)) if balance == 1 else np.array(counts, dtype=float) ** (1 - balance)
+    shares = weights / weights.sum()
+    turns = [
+        ((turn + 0.5) / share, place) for place, share in enumerate(shares) for turn in range(int(share * size) + 1)
+    ]
+    return [place for _, place in sorted(turns)[:size]]
 
 
 def _tree(rows: Iterable[int], *keys: Sequence[str]) -> dict | list[int]:
