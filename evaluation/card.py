@@ -81,6 +81,10 @@ def results_table(entries: Sequence[Mapping[str, Any]]) -> str:
         "the mean probability of its copies names its label; that interval is Clopper and Pearson's, "
         "exact where photos are independent.",
     ]
+    if any(set(entry["labels"]) - set(entry["recall"]) for entry in entries):
+        lines[-1] += (
+            " A class without images is left out of balanced accuracy; in macro F1 it counts as 0 once it is answered."
+        )
     for entry in entries:
         if reasons := [f"{thousands(count)} images ({reason})" for reason, count in entry["left_out"].items()]:
             lines += ["", f"*{entry['split']}* of {entry['dataset']} leaves out {' and '.join(reasons)}."]
