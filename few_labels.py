@@ -152,7 +152,9 @@ def few_labels(options: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"{folder} is there already; expected a new --out. Name another, or remove it.")
     write_cells(cells.select(labelled), folder)
     command = ["train.py", "--init_from", str(options.model), "--data_dir", str(folder), "--output_dir", str(fitted)]
-    subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:]], check=True)
+    if status := subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:]]).returncode:
+        asked = shlex.join(["python", *command])
+        raise ValueError(f"The fitting ended with status {status}, see above: {asked}. Remove {folder} to try again.")
 
     def both(data: datasets.Dataset, name: str, title: str) -> Mapping[str, Any]:
         named = {"before": options.model, "after": fitted / "model"}

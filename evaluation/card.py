@@ -12,7 +12,7 @@ import difflib
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,10 @@ def results_table(entries: Sequence[Mapping[str, Any]]) -> str:
         "the mean probability of its copies names its label; that interval is Clopper and Pearson's, "
         "exact where photos are independent.",
     ]
+    if any(set(entry["labels"]) - set(entry["recall"]) for entry in entries):
+        lines[-1] += (
+            " A class without images is left out of balanced accuracy; in macro F1 it counts as 0 once it is answered."
+        )
     for entry in entries:
         if reasons := [f"{thousands(count)} images ({reason})" for reason, count in entry["left_out"].items()]:
             lines += ["", f"*{entry['split']}* of {entry['dataset']} leaves out {' and '.join(reasons)}."]
@@ -159,13 +163,21 @@ def validate_head(card: str, results: Mapping[str, Any]) -> None:
         )
 
 
+def _stages(training: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    """Yield the records of a training and of those whose weights it went on from, the first one first."""
+    if training and training.get("command"):  # a weights file has none
+        yield from _stages(training.get("started_from"))
+        yield training
+
+
 def render_card(template: str, results: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """Fill in the card's template.
 
     The template sees ``model``, ``training``, ``versions``, ``results`` and ``evidence`` of ``eval_results.json``; ``config``;
     ``entry(split, dataset=None)``, one measurement; ``recall_of(entry, label)``, the recall of a class whatever the case of its
-    name; the tables ``results_table``, ``wanted_table`` and, of ``evidence``, those of ``evaluation.evidence_tables``; and the
-    filters ``percent``, ``figure``, ``nats``, ``thousands`` and ``duration``.
+    name; ``stages``, the trainings that led to these weights, the first one first; the tables ``results_table``,
+    ``wanted_table`` and, of ``evidence``, those of ``evaluation.evidence_tables``; and the filters ``percent``, ``figure``,
+    ``nats``, ``thousands`` and ``duration``.
 
     Parameters
     ----------
@@ -223,6 +235,7 @@ def render_card(template: str, results: Mapping[str, Any], config: Mapping[str, 
             config=config,
             entry=entry,
             recall_of=recall_of,
+            stages=list(_stages(results["training"])),
             results_table=results_table(entries),
             wanted_table=wanted_table(results),
         )

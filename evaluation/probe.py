@@ -1,18 +1,16 @@
 """Show pictures of any making to a model, and bound what is counted of its answers: what the entries of a stress test share."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
-from PIL import Image
 
 from evaluation.entry import DECIMALS
 from evaluation.intervals import group_bootstrap
 from evaluation.labels import label_numbers
-from evaluation.measure import open_image, read_logits
+from evaluation.measure import open_image
 
 COLUMNS = ("image", "label", "photo")
 
@@ -133,37 +131,6 @@ def choose(dataset: datasets.Dataset, setting: Setting, keep: Callable[[str], bo
             "Take more images, or a higher limit."
         )
     return Chosen(images.select(rows), np.array(labels, int)[rows], photos, groups)
-
-
-def classify(
-    folder: Path | str, pictures: Iterable[Image.Image], setting: Setting, task: str, total: int | None = None
-) -> np.ndarray:
-    """Classify pictures with the model in ``folder``, in float32, without TF32 on a GPU.
-
-    Parameters
-    ----------
-    folder
-        As in ``evaluation.measure.read_logits``.
-    pictures
-        RGB, of any sizes, read one batch at a time.
-    setting
-        ``batch_size`` and ``device`` are read.
-    task
-        What the progress bar says.
-    total
-        How many there will be, for the progress bar; None where that is not known.
-
-    Returns
-    -------
-    numpy.ndarray
-        Logits, (N, classes) float32, columns in the order of the model's ``id2label``.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As in ``evaluation.measure.read_logits``.
-    """
-    return read_logits(folder, pictures, total, task, setting.batch_size, setting.device)
 
 
 def figure_of(value: float, low: float, high: float) -> dict[str, float]:

@@ -27,6 +27,7 @@ def release(trained: Path, repository: Path) -> None:
     if here.is_file():
         before = read_results(here)
         kept = {key: before[key] for key in ("protocol", "evidence") if before.get(key)}
+        results["model"]["name"] = before["model"]["name"]  # the published one, not the run
         if (before["model"]["sha256"] != results["model"]["sha256"]) and "evidence" in kept:
             kept["evidence"] = {kind: found for kind, found in kept["evidence"].items() if kind != "stress"}
     for name in FILES:

@@ -20,9 +20,9 @@ from evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from evaluation.entry import DECIMALS
 from evaluation.intervals import binomial_interval
 from evaluation.labels import Answers, label_numbers, match_labels
-from evaluation.measure import load_config
+from evaluation.measure import load_config, read_logits
 from evaluation.metrics import balanced_accuracy, confusion_matrix
-from evaluation.probe import Setting, bounded, choose, classify, facts, figure_of
+from evaluation.probe import Setting, bounded, choose, facts, figure_of
 from evaluation.symmetry import VIEWS, average_views, eight_views, stays
 
 SCORES = ("not_a_cell", "energy", "energy_of_cells")
@@ -75,7 +75,9 @@ def corruption_entry(
                     yield Image.fromarray(corrupt(image, name, severity, seed))
 
     versions = 1 + len(CORRUPTIONS) * len(SEVERITIES)
-    logits = classify(folder, pictures(), setting, "corrupted images", len(chosen.labels) * versions)
+    logits = read_logits(
+        folder, pictures(), len(chosen.labels) * versions, "corrupted images", setting.batch_size, setting.device
+    )
     predicted = answers.merge(softmax(logits, axis=1)).argmax(axis=1).reshape(-1, versions)  # (n, 56)
     references = np.array([answers.answer_of_label[label] for label in chosen.labels])
     n_answers = len(answers.names)
@@ -129,7 +131,9 @@ def symmetry_entry(
     chosen = choose(dataset, setting)
     answers = _match(folder, dataset, label_map)
     pictures = (Image.fromarray(view) for image in chosen.open() for view in eight_views(image))
-    logits = classify(folder, pictures, setting, "turned images", len(chosen.labels) * len(VIEWS))
+    logits = read_logits(
+        folder, pictures, len(chosen.labels) * len(VIEWS), "turned images", setting.batch_size, setting.device
+    )
     probabilities = answers.merge(softmax(logits, axis=1)).reshape(
         len(chosen.labels), len(VIEWS), -1
     )  # (n, 8, answers)
@@ -209,7 +213,9 @@ def stranger_entry(
             kinds.append(kind)
             yield picture
 
-    logits = classify(folder, shown(), setting, "pictures without a white cell", total).astype(np.float64)
+    logits = read_logits(
+        folder, shown(), total, "pictures without a white cell", setting.batch_size, setting.device
+    ).astype(np.float64)
     probabilities, top = softmax(logits, axis=1), logits.argmax(axis=1)
     accepted = probabilities.max(axis=1) >= (threshold or 0)
     if negatives is not None:
@@ -324,7 +330,9 @@ def anomaly_entry(
         )
     chosen = choose(dataset, setting, set(wanted).__contains__)
     pictures = (Image.fromarray(image) for image in chosen.open())
-    logits = classify(folder, pictures, setting, "unknown cells", len(chosen.labels)).astype(np.float64)
+    logits = read_logits(
+        folder, pictures, len(chosen.labels), "unknown cells", setting.batch_size, setting.device
+    ).astype(np.float64)
     columns = [classes.index(name) for name in cells]
     others = [number for number, name in enumerate(classes) if name not in cells]
     scores = {

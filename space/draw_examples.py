@@ -31,6 +31,7 @@ STAINS = {
     "rosy cytoplasm": (196, 150, 180),
     "eosinophilic granule": (178, 96, 138),
     "lilac granule": (168, 130, 200),
+    "basophilic granule": (88, 62, 150),
     "platelet": (150, 130, 205),
 }
 
@@ -229,12 +230,31 @@ def neutrophil(smear: Smear, cx: float, cy: float) -> None:
     smear.nucleus(distance, "lobed nucleus", coarse=12, contrast=0.2)
 
 
+def basophil(smear: Smear, cx: float, cy: float) -> None:
+    """A pale nucleus of two or three lobes, all but hidden by coarse blue-black granules."""
+    cell = smear.round(cx, cy, 86, wobble=0.03, stretch=1.06) + 1.4 * smear.noise(16)
+    lobes = [
+        smear.round(cx - 24, cy - 16, 38, wobble=0.05, stretch=1.2),
+        smear.round(cx + 26, cy + 18, 36, wobble=0.05, stretch=1.2),
+        smear.capsule(cx - 20, cy - 8, cx + 20, cy + 12, 14),
+    ]
+    distance = join(lobes, 5)
+    body, core = inside(cell, 1.8), inside(distance, 2.4)
+    smear.lay("pale cytoplasm", body * (1 - core) * (1.0 + 0.07 * smear.noise(8)))
+    smear.nucleus(distance, "lobed nucleus", coarse=14, contrast=0.14, density=0.85)
+    for radius, spacing, strength in ((7, 17, 0.95), (5, 11, 0.8), (3.4, 9, 0.6)):
+        smear.granules(
+            body * inside(cell + 5, 2), "basophilic granule", radius=radius, spacing=spacing, strength=strength
+        )
+
+
 # Name of the file: how the cell is drawn, where its centre lies, the room that red cells leave it, the seed.
 EXAMPLES: dict[str, tuple[Callable[[Smear, float, float], None], float, float, float, int]] = {
     "eosinophil": (eosinophil, 330, 232, 96, 11),
     "lymphocyte": (lymphocyte, 306, 246, 86, 23),
     "monocyte": (monocyte, 318, 240, 118, 31),
     "neutrophil": (neutrophil, 324, 244, 100, 47),
+    "basophil": (basophil, 318, 238, 92, 59),
 }
 
 

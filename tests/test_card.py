@@ -11,12 +11,24 @@ import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from made_up import (
+    CONFIG,
+    NAMES,
+    few_labels_report,
+    made_up_entry,
+    made_up_results,
+    made_up_seed,
+    stress_report,
+    unseen_report,
+)
 from PIL import Image
 
 from evaluation import card
 from evaluation.card import CardError, main, render_card, render_readme, results_table, validate_head
 from evaluation.comparison import comparison_table
 from evaluation.entry import METRICS, ResultsError
+from evaluation.evidence import KEPT_OF_TRAINING
+from evaluation.evidence_tables import unseen_table
 from evaluation.results import (
     SCHEMA_VERSION,
     environment,
@@ -30,67 +42,49 @@ from evaluation.results import (
     weights_sha256,
     write_results,
 )
-from evaluation.summary import summarise
+from evaluation.wanted import wanted_table
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "model_card.md"
-NAMES = ["eosinophil", "lymphocyte", "monocyte", "neutrophil"]
-CONFIG = {"acceptance_threshold": 0.987, "acceptance_risk": 0.01, "energy_threshold": -1.25, "energy_accept_rate": 0.99}
-
-
-def made_up_entry(split: str, seed: int, **options) -> dict:
-    """Summarise drawn probabilities for 24 photos of 5 copies."""
-    generator = np.random.default_rng(seed)
-    photos = np.repeat(np.arange(24), 5)
-    references = photos % 4
-    logits = generator.normal(size=(120, 4)) + 1.5 * np.eye(4)[references]
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    return summarise(
-        probabilities,
-        references,
-        [f"photo {p}" for p in photos],
-        NAMES,
-        "Made-up cells",
-        split,
-        resamples=50,
-        **options,
-    )
-
-
-def made_up_results() -> dict:
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "model": {"name": "wbc-resnet/wbc-resnet24", "parameters": 7654321, "sha256": "ab" * 32},
-        "training": {
-            "command": "python train.py --data_dir cells --seed 31",
-            "seed": 31,
-            "commit": "c0ffee" + "0" * 34,
-            "dirty": False,
-            "wall_seconds": 4400.5,
-            "images_per_second": 321.4,
-            "samples_seen": 1234567,
-            "resolutions": [112, 160, 224],
-            "hardware": {"cpu": "Some Processor", "threads": 2},
-            "data_fingerprint": "f1f2f3",
-            "n_images": 8765,
-            "n_photos": 242,
-            "temperature": 1.2345,
-            "recipe": {"anything": "is allowed here"},
-        },
-        "versions": {"python": "3.11.7", "torch": "2.15.0", "transformers": "5.23.0"},
-        "results": [made_up_entry("validation", 1), made_up_entry("TEST", 2)],
-    }
+FOUR = NAMES[:4]
 
 
 @pytest.fixture
 def results():
-    return made_up_results()
+    """Results of two measurements and nothing else."""
+    few = [
+        made_up_entry(split, seed, "Made-up cells", FOUR) for seed, split in enumerate(("validation", "TEST"), start=1)
+    ]
+    return made_up_results() | {"results": few}
 
 
 @pytest.fixture
-def folder(tmp_path, results):
+def released():
+    """Results as a release has them."""
+    evidence = {
+        "official": [made_up_seed(n, made_up_entry("TEST", n), made_up_entry("TEST_SIMPLE", n)) for n in (1, 2)],
+        "unseen": [collect_unseen("the recipe", unseen_report())],
+        "few_labels": [few_labels_report()],
+        "stress": [stress_report()],
+    }
+    return made_up_results() | {"evidence": evidence}
+
+
+def collect_unseen(name, report):
+    """Give a report of leave_one_out.py as the results keep it."""
+    kept = copy.deepcopy(report)
+    for run in kept.values():
+        run["training"] = {key: run["training"].get(key) for key in KEPT_OF_TRAINING}
+        for lab, found in run["laboratories"].items():
+            if lab not in run["unseen"]:
+                del found["plain"], found["re-estimated"]
+    return {"name": name, "runs": kept}
+
+
+@pytest.fixture
+def folder(tmp_path, released):
     """A model folder that holds made-up results."""
-    write_results(tmp_path / "hub" / "eval_results.json", results)
+    write_results(tmp_path / "hub" / "eval_results.json", released)
     (tmp_path / "hub" / "config.json").write_text(json.dumps(CONFIG))
     return tmp_path / "hub"
 
@@ -195,7 +189,10 @@ def test_the_file_shows_a_figure_and_a_row_on_one_line(results):
 def test_new_measurements_replace_those_of_the_same_split_and_leave_the_others(tmp_path, results):
     path = tmp_path / "eval_results.json"
     write_results(path, results)
-    again, more = made_up_entry("TEST", 7), made_up_entry("TEST, leak-free", 8)
+    again, more = (
+        made_up_entry("TEST", 7, "Made-up cells", FOUR),
+        made_up_entry("TEST, leak-free", 8, "Made-up cells", FOUR),
+    )
     updated = put_entries(read_for_update(path, "ab" * 32), [more, again])
     assert updated["results"] == [results["results"][0], again, more]
     assert updated["model"] == results["model"]
@@ -283,9 +280,9 @@ def test_git_names_the_commit_and_whether_files_differ(tmp_path, monkeypatch):
     assert git_commit(tmp_path)["dirty"] is True
 
 
-def test_the_card_states_what_was_measured(results):
-    text = render_card(TEMPLATE.read_text("utf-8"), results, CONFIG)
-    test = results["results"][1]
+def test_the_card_states_what_was_measured(released):
+    text = render_card(TEMPLATE.read_text("utf-8"), released, CONFIG)
+    test = released["results"][1]
     accuracy = test["metrics"]["accuracy"]
     shown = f"{100 * accuracy['value']:.1f} % [{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]"
     photos = test["photo_level"]
@@ -294,30 +291,40 @@ def test_the_card_states_what_was_measured(results):
         f"{photos['n_correct']} of the {photos['n_photos']} photos",
         "7,654,321 parameters",
         "python train.py --data_dir cells --seed 31",
-        results["training"]["commit"],
+        released["training"]["commit"],
         "1 h 13 min, 321 images/s",
         "1,234,567, at 112, 160, 224 px",
         "8,765 images",
         "242 photos",
         "temperature of 1.234",
         "Some Processor, 2 threads",
-        results["model"]["sha256"],
-        # Six monocyte photos in 30 copies among 120 images: 5 of 120 each.
+        released["model"]["sha256"],
+        # Four monocyte photos in 20 copies among 120 images: 5 of 120 each.
         "worth\n  4.2 points",
+        "at least 0.537",
+        "1 % of the accepted validation answers",
+        "is above\n-1.25, below which 99 % of the validation cells lie",
     ]
     for one in expected:
         assert one in text, one
-    for entry in results["results"]:
+    for entry in released["results"]:
         assert f"{entry['metrics']['nll']['value']:.3f}" in text
+    for entry in released["results"][1:]:
         for label in NAMES:
             assert f"{100 * entry['recall'][label]['value']:.1f} %" in text
+    for table in (wanted_table(released), unseen_table(released["evidence"])):
+        assert table in text
+    for photo in photos["wrong"]:
+        assert (
+            f"| {photo['photo']} | {photo['label']} | {photo['answer']} | {100 * photo['probability']:.1f} % |" in text
+        )
     for label, row in zip(NAMES, test["confusion_matrix"], strict=True):
         assert f"| **{label}** | {' | '.join(map(str, row))} |" in text
     assert "{{" not in text.replace("{{ResNet}}", "") and "{%" not in text
 
 
-def test_every_table_of_the_card_is_whole(results):
-    lines = render_card(TEMPLATE.read_text("utf-8"), results, CONFIG).splitlines()
+def test_every_table_of_the_card_is_whole(released):
+    lines = render_card(TEMPLATE.read_text("utf-8"), released, CONFIG).splitlines()
     tables, block = [], []
     for line in [*lines, ""]:
         if line.startswith("|"):
@@ -325,7 +332,7 @@ def test_every_table_of_the_card_is_whole(results):
         elif block:
             tables.append(block)
             block = []
-    assert len(tables) == 6
+    assert len(tables) == 18
     for table in tables:
         assert len(table) >= 3 and re.fullmatch(r"\|(-+:?\|)+", table[1]), table
         assert len({line.count("|") for line in table}) == 1, table
@@ -334,7 +341,9 @@ def test_every_table_of_the_card_is_whole(results):
 def test_the_table_names_its_unit_and_what_was_left_out(results):
     assert "drawn as one" not in results_table(results["results"])
     groups = [f"group {p // 2}" for p in np.repeat(np.arange(24), 5)]
-    entry = made_up_entry("TEST, leak-free", 3, groups=groups, left_out={"cells also seen": 1234, "label blast": 2})
+    entry = made_up_entry(
+        "TEST, leak-free", 3, "Made-up cells", FOUR, groups=groups, left_out={"cells also seen": 1234, "label blast": 2}
+    )
     text = results_table([*results["results"], entry])
     assert "photos that show the same cells are drawn as one" in text
     assert (
@@ -343,8 +352,8 @@ def test_the_table_names_its_unit_and_what_was_left_out(results):
     )
 
 
-def test_the_head_is_the_hubs(results):
-    text = render_card(TEMPLATE.read_text("utf-8"), results, CONFIG)
+def test_the_head_is_the_hubs(released):
+    text = render_card(TEMPLATE.read_text("utf-8"), released, CONFIG)
     head = ModelCard(text).data
     assert (head.license, head.library_name, head.pipeline_tag) == (
         "apache-2.0",
@@ -352,16 +361,18 @@ def test_the_head_is_the_hubs(results):
         "image-classification",
     )
     assert head.model_name == "wbc-resnet/wbc-resnet24"
-    stated = {(one.dataset_split, one.metric_name): one.metric_value for one in head.eval_results}
-    assert len(stated) == 2 * len(METRICS)
-    for entry in results["results"]:
+    stated = {(one.dataset_name, one.dataset_split, one.metric_name): one.metric_value for one in head.eval_results}
+    assert len(stated) == len(released["results"]) * len(METRICS)
+    for entry in released["results"]:
         for name in METRICS:
-            assert stated[entry["split"], card.HUB_METRICS[name][1]] == entry["metrics"][name]["value"]
+            assert (
+                stated[entry["dataset"], entry["split"], card.HUB_METRICS[name][1]] == entry["metrics"][name]["value"]
+            )
 
 
-def test_the_cards_snippets_run_on_the_published_folder(results, model_folder, tmp_path, monkeypatch):
-    text = render_card(TEMPLATE.read_text("utf-8"), results, CONFIG).replace(
-        results["model"]["name"], str(model_folder)
+def test_the_cards_snippets_run_on_the_published_folder(released, model_folder, tmp_path, monkeypatch):
+    text = render_card(TEMPLATE.read_text("utf-8"), released, CONFIG).replace(
+        released["model"]["name"], str(model_folder)
     )
     plain, ours = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[:2]
     Image.new("RGB", (64, 48), "plum").save(tmp_path / "cell.jpg")
@@ -387,33 +398,33 @@ def test_the_cards_snippets_run_on_the_published_folder(results, model_folder, t
         ("license: apache-2.0", "license: [", "no valid YAML"),
     ],
 )
-def test_a_head_that_the_hub_would_refuse_is_refused(results, old, new, message):
-    text = render_card(TEMPLATE.read_text("utf-8"), results, CONFIG)
+def test_a_head_that_the_hub_would_refuse_is_refused(released, old, new, message):
+    text = render_card(TEMPLATE.read_text("utf-8"), released, CONFIG)
     assert old in text
     with pytest.raises(CardError, match=message):
-        validate_head(text.replace(old, new, 1), results)
+        validate_head(text.replace(old, new, 1), released)
 
 
-def test_a_model_index_with_another_number_is_refused(results):
-    text = render_card(TEMPLATE.read_text("utf-8"), results, CONFIG)
-    value = yaml.safe_dump(results["results"][1]["metrics"]["accuracy"]["value"]).split()[0]
-    head, rest = text[:4000], text[4000:]
+def test_a_model_index_with_another_number_is_refused(released):
+    text = render_card(TEMPLATE.read_text("utf-8"), released, CONFIG)
+    value = yaml.safe_dump(released["results"][1]["metrics"]["accuracy"]["value"]).split()[0]
+    head, mark, rest = text.partition("\n---\n")
     with pytest.raises(CardError, match="model-index differs"):
-        validate_head(head.replace(f"value: {value}", "value: 0.999") + rest, results)
+        validate_head(head.replace(f"value: {value}", "value: 0.999") + mark + rest, released)
 
 
-def test_a_name_that_nobody_measured_is_refused(results):
+def test_a_name_that_nobody_measured_is_refused(released):
     head = TEMPLATE.read_text("utf-8").split("\n---\n")[0] + "\n---\n"
     for body, message in (
         ("{{ training.beauty }}", "has no attribute 'beauty'"),
         ("{{ beauty }}", "'beauty' is undefined"),
         ("{{ entry('moon').n_images }}", "asks for split 'moon'.*found 0"),
-        ("{{ recall_of(entry('TEST'), 'blast').n }}", "asks for the recall of 'blast'"),
+        ("{{ recall_of(entry('TEST', 'pbc'), 'blast').n }}", "asks for the recall of 'blast'"),
         ("{% if %}", "cannot be filled in"),
     ):
         with pytest.raises(CardError, match=message):
-            render_card(head + body, results, CONFIG)
-    assert render_card(head + "{{ training.seed }}", results, CONFIG).endswith("31")
+            render_card(head + body, released, CONFIG)
+    assert render_card(head + "{{ training.seed }}", released, CONFIG).endswith("31")
 
 
 BLOCKS = """<!-- results:begin -->
@@ -470,6 +481,15 @@ def test_the_readme_keeps_what_stands_around_its_table(results):
 )
 def test_durations(seconds, text):
     assert card.duration(seconds) == text
+
+
+def test_every_training_that_led_to_the_weights_is_named_in_order(released):
+    first = {**released["training"], "command": "python train.py --first", "started_from": {"source": "weights.bin"}}
+    second = {**released["training"], "command": "python train.py --second", "started_from": first}
+    chain = {**released, "training": {**released["training"], "started_from": second}}
+    text = render_card(TEMPLATE.read_text("utf-8"), chain, CONFIG)
+    commands = f"```bash\npython train.py --first\npython train.py --second\n{released['training']['command']}\n```"
+    assert commands in text and text.count("| 3 |") == 1
 
 
 def test_the_published_card_agrees_with_the_published_results(capsys):

@@ -13,12 +13,12 @@ from evaluation.entry import ResultsError
 from evaluation.summary import summarise
 
 
-def entry(split, seed=0):
+def entry(split, seed=0, dataset="blood-cells"):
     rng = np.random.default_rng(seed)
     references = np.repeat([0, 1], 20)
     probabilities = rng.dirichlet([2, 2], 40)
     photos = [f"p{number // 4}" for number in range(40)]
-    return summarise(probabilities, references, photos, ["x", "y"], "drawn", split, resamples=50)
+    return summarise(probabilities, references, photos, ["x", "y"], dataset, split, resamples=50)
 
 
 def run(split_by, folds_run=5):
@@ -53,6 +53,12 @@ def test_the_table_shows_each_figure_and_each_published_row():
 def test_without_cross_validations_there_is_no_word_of_them():
     table = comparison_table({"results": [entry("TEST")]})
     assert "folds" not in table and table.count("| **") == 1
+
+
+def test_only_the_archive_that_others_measured_on_stands_beside_them():
+    results = {"results": [entry("TEST"), entry("TEST", 1, "pbc"), entry("validation", 2, "raabin")]}
+    ours = [row for row in comparison_table(results).splitlines() if row.startswith("| **")]
+    assert len(ours) == 1 and ours[0].startswith("| **these weights, which learnt from pbc, raabin besides** |")
 
 
 def test_published_figures_are_those_of_the_field(data_root):

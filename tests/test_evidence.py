@@ -4,7 +4,7 @@ import copy
 import json
 
 import pytest
-from test_card import made_up_entry, made_up_results
+from made_up import few_labels_report, made_up_entry, made_up_results, stress_report, unseen_report
 
 from evaluation import collect
 from evaluation.entry import ResultsError
@@ -20,14 +20,6 @@ from evaluation.results import read_results, validate_results, write_results
 from evaluation.wanted import WANTED, Found, Wanted, wanted_table
 
 
-def figure(value, width=0.05, **counts):
-    return {"value": value, "low": value - width, "high": value + width, **counts}
-
-
-def entry_of(dataset, split, seed=0):
-    return made_up_entry(split, seed) | {"dataset": dataset}
-
-
 def training_folder(folder, seed, *entries):
     """Write a finished training's results."""
     results = made_up_results()
@@ -38,69 +30,23 @@ def training_folder(folder, seed, *entries):
 
 
 @pytest.fixture
-def unseen_report(tmp_path):
-    """What leave_one_out.py writes with Raabin left out."""
-    shares = {"0.00": 0.4, "0.25": 0.45, "0.75": 0.6, "1.00": 0.5}
-    confidence = {"0.00": 0.7, "0.25": 0.72, "0.75": 0.65, "1.00": 0.62}
-    one = {"distance": 0.31, "shares": shares, "confidence": confidence, "suggested_share": 0.75}
-    ways = {way: entry_of("raabin", way, seed) for seed, way in enumerate(("plain", "re-estimated"))}
-    home = {way: entry_of("pbc", way) for way in ways}
-    training = made_up_results()["training"]
-    run = {"unseen": ["raabin"], "command": "python leave_one_out.py", "training": training}
-    run["laboratories"] = {"raabin": one | ways, "pbc": one | {"distance": 0.1, "suggested_share": 0.0} | home}
-    path = tmp_path / "leave_one_out.json"
-    path.write_text(json.dumps({"raabin": run}))
-    return path
-
-
-@pytest.fixture
-def few_report(tmp_path):
-    """What few_labels.py writes."""
-    pair = {when: entry_of("raabin", when, seed) for seed, when in enumerate(("before", "after"))}
-    report = {
-        "laboratory": "raabin", "cells_of_a_class": 25, "n_labelled": 100, "n_groups_labelled": 60, "seed": 0,
-        "command": "python few_labels.py", "commit": "c" * 40, "others": pair, "home": {"pbc": pair},
-        "fitted": {"wall_seconds": 125.0},
-    }  # fmt: skip
-    path = tmp_path / "few_labels.json"
-    path.write_text(json.dumps(report))
-    return path
-
-
-def stress_report(sha256):
-    """Make up what stress.py writes."""
-    counted = {"n": 40, "accepted": figure(0.025, count=1), "accepted_and_familiar": figure(0.0, 0.0, count=0)}
-    names = (
-        "pixelate", "jpeg_compression", "defocus_blur", "motion_blur", "brightness_up", "brightness_down", "contrast_up",
-        "contrast_down", "saturate", "stain_deposit", "bubble",
-    )  # fmt: skip
-    corruptions = {name: {"mean": figure(0.1), "severities": [0.02, 0.04, 0.08, 0.16, 0.2]} for name in names}
-    parts = {
-        "corruption": {"clean": figure(0.01, 0.01), "mean": figure(0.08), "corruptions": corruptions, "n_images": 400},
-        "symmetry": {"same_on_average": figure(0.98, 0.01), "same_under_all": figure(0.95), "n_images": 400},
-        "anomaly": {"n_familiar": 300, "anomalies": {
-            "ig": {"n": 50, **{name: figure(0.97, 0.01) for name in ("not_a_cell", "energy", "energy_of_cells")}}}},
-        "strangers": {"kinds": {"noise": counted}, "all": counted},
-    }  # fmt: skip
-    return {
-        "schema_version": 1, "model": {"name": "m", "parameters": 1, "sha256": sha256}, "dataset": "pbc", "split": "test",
-        "split_seed": 3, "left_out": {}, "parts": parts,
-    }  # fmt: skip
-
-
-@pytest.fixture
-def folder(tmp_path, unseen_report, few_report):
+def folder(tmp_path):
     """A model repository whose results hold evidence of every kind."""
     write_results(tmp_path / "model" / "eval_results.json", made_up_results())
     seeds = [
         training_folder(
-            tmp_path / f"seed-{n}", n, entry_of("blood-cells", "TEST", n), entry_of("blood-cells", "TEST_SIMPLE", n)
+            tmp_path / f"seed-{n}",
+            n,
+            made_up_entry("TEST", n, "blood-cells"),
+            made_up_entry("TEST_SIMPLE", n, "blood-cells"),
         )
         for n in (1, 2)
     ]
-    eight = training_folder(tmp_path / "eight", 1, entry_of("pbc", "TEST", 5))
-    stress = tmp_path / "stress.json"
-    stress.write_text(json.dumps(stress_report(made_up_results()["model"]["sha256"])))
+    eight = training_folder(tmp_path / "eight", 1, made_up_entry("TEST", 5, "pbc"))
+    reports = {"unseen": unseen_report(), "few": few_labels_report(), "stress": stress_report()}
+    for name, report in reports.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(report))
+    unseen, few, stress = (tmp_path / f"{name}.json" for name in reports)
     words = [
         tmp_path / "model",
         "--official",
@@ -108,9 +54,9 @@ def folder(tmp_path, unseen_report, few_report):
         "--eight_classes",
         eight,
         "--unseen",
-        f"the recipe={unseen_report}",
+        f"the recipe={unseen}",
     ]
-    collect.main([*map(str, words), "--few_labels", str(few_report), "--stress", str(stress)])
+    collect.main([*map(str, words), "--few_labels", str(few), "--stress", str(stress)])
     return tmp_path / "model"
 
 
@@ -120,7 +66,7 @@ def test_every_kind_is_taken_over_and_one_kind_is_replaced_alone(folder, tmp_pat
     (report,) = evidence["unseen"]
     laboratories = report["runs"]["raabin"]["laboratories"]
     assert report["name"] == "the recipe"
-    assert laboratories["raabin"]["plain"] == entry_of("raabin", "plain", 0) and "plain" not in laboratories["pbc"]
+    assert laboratories["raabin"]["plain"] == made_up_entry("plain", 0, "raabin") and "plain" not in laboratories["pbc"]
     collect.main([str(folder), "--official", str(tmp_path / "seed-2")])
     later = read_results(folder / "eval_results.json")["evidence"]
     assert later == evidence | {"official": evidence["official"][1:]}
@@ -171,7 +117,7 @@ def test_wanted_figures_are_the_measured_ones_with_a_verdict(folder):
     accuracies = [run["results"][0]["metrics"]["accuracy"]["value"] for run in runs]
     official = rows["official TEST, learnt from TRAIN photos only"]
     assert f"{50 * sum(accuracies):.1f} %, mean of 2 seed(s)" in official and "**below the floor**" in official
-    right = [sum(run["results"][1]["confusion_matrix"][k][k] for k in range(4)) for run in runs]
+    right = [sum(run["results"][1]["confusion_matrix"][k][k] for k in range(6)) for run in runs]
     assert (
         f"| {sum(right) / 2:g}, of seeds {right[0]}, {right[1]} |"
         in rows["the same, TEST_SIMPLE photos named rightly, of 71"]

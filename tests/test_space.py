@@ -408,7 +408,7 @@ def test_nothing_is_kept(served, ask):
     assert demo.delete_cache == (300, 300)
     delete_files_created_by_app(demo, age=0)  # what gradio's clock does every five minutes
     assert not [file for file in uploads.rglob("*") if file.is_file()]
-    assert len(list(EXAMPLES.glob("*.png"))) == 4
+    assert len(list(EXAMPLES.glob("*.png"))) == 5
     with urllib.request.urlopen(f"{url}config", timeout=60) as response:
         config = json.load(response)
     assert config["run_history"] is False and config["analytics_enabled"] is False and config["footer_links"] == []

@@ -17,8 +17,8 @@ from transformers import ResNetConfig, ResNetForImageClassification, ViTImagePro
 import stress
 from evaluation.corruptions import CORRUPTIONS
 from evaluation.intervals import binomial_interval, group_bootstrap
-from evaluation.measure import predict
-from evaluation.probe import Setting, choose_rows, classify
+from evaluation.measure import predict, read_logits
+from evaluation.probe import Setting, choose_rows
 from evaluation.stress import anomaly_entry, corruption_entry, stranger_entry, symmetry_entry, weighted_auroc
 
 SIDE = 33  # px; odd, so that strides of two meet the same pixels from both ends
@@ -105,20 +105,20 @@ def step():
 
 def test_the_toys_answer_as_they_were_made(colours, rising):
     shares = np.array([(200, 30, 10), (0, 90, 0), (3, 5, 255)]) / 255
-    logits = classify(colours, [Image.fromarray(plain(*(255 * c))) for c in shares], CPU, "toys")
+    logits = read_logits(colours, [Image.fromarray(plain(*(255 * c))) for c in shares], 3, "toys", device="cpu")
     np.testing.assert_allclose(logits, 20 * shares, atol=0.05)
     pictures = [Image.fromarray(image) for image in (step(), step()[:, ::-1], plain(0, 0, 0))]
-    assert classify(rising, pictures, CPU, "toys").argmax(axis=1).tolist() == [0, 1, 1]
+    assert read_logits(rising, pictures, 3, "toys", device="cpu").argmax(axis=1).tolist() == [0, 1, 1]
 
 
 def test_logits_are_those_that_measuring_clean_images_rests_on(colours):
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (20 + k, 30, 3), np.uint8) for k in range(7)]
     data = table(images, [0] * 7, ["eosinophil"])
-    logits = torch.tensor(classify(colours, map(Image.fromarray, images), Setting(batch_size=3, device="cpu"), "clean"))
+    logits = torch.tensor(read_logits(colours, map(Image.fromarray, images), None, "clean", 3, "cpu"))
     np.testing.assert_allclose(logits.softmax(-1), predict(colours, data, device="cpu"), atol=1e-6)
     with pytest.raises(ValueError, match="No picture came for 'nothing'"):
-        classify(colours, [], CPU, "nothing")
+        read_logits(colours, [], 0, "nothing", device="cpu")
 
 
 def test_corruptions_err_where_arithmetic_says(brightness):

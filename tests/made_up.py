@@ -1,0 +1,114 @@
+"""Results as a release has them, made up: every data set, and evidence of every kind."""
+
+import numpy as np
+
+from evaluation.corruptions import CORRUPTIONS
+from evaluation.evidence import KEPT_OF_TRAINING
+from evaluation.results import SCHEMA_VERSION
+from evaluation.summary import summarise
+
+NAMES = ["eosinophil", "lymphocyte", "monocyte", "neutrophil", "basophil", "other"]
+CONFIG = {"acceptance_threshold": 0.537, "acceptance_risk": 0.01, "energy_threshold": -1.25, "energy_accept_rate": 0.99}
+SHA256 = "ab" * 32
+HELD_OUT = (
+    ("blood-cells", "validation"),
+    ("blood-cells", "TEST"),
+    ("pbc", "TEST"),
+    ("raabin", "validation"),
+    ("chula", "validation"),
+)
+
+
+def made_up_entry(split: str, seed: int, dataset: str = "blood-cells", names: list[str] = NAMES, **options) -> dict:
+    """Summarise drawn probabilities for 24 photos of 5 copies."""
+    generator = np.random.default_rng(seed)
+    photos = np.repeat(np.arange(24), 5)
+    references = photos % len(names)
+    logits = generator.normal(size=(120, len(names))) + 1.5 * np.eye(len(names))[references]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    options = {"resamples": 50, "threshold": CONFIG["acceptance_threshold"]} | options
+    return summarise(probabilities, references, [f"photo {p}" for p in photos], names, dataset, split, **options)
+
+
+def made_up_training(**fields) -> dict:
+    return {
+        "command": "python train.py --data_dir cells --seed 31",
+        "seed": 31,
+        "commit": "c0ffee" + "0" * 34,
+        "dirty": False,
+        "wall_seconds": 4400.5,
+        "images_per_second": 321.4,
+        "samples_seen": 1234567,
+        "resolutions": [112, 160, 224],
+        "hardware": {"cpu": "Some Processor", "threads": 2},
+        "data_fingerprint": "f1f2f3",
+        "n_images": 8765,
+        "n_photos": 242,
+        "temperature": 1.2345,
+        "recipe": {"anything": "is allowed here"},
+        **fields,
+    }
+
+
+def made_up_results() -> dict:
+    """Give results without evidence."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "model": {"name": "wbc-resnet/wbc-resnet24", "parameters": 7654321, "sha256": SHA256},
+        "training": made_up_training(),
+        "versions": {"python": "3.11.7", "torch": "2.15.0", "transformers": "5.23.0"},
+        "results": [made_up_entry(split, seed, dataset) for seed, (dataset, split) in enumerate(HELD_OUT, start=1)],
+    }
+
+
+def made_up_figure(value: float, width: float = 0.05, **counts) -> dict:
+    return {"value": value, "low": value - width, "high": value + width, **counts}
+
+
+def made_up_seed(seed: int, *entries: dict) -> dict:
+    """Give what is kept of a training beside the shipped one."""
+    training = {key: made_up_training(seed=seed).get(key) for key in KEPT_OF_TRAINING}
+    return {"model": made_up_results()["model"], "training": training, "results": list(entries)}
+
+
+def unseen_report() -> dict:
+    """Give what leave_one_out.py writes with Raabin left out."""
+    shares = {"0.00": 0.4, "0.25": 0.45, "0.75": 0.6, "1.00": 0.5}
+    confidence = {"0.00": 0.7, "0.25": 0.72, "0.75": 0.65, "1.00": 0.62}
+    one = {"distance": 0.31, "shares": shares, "confidence": confidence, "suggested_share": 0.75}
+    ways = {way: made_up_entry(way, seed, "raabin") for seed, way in enumerate(("plain", "re-estimated"))}
+    home = {way: made_up_entry(way, 0, "pbc") for way in ways}
+    run = {"unseen": ["raabin"], "command": "python leave_one_out.py", "training": made_up_training()}
+    run["laboratories"] = {"raabin": one | ways, "pbc": one | {"distance": 0.1, "suggested_share": 0.0} | home}
+    return {"raabin": run}
+
+
+def few_labels_report() -> dict:
+    """Give what few_labels.py writes."""
+    pair = {when: made_up_entry(when, seed, "raabin") for seed, when in enumerate(("before", "after"))}
+    return {
+        "laboratory": "raabin", "cells_of_a_class": 25, "n_labelled": 100, "n_groups_labelled": 60, "seed": 0,
+        "command": "python few_labels.py", "commit": "c" * 40, "others": pair, "home": {"pbc": pair},
+        "fitted": {"wall_seconds": 125.0},
+    }  # fmt: skip
+
+
+def stress_report(sha256: str = SHA256) -> dict:
+    """Give what stress.py writes."""
+    figure = made_up_figure
+    counted = {"n": 40, "accepted": figure(0.025, count=1), "accepted_and_familiar": figure(0.0, 0.0, count=0)}
+    corruptions = {name: {"mean": figure(0.1), "severities": [0.02, 0.04, 0.08, 0.16, 0.2]} for name in CORRUPTIONS}
+    scores = ("not_a_cell", "energy", "energy_of_cells")
+    parts = {
+        "corruption": {"clean": figure(0.01, 0.01), "mean": figure(0.08), "corruptions": corruptions, "n_images": 400},
+        "symmetry": {
+            "same_on_average": figure(0.98, 0.01), "same_under_all": figure(0.95), "gain": figure(0.004, 0.01),
+            "n_images": 400,
+        },
+        "anomaly": {"n_familiar": 300, "anomalies": {"ig": {"n": 50, **{name: figure(0.97, 0.01) for name in scores}}}},
+        "strangers": {"kinds": {"noise": counted}, "all": counted},
+    }  # fmt: skip
+    return {
+        "schema_version": 1, "model": {"name": "m", "parameters": 1, "sha256": sha256}, "dataset": "pbc", "split": "test",
+        "split_seed": 3, "left_out": {}, "parts": parts,
+    }  # fmt: skip
