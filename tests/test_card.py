@@ -489,7 +489,7 @@ def test_every_training_that_led_to_the_weights_is_named_in_order(released):
     chain = {**released, "training": {**released["training"], "started_from": second}}
     text = render_card(TEMPLATE.read_text("utf-8"), chain, CONFIG)
     commands = f"```bash\npython train.py --first\npython train.py --second\n{released['training']['command']}\n```"
-    assert commands in text and text.count("| 3 |") == 1
+    assert commands in text and re.search(r"^\| 3 \| [\d,]+ \| ", text, re.MULTILINE)
 
 
 def test_the_published_card_agrees_with_the_published_results(capsys):
