@@ -9,6 +9,7 @@ Each option replaces what stands there of its kind, see ``evaluation.evidence``;
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,15 @@ from typing import Any
 from evaluation.entry import ResultsError, require, require_keys
 from evaluation.evidence import KEPT_OF_TRAINING, KINDS, TRAININGS, WAYS
 from evaluation.results import FILE_NAME, read_results, write_results
+
+
+def without_folders(found: Any) -> Any:
+    """Leave the last name of each absolute path in commands and recipes: a machine's folders say nothing to others."""
+    if isinstance(found, Mapping):
+        return {key: without_folders(value) for key, value in found.items()}
+    if isinstance(found, list):
+        return [without_folders(value) for value in found]
+    return re.sub(r"(?<!\S)/\S*/(?=[^\s/])", "", found) if isinstance(found, str) else found
 
 
 def read_training(folder: Path) -> dict[str, Any]:
@@ -105,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 found[kind] = [_read_json(path, f"{kind}.py") for path in paths]
         if not found:
             parser.error(f"name one or more of {', '.join(f'--{kind}' for kind in KINDS)}")
-        add_evidence(options.folder, found)
+        add_evidence(options.folder, without_folders(found))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 

@@ -177,3 +177,9 @@ def test_a_table_of_measured_corruptions_has_every_one(folder):
     del evidence["stress"][0]["parts"]["corruption"]["corruptions"]["bubble"]
     with pytest.raises(KeyError, match="bubble"):
         corruption_table(evidence["stress"][0]["parts"]["corruption"])
+
+
+def test_commands_name_no_folder_of_the_machine_they_ran_on():
+    words = "python {}train.py --data_dir pbc runs/x --init_from {}hub_model"
+    found = [{"command": words.format("/home/me/clone/", "/data/"), "n": 3, "of": ["a/b"]}]
+    assert collect.without_folders(found) == [{"command": words.format("", ""), "n": 3, "of": ["a/b"]}]
