@@ -31,7 +31,7 @@ HOW_SPLIT = {
 }
 LABORATORY = "blood-cells"  # whose TEST the others measured on
 OFFICIAL = {
-    "TEST": "recipe, stage and temperature on held-out photos; the last stage was begun when TEST of the one before was known",
+    "TEST": "recipe and stage on held-out photos; the last stage was begun when TEST of the one before was known",
     "TEST, leak-free": "the same; TEST without the photos that overlap TRAIN, directly or through another",
 }
 
