@@ -113,8 +113,8 @@ class BatchStatistics:
         it right more often: then ``SHARE``. Where the images lie farther than ``DISTANT`` from the stored statistics, these say
         nothing of them any more: then all new. Else the images are like those learnt from, and new statistics would harm: of
         those, the network is less sure by more than ``TOLERANCE`` with a quarter of new statistics. The rule was found on four
-        laboratories, each seen by networks that had learnt from the other three; ``leave_one_out.py`` shows its cases. It can be
-        wrong: of later networks it kept one for the laboratory that re-estimating would have lifted most, see the model card.
+        laboratories, each seen by networks that had learnt from the other three; ``leave_one_out.py`` shows its cases. It
+        can be wrong: of later networks it kept the one that re-estimating would have lifted most, see the model card.
 
         The model comes out as it went in.
 
