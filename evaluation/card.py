@@ -175,9 +175,9 @@ def render_card(template: str, results: Mapping[str, Any], config: Mapping[str, 
 
     The template sees ``model``, ``training``, ``versions``, ``results`` and ``evidence`` of ``eval_results.json``; ``config``;
     ``entry(split, dataset=None)``, one measurement; ``recall_of(entry, label)``, the recall of a class whatever the case of its
-    name; ``stages``, the trainings that led to these weights, the first one first; the tables ``results_table``,
-    ``wanted_table`` and, of ``evidence``, those of ``evaluation.evidence_tables``; and the filters ``percent``, ``figure``,
-    ``nats``, ``thousands`` and ``duration``.
+    name; ``stages``, the trainings that led to these weights, the first one first; ``always_wrong``, names of TEST photos; the
+    tables ``results_table``, ``wanted_table`` and, of ``evidence``, those of ``evaluation.evidence_tables``; and the filters
+    ``percent``, ``figure``, ``nats``, ``thousands`` and ``duration``.
 
     Parameters
     ----------
@@ -238,6 +238,7 @@ def render_card(template: str, results: Mapping[str, Any], config: Mapping[str, 
             stages=list(_stages(results["training"])),
             results_table=results_table(entries),
             wanted_table=wanted_table(results),
+            always_wrong=evidence_tables.always_wrong(results),
         )
     except jinja2.TemplateError as error:
         raise CardError(

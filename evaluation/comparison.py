@@ -97,7 +97,9 @@ def comparison_table(results: Mapping[str, Any], published: Path = PUBLISHED) ->
     protocol = sorted(results.get("protocol", ()), key=lambda run: list(HOW_SPLIT).index(run["split_by"]))
     for run in protocol:
         on = f"{run['folds_run']} of {run['folds']} folds by {run['split_by']}: {thousands(run['result']['n_images'])} images"
-        lines.append(_row("this network, shorter training", run["result"], on, HOW_SPLIT[run["split_by"]]))
+        source = _source(run)
+        who = f"this network, shorter training{f', from {source}' if source else ''}"
+        lines.append(_row(who, run["result"], on, HOW_SPLIT[run["split_by"]]))
     with published.open(newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
             lines.append(f"| {row['who']} | {row['measured_on']} | {row['accuracy']} | not told | {row['chosen']} |")
@@ -106,12 +108,17 @@ def comparison_table(results: Mapping[str, Any], published: Path = PUBLISHED) ->
     return "\n".join(lines)
 
 
+def _source(run: Mapping[str, Any]) -> str | None:
+    folder = run["recipe"].get("init_from")
+    return Path(folder).parent.name if folder else None
+
+
 def _how_trained(protocol: list[Mapping[str, Any]]) -> str:
     texts = []
     for run in protocol:
         sides = " and ".join(str(side) for side in run["resolutions"])
-        source = run["recipe"].get("init_from")
-        start = f"starting from the weights {Path(source).parent.name}" if source else "from scratch"
+        source = _source(run)
+        start = f"starting from the weights {source}" if source else "from scratch"
         texts.append(
             f"by {run['split_by']}, {run['folds_run']} of {run['folds']} folds, trained {start}, "
             f"{thousands(run['samples_seen'])} augmented images each at {sides} px, "

@@ -9,6 +9,14 @@ from evaluation.figures import duration, figure, nats, percent, thousands
 STATES = ("before", "after")
 
 
+def always_wrong(results: Mapping[str, Any], dataset: str = "blood-cells", split: str = "TEST") -> list[str]:
+    """Name the photos that the shipped weights and every network of ``evidence.official`` name wrongly, in order."""
+    runs = [results, *results.get("evidence", {}).get("official", ())]
+    entries = [one for run in runs for one in run["results"] if (one["dataset"], one["split"]) == (dataset, split)]
+    wrong = [{row["photo"] for row in entry["photo_level"]["wrong"]} for entry in entries]
+    return sorted(set.intersection(*wrong)) if wrong else []
+
+
 def unseen_table(evidence: Mapping[str, Any]) -> str:
     """Write what was tried on laboratories left out: balanced accuracy, plain → with re-estimated statistics.
 

@@ -44,7 +44,10 @@ def test_the_table_shows_each_figure_and_each_published_row():
             assert any(all(f"| {value} |" in line for value in row.values()) for line in rows), row
     assert "5 of 5 folds, trained from scratch, 52,800 augmented images each at 112 and 160 px" in rows[-1]
     results["protocol"][1]["recipe"]["init_from"] = "runs/eight-classes/model"
-    later = comparison_table(results).splitlines()[-1]
+    rows_later = comparison_table(results).splitlines()
+    later = rows_later[-1]
+    named = [row.split("|")[1].strip(" *") for row in rows_later if row.startswith("| **")][1:]
+    assert named == ["this network, shorter training, from eight-classes", "this network, shorter training"]
     assert "by photo, 5 of 5 folds, trained starting from the weights eight-classes" in later
     assert "by file, 1 of 5 folds, trained from scratch" in later
     assert rows[-1].count("seed 42, commit ccccccc") == 2

@@ -9,6 +9,7 @@ from made_up import few_labels_report, made_up_entry, made_up_results, stress_re
 from evaluation import collect
 from evaluation.entry import ResultsError
 from evaluation.evidence_tables import (
+    always_wrong,
     anomaly_table,
     corruption_table,
     distance_table,
@@ -170,6 +171,18 @@ def test_tables_are_whole_and_show_the_reports(folder):
         assert shown in table, table
         rows = [line for line in table.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in rows}) == 1, table
+
+
+def test_photos_named_wrongly_every_time_are_those_that_all_networks_share():
+    def network(split, *wrong):
+        photo_level = {"wrong": [{"photo": photo, "label": "a", "answer": "b"} for photo in wrong]}
+        return {"results": [{"dataset": "blood-cells", "split": split, "photo_level": photo_level}]}
+
+    shipped = network("TEST", "p3", "p1", "p2")
+    assert always_wrong(shipped) == ["p1", "p2", "p3"]
+    seeds = [network("TEST", "p2", "p3", "p9"), network("TEST", "p3", "p2"), network("validation")]
+    assert always_wrong(shipped | {"evidence": {"official": seeds}}) == ["p2", "p3"]
+    assert always_wrong(network("validation", "p1")) == []
 
 
 def test_a_table_of_measured_corruptions_has_every_one(folder):
