@@ -38,8 +38,12 @@ MIN_ENERGY = 1e-3  # squared standard deviations times px: keeps blank overlaps 
 
 # Chosen on the BCCD photos that are no official test photos and on drawn smears; measure_overlaps.py reports the rest.
 MIN_OVERLAP = 0.1  # of the smaller field's area
-MIN_SEARCHED_CORRELATION = 0.75  # true overlaps start at 0.85; below, refining them takes longer than the search
-MIN_CORRELATION = 0.88  # true overlaps start at 0.89; chance reaches 0.86 where the overlap is small
+# -ln(1 - correlation^2) times the share, which grows with how unlikely chance is: true overlaps of a sixth of a field start at
+# 0.33, chance reaches 0.25. A noisy camera's large overlaps are known by it.
+MIN_EVIDENCE = 0.35
+MIN_CORRELATION = 0.88  # where an overlap is too small for that: true ones start at 0.89, chance reaches 0.86
+MIN_SEARCHED_EVIDENCE, MIN_SEARCHED_CORRELATION = 0.25, 0.75  # before refinement; what stays below is not refined
+NOISE = 1.0  # px of a description, standard deviation of the blur that takes a camera's noise out
 PARTS = 8  # along the longer side: a part is about one red cell wide
 MIN_PART_DEVIATION = 0.5  # standard deviations of the field: parts without pattern say nothing
 MIN_PART_CORRELATION = 0.5
@@ -158,7 +162,7 @@ def find_overlaps(descriptions: Sequence[FieldDescription]) -> list[Overlap]:
     reduction = max(described.reduction for described in descriptions)
     kept = [_reduce(described.density, reduction // described.reduction) for described in descriptions]
     factor = max(1, -(-max(max(picture.shape) for picture in kept) // SEARCHED_SIDE))
-    flat = [_flatten(picture) for picture in kept]
+    flat = [_flatten(ndimage.gaussian_filter(picture.astype(np.float32), NOISE)) for picture in kept]
     searched = [_flatten(_reduce(picture, factor)) for picture in kept]
     found = []
     for first, second, rows, cols in _likely_shifts(searched):
@@ -209,8 +213,9 @@ def _likely_shifts(pictures: Sequence[np.ndarray]) -> Iterator[tuple[int, int, i
                 correlation *= scale
                 np.clip(correlation, 0, 0.999, out=correlation)
                 # the logarithm of chance: a small overlap must agree better than a large one
-                place = int((share * np.log1p(-correlation * correlation)).argmin())
-                if correlation.flat[place] < MIN_SEARCHED_CORRELATION:
+                evidence = share * np.log1p(-correlation * correlation)
+                place = int(evidence.argmin())
+                if correlation.flat[place] < MIN_SEARCHED_CORRELATION and -evidence.flat[place] < MIN_SEARCHED_EVIDENCE:
                     continue
                 rows, cols = (
                     index - length if index > length // 2 else index
@@ -245,7 +250,8 @@ def _verify(
     rows, cols = max(shifts, key=lambda shift: _correlate(*_common(first, second, *shift)))
     one, other = _common(first, second, rows, cols)
     correlation, share = _correlate(one, other), one.size / min(first.size, second.size)
-    if correlation < MIN_CORRELATION:
+    evidence = -share * np.log1p(-min(correlation**2, 0.999))
+    if correlation < MIN_CORRELATION and evidence < MIN_EVIDENCE:
         return None
     side = max(first.shape) / PARTS
     parts = zip(_parts(one, side), _parts(other, side), strict=True)
