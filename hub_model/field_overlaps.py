@@ -12,7 +12,7 @@ only cells in one place that look alike are one. A false merge loses a cell, a m
 stay apart.
 
 Limits: fields of one magnification and pixel size, turned by no more than a degree or two, never mirrored; overlaps of
-less than a tenth of a field are not looked for.
+less than a sixth of a field are mostly missed, of less than a tenth not looked for.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,11 +38,11 @@ MIN_ENERGY = 1e-3  # squared standard deviations times px: keeps blank overlaps 
 
 # Chosen on the BCCD photos that are no official test photos and on drawn smears; measure_overlaps.py reports the rest.
 MIN_OVERLAP = 0.1  # of the smaller field's area
-# -ln(1 - correlation^2) times the share, which grows with how unlikely chance is: true overlaps of a sixth of a field start at
-# 0.33, chance reaches 0.25. A noisy camera's large overlaps are known by it.
+# -ln(1 - correlation^2) times the share grows with how unlikely chance is: a small overlap must agree better than a large
+# one, whose correlation a noisy camera lowers. True overlaps of a sixth of a field start at 0.37, chance reaches 0.25.
 MIN_EVIDENCE = 0.35
-MIN_CORRELATION = 0.88  # where an overlap is too small for that: true ones start at 0.89, chance reaches 0.86
-MIN_SEARCHED_EVIDENCE, MIN_SEARCHED_CORRELATION = 0.25, 0.75  # before refinement; what stays below is not refined
+MIN_SEARCHED_EVIDENCE = 0.25  # before refinement, which adds to true ones
+MIN_CORRELATION = 0.7  # chance reaches 0.68 where a third of the fields overlaps
 NOISE = 1.0  # px of a description, standard deviation of the blur that takes a camera's noise out
 PARTS = 8  # along the longer side: a part is about one red cell wide
 MIN_PART_DEVIATION = 0.5  # standard deviations of the field: parts without pattern say nothing
@@ -215,7 +215,7 @@ def _likely_shifts(pictures: Sequence[np.ndarray]) -> Iterator[tuple[int, int, i
                 # the logarithm of chance: a small overlap must agree better than a large one
                 evidence = share * np.log1p(-correlation * correlation)
                 place = int(evidence.argmin())
-                if correlation.flat[place] < MIN_SEARCHED_CORRELATION and -evidence.flat[place] < MIN_SEARCHED_EVIDENCE:
+                if -evidence.flat[place] < MIN_SEARCHED_EVIDENCE:
                     continue
                 rows, cols = (
                     index - length if index > length // 2 else index
@@ -251,7 +251,7 @@ def _verify(
     one, other = _common(first, second, rows, cols)
     correlation, share = _correlate(one, other), one.size / min(first.size, second.size)
     evidence = -share * np.log1p(-min(correlation**2, 0.999))
-    if correlation < MIN_CORRELATION and evidence < MIN_EVIDENCE:
+    if correlation < MIN_CORRELATION or evidence < MIN_EVIDENCE:
         return None
     side = max(first.shape) / PARTS
     parts = zip(_parts(one, side), _parts(other, side), strict=True)
