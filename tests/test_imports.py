@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "few_labels": {"smears", "evaluation"},
     "stress": {"smears", "evaluation"},
     "adapt": {"smears", "evaluation", "hub_model"},
+    "measure_overlaps": {"smears", "hub_model"},
     "publish": {"evaluation"},
     "score": {"smears", "hub_model"},
     "training": {"evaluation"},
@@ -31,14 +32,15 @@ SIBLINGS = {
     "batch_statistics": set(),
     "modeling_wbc_resnet": {"batch_statistics", "configuration_wbc_resnet"},
     "timm_wbc_resnet": {"configuration_wbc_resnet", "modeling_wbc_resnet"},
-    "pipeline_wbc_resnet": {"cell_finding", "differential"},
+    "pipeline_wbc_resnet": {"cell_finding", "differential", "field_overlaps"},
     "cell_finding": set(),
     "differential": set(),
+    "field_overlaps": set(),
     "handler": set(),
 }
 # What a loaded file imports becomes a requirement of every user.
 REMOTE_CODE = SIBLINGS.keys() - {"timm_wbc_resnet"}
-EVERY_USER_HAS = {"torch", "transformers"} | sys.stdlib_module_names
+EVERY_USER_HAS = {"torch", "transformers", "numpy", "scipy", "PIL"} | sys.stdlib_module_names
 
 
 def imports(path):
