@@ -30,13 +30,12 @@ SMALLEST_SIDE = 16  # px of a field while searched: less shows no pattern
 DENSITY_STEPS = 200  # grey levels per unit of optical density: 255 stands for 1.27, which few nuclei exceed
 BACKGROUND_QUANTILE = 0.01  # of a field's densities: the clear ground
 DARKEST_QUANTILE = 0.98  # of a field's densities: above, nuclei would outweigh all else
-GROUND_SHARE = (
-    1 / 16
-)  # of the longer side, a standard deviation: broader changes of brightness are the lamp's and the lens's
+GROUND_SHARE = 1 / 16  # of the longer side, a standard deviation: broader changes are the lamp's and the lens's
 LARGEST_DEVIATION = 3.0  # standard deviations: a crumb of dye weighs no more
 MIN_ENERGY = 1e-3  # squared standard deviations times px: keeps blank overlaps from dividing by zero
 
-# Chosen on the BCCD photos that are no official test photos and on drawn smears; measure_overlaps.py reports the rest.
+# The values are from BCCD photos that are no official test photos. That evidence decides, and correlation alone does not, was
+# settled after Chula's noisy fields had missed true overlaps and small crops of PBC and Raabin had shown false ones.
 MIN_OVERLAP = 0.1  # of the smaller field's area
 # -ln(1 - correlation^2) times the share grows with how unlikely chance is: a small overlap must agree better than a large
 # one, whose correlation a noisy camera lowers. True overlaps of a sixth of a field start at 0.37, chance reaches 0.25.
