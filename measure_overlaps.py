@@ -26,10 +26,10 @@ from tqdm import tqdm
 
 from hub_model.field_overlaps import describe_field, find_overlaps, mark_repeats
 from smears.alignment import WORKING_WIDTH, describe, register
-from smears.laboratories import read_box_table
+from smears.fields import read_fields, read_tests
 from smears.likeness import find_links
 from smears.loading import DataError
-from smears.photos import find_photo_folder, photo_name, read_boxes
+from smears.photos import photo_name
 
 MIN_SHARED = (
     0.3  # intersection over union of a cell's box, carried over, and a box of the other field, cut at the frame
@@ -50,21 +50,6 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def read_fields(data_dir: Path) -> tuple[list[Path], list[list[list[int]]]]:
-    """List the fields and, of each, its white cells' boxes (row_min, col_min, row_max, col_max)."""
-    if (data_dir / "boxes.csv").exists():
-        table = read_box_table(data_dir / "boxes.csv")
-        endings = Image.registered_extensions()
-        files = sorted(file for file in data_dir.rglob("*") if file.suffix.lower() in endings)
-        return files, [
-            [row["box"] for row in table.get(str(file.relative_to(data_dir).as_posix()), []) if row["label"] != "rbc"]
-            for file in files
-        ]
-    folder = find_photo_folder(data_dir)
-    files = sorted((folder / "JPEGImages").glob("*.jpg"))
-    return files, [read_boxes(folder, file.stem) for file in files]
-
-
 def read_pairs(path: Path, names: Sequence[str]) -> set[tuple[int, int]]:
     """Read the true pairs, as positions of the fields; raises DataError for a photo that is not there."""
     place = {name: position for position, name in enumerate(names)}
@@ -74,15 +59,6 @@ def read_pairs(path: Path, names: Sequence[str]) -> set[tuple[int, int]]:
         return {tuple(sorted(place[photo_name(int(row[key]))] for key in ("photo_a", "photo_b"))) for row in rows}
     except KeyError as error:
         raise DataError(f"{path} names {error}, which is not among the {len(names)} fields.") from error
-
-
-def read_tests(path: Path | None, names: Sequence[str]) -> set[int]:
-    """Read which fields are official test photos."""
-    if path is None:
-        return set()
-    with path.open(newline="", encoding="utf-8") as stream:
-        tests = {photo_name(int(row["photo"])) for row in csv.DictReader(stream) if row["split"] == "TEST"}
-    return {position for position, name in enumerate(names) if name in tests}
 
 
 def shared_cells(

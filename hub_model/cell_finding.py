@@ -21,11 +21,14 @@ from scipy.spatial import cKDTree
 
 SMALLEST_SIDE = 32  # px, of a field: a red cell would be about two pixels wide
 
-# Working pictures: 240 px show a field as a microscope gives it. Where red cells would be narrower than MIN_DIAMETER, the field
+# Working pictures: 240 px show a field as a microscope gives it. Where red cells would be far narrower than MIN_DIAMETER, it
 # holds more of them and is looked at larger.
 WORKING_SIDE = 240  # px of the longer side
 LARGEST_WORKING_SIDE = 1920
 MIN_DIAMETER = 10  # px, of a red cell
+SMALL_DIAMETER = (
+    5  # px, below which the picture is too small: a larger one shows MIN_DIAMETER; noise seldom looks so small
+)
 MAX_DIAMETER = 1 / 3  # of the working side
 RULER_TILE = 360  # px, of the parts of a large field that the ruler looks at
 RULER_TILES = 5
@@ -91,7 +94,9 @@ def find_cells(picture: Image.Image | np.ndarray) -> list[dict[str, Any]]:
     cells = []
     for box, score in nuclei:
         margin = BODY_MARGIN * diameter
-        row_min, col_min, row_max, col_max = np.array([box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin])
+        row_min, col_min, row_max, col_max = np.array(
+            [box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin]
+        )
         corners = np.rint(np.array([row_min, col_min, row_max, col_max]) / field.scale).astype(int)
         corners = np.clip(corners, 0, [field.height, field.width] * 2)
         cells.append({"box": corners.tolist(), "find_score": float(score)})
@@ -123,7 +128,7 @@ def _prepare(image: Image.Image) -> _Field:
         shape = [max(1, round(length * scale)) for length in image.size]
         small = image if scale == 1 else image.resize(shape, Image.Resampling.BOX, reducing_gap=2.0)
         density = _density(np.asarray(small))
-        if scale == 1 or 2 * side > LARGEST_WORKING_SIDE or _pattern(density[..., 1]) >= MIN_DIAMETER:
+        if scale == 1 or 2 * side > LARGEST_WORKING_SIDE or _pattern(density[..., 1]) >= SMALL_DIAMETER:
             return _Field(density, scale, image.height, image.width)
         side *= 2
 
@@ -162,7 +167,7 @@ def _density(pixels: np.ndarray) -> np.ndarray:
 def _find_nuclei(field: _Field) -> tuple[list[tuple[list[int], float]], float]:
     """Boxes of nuclei, working px, with their scores; and the red cells' diameter, working px."""
     stain = field.density @ np.array(NUCLEUS, np.float32)
-    rough = _pattern(field.density[..., 1])
+    rough = max(MIN_DIAMETER, _pattern(field.density[..., 1]))
     nuclear, _ = _nuclear(stain, rough)
     around = ndimage.binary_dilation(nuclear, iterations=max(1, int(0.2 * rough)))
     diameter = _ruler(field.density[..., 1], nuclear, around, rough)
@@ -223,9 +228,16 @@ def _ruler(green: np.ndarray, nuclear: np.ndarray, around: np.ndarray, rough: fl
     near, _ = ndimage.label(ndimage.distance_transform_edt(~nuclear) <= max(1, 0.15 * rough))
     areas = np.sort(np.bincount(near[nuclear])[1:]) if nuclear.any() else np.array([])
     areas = areas[areas > 0]
-    area = areas[np.searchsorted(np.cumsum(areas), areas.sum() / 2)] if len(areas) else rough * rough
+    if not len(areas):
+        area = rough * rough
+    elif max(green.shape) <= RULER_TILE:
+        area = areas[-1]
+    else:  # where there are many, the largest may be a clump
+        area = areas[np.searchsorted(np.cumsum(areas), areas.sum() / 2)]
     longest = max(green.shape)
-    by_nucleus = float(np.clip(np.sqrt(area * 4 / np.pi) / RED_NUCLEUS, min(longest / 40, MIN_DIAMETER / 2), longest / 2))
+    by_nucleus = float(
+        np.clip(np.sqrt(area * 4 / np.pi) / RED_NUCLEUS, min(longest / 40, MIN_DIAMETER / 2), longest / 2)
+    )
     if around.mean() >= 0.7:
         return float(np.sqrt(rough * by_nucleus))
     found = [_blob_diameter(green[tile], ~around[tile], rough, by_nucleus) for tile in _tiles(green)]
@@ -254,7 +266,7 @@ def _blob_diameter(green: np.ndarray, keep: np.ndarray, rough: float, by_nucleus
     values = green[keep]
     threshold = _otsu(np.clip(values, 0, np.quantile(values, 0.97)))
     distance = ndimage.distance_transform_edt(keep)
-    diameter, found = rough, fallback
+    diameter = rough
     for _ in range(RULER_ROUNDS):
         dark = ndimage.gaussian_filter(green, 0.03 * diameter) > threshold
         holes, _ = ndimage.label(~dark)
@@ -262,7 +274,7 @@ def _blob_diameter(green: np.ndarray, keep: np.ndarray, rough: float, by_nucleus
         small[0] = False
         filled = (dark | small[holes]).astype(np.float32)
         filled[~keep] = np.median(filled[keep])
-        sizes, answers = _blobs(filled, fallback if diameter == rough else np.sqrt(diameter * by_nucleus))
+        sizes, answers = _blobs(filled, np.sqrt(diameter * by_nucleus))
         peaks = answers == ndimage.maximum_filter(answers, (3, 5, 5))
         peaks[0] = peaks[-1] = False
         size, row, col = np.nonzero(peaks)
@@ -272,13 +284,13 @@ def _blob_diameter(green: np.ndarray, keep: np.ndarray, rough: float, by_nucleus
         size, answer = size[good], answer[good]
         if len(size) < 2:
             return fallback
-        odd = (np.log(sizes[size] / (rough if found is fallback else found)) / PATTERN_SPREAD) ** 2
+        odd = (np.log(sizes[size] / rough) / PATTERN_SPREAD) ** 2
         odd += (np.log(sizes[size] / BLOB_DIAMETER / by_nucleus) / NUCLEUS_SPREAD) ** 2
         weights = answer * sizes[size] ** 2 * np.exp(-odd / 2)
         order = np.argsort(size, kind="stable")
         total = np.cumsum(weights[order])
-        found = diameter = float(sizes[size[order][np.searchsorted(total, total[-1] / 2)]])
-    return found / BLOB_DIAMETER
+        diameter = float(sizes[size[order][np.searchsorted(total, total[-1] / 2)]])
+    return diameter / BLOB_DIAMETER
 
 
 def _blobs(mask: np.ndarray, middle: float) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "stress": {"smears", "evaluation"},
     "adapt": {"smears", "evaluation", "hub_model"},
     "measure_overlaps": {"smears", "hub_model"},
+    "measure_finding": {"smears", "hub_model"},
     "publish": {"evaluation"},
     "score": {"smears", "hub_model"},
     "training": {"evaluation"},
