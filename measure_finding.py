@@ -58,7 +58,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def read_contested(lab: str, path: Path = CONTESTED) -> set[tuple[str, int, int]]:
+def read_contested(lab: str, path: Path) -> set[tuple[str, int, int]]:
     """Read which boxes of a laboratory are contested: file, row_min and col_min of each."""
     with path.open(newline="", encoding="utf-8") as stream:
         rows = [row for row in csv.DictReader(stream) if row["lab"] == lab]
@@ -221,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         tests = read_tests(options.photos, [file.stem for file in files])
         is_table = (options.data_dir / "boxes.csv").exists()
         names = [file.relative_to(options.data_dir).as_posix() if is_table else file.name for file in files]
-        contested = read_contested(options.data_dir.name)
+        contested = read_contested(options.data_dir.name, options.contested)
         results = {}
         for part, places in (
             ("fields", [place for place in range(len(files)) if place not in tests]),

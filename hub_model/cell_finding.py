@@ -26,9 +26,10 @@ SMALLEST_SIDE = 32  # px, of a field: a red cell would be about two pixels wide
 WORKING_SIDE = 240  # px of the longer side
 LARGEST_WORKING_SIDE = 1920
 MIN_DIAMETER = 10  # px, of a red cell
-SMALL_DIAMETER = (
-    5  # px, below which the picture is too small: a larger one shows MIN_DIAMETER; noise seldom looks so small
-)
+# Below so many px the working picture is too small; where the photo's red cells are narrower than LARGE_CELL, noise may look
+# like up to 8 px.
+SMALL_DIAMETER, SMALL_DIAMETER_IN_LARGE = 5, 8
+LARGE_CELL = 40  # px of the photo
 MAX_DIAMETER = 1 / 3  # of the working side
 RULER_TILE = 360  # px, of the parts of a large field that the ruler looks at
 RULER_TILES = 5
@@ -64,6 +65,9 @@ CUT_AREA, CUT_EXTENT = 2.4, 2.1  # larger pieces are looked at for a neck
 MIN_CORE = 0.22  # diameters, depth of a nucleus's middle
 CORE_DISTANCE = 0.6  # diameters, between the middles of two nuclei
 NECK = 0.7  # of the smaller core's depth: a wider neck does not part two nuclei
+# Below lies what is darkest in a field without white cells: overlapping red cells, dirt. Nuclei start at 0.5 and 0.3.
+MIN_SCORE = 0.45
+MIN_STAIN = 0.15  # of the nucleus map: a blank picture's noise has less
 BODY_MARGIN = 0.3  # diameters, from a nucleus's box to the cell's
 
 
@@ -83,7 +87,7 @@ def find_cells(picture: Image.Image | np.ndarray) -> list[dict[str, Any]]:
     Returns:
         Per cell, from top to bottom: ``box``, [row_min, col_min, row_max, col_max], px of the field, the ends exclusive, about
         the whole cell as far as the nucleus tells; ``find_score``, 0..1, how far the nucleus stands out of the red cells, 1
-        meaning they have nothing of its colour. An empty field gives an empty list.
+        meaning that they have nothing of its colour. An empty field gives an empty list.
 
     Raises:
         TypeError: the picture is an array of another dtype, or no picture.
@@ -94,10 +98,7 @@ def find_cells(picture: Image.Image | np.ndarray) -> list[dict[str, Any]]:
     cells = []
     for box, score in nuclei:
         margin = BODY_MARGIN * diameter
-        row_min, col_min, row_max, col_max = np.array(
-            [box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin]
-        )
-        corners = np.rint(np.array([row_min, col_min, row_max, col_max]) / field.scale).astype(int)
+        corners = np.rint((np.array(box) + [-margin, -margin, margin, margin]) / field.scale).astype(int)
         corners = np.clip(corners, 0, [field.height, field.width] * 2)
         cells.append({"box": corners.tolist(), "find_score": float(score)})
     return sorted(cells, key=lambda cell: cell["box"])
@@ -128,7 +129,9 @@ def _prepare(image: Image.Image) -> _Field:
         shape = [max(1, round(length * scale)) for length in image.size]
         small = image if scale == 1 else image.resize(shape, Image.Resampling.BOX, reducing_gap=2.0)
         density = _density(np.asarray(small))
-        if scale == 1 or 2 * side > LARGEST_WORKING_SIDE or _pattern(density[..., 1]) >= SMALL_DIAMETER:
+        pattern = _pattern(density[..., 1])
+        enough = SMALL_DIAMETER_IN_LARGE if pattern / scale >= LARGE_CELL else SMALL_DIAMETER
+        if scale == 1 or 2 * side > LARGEST_WORKING_SIDE or pattern >= enough:
             return _Field(density, scale, image.height, image.width)
         side *= 2
 
@@ -182,7 +185,9 @@ def _find_nuclei(field: _Field) -> tuple[list[tuple[list[int], float]], float]:
         if len(piece) < area * (MIN_EDGE_AREA if at_edge else MIN_AREA):
             continue
         own = float(smooth[piece[:, 0], piece[:, 1]].mean())
-        nuclei.append(([*piece.min(0), *(piece.max(0) + 1)], 1 - max(level, 0) / own))
+        score = 1 - max(level, 0) / own
+        if own >= MIN_STAIN and score >= MIN_SCORE:
+            nuclei.append(([*piece.min(0), *(piece.max(0) + 1)], score))
     return nuclei, diameter
 
 
@@ -224,7 +229,7 @@ def _pattern(green: np.ndarray) -> float:
 
 
 def _ruler(green: np.ndarray, nuclear: np.ndarray, around: np.ndarray, rough: float) -> float:
-    """Red cells' diameter, px: the usual size of round blobs, where the pattern's and the nuclei's sizes do not speak against it."""
+    """Red cells' diameter, px: the usual size of round blobs, if the pattern's and the nuclei's sizes allow it."""
     near, _ = ndimage.label(ndimage.distance_transform_edt(~nuclear) <= max(1, 0.15 * rough))
     areas = np.sort(np.bincount(near[nuclear])[1:]) if nuclear.any() else np.array([])
     areas = areas[areas > 0]
