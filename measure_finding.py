@@ -45,6 +45,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "data_dir", type=Path, help="the Kaggle archive, a folder with a boxes.csv, or folders of classes"
     )
     parser.add_argument("--photos", type=Path, help="CSV of photo and split: official test photos stand apart")
+    parser.add_argument("--contested", type=Path, default=CONTESTED, help="CSV of boxes that are wrong, by laboratory")
     parser.add_argument(
         "--min_side", type=int, default=1, help="px; smaller boxes are left out on both sides of the count"
     )

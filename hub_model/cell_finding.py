@@ -39,6 +39,7 @@ LAMP_SIDE = 96  # px, of the thumbnail that it is fitted on
 LAMP_ROUNDS = 12
 LAMP_NOISE = 0.06  # density within which a pixel still counts as ground
 LAMP_WEIGHTS = (1.0, 0.3, 0.02)  # of pixels brighter than the ground, a little darker, and darker: cells
+MIN_LIGHT = 20  # of 255, of the clear ground: a darker picture shows nothing
 LAMP_RIDGE = 1e-3  # keeps slopes near zero where the ground does not show them
 
 NUCLEUS = (0.5, 1.5, -1.0)  # weights of the densities of red, green and blue light
@@ -73,9 +74,14 @@ BODY_MARGIN = 0.3  # diameters, from a nucleus's box to the cell's
 
 @dataclass(frozen=True)
 class _Field:
-    """A field at working size: optical density (H, W, 3) float32, and how many of its px one px of the photo makes."""
+    """A field at working size.
+
+    `density`: optical, (H, W, 3) float32. `light`: 0..255, of the clear ground in its brightest channel. `scale`: working px
+    that one px of the photo makes. `height`, `width`: px of the photo.
+    """
 
     density: np.ndarray
+    light: float
     scale: float
     height: int
     width: int
@@ -94,6 +100,8 @@ def find_cells(picture: Image.Image | np.ndarray) -> list[dict[str, Any]]:
         ValueError: it has another shape, or a side of less than 32 px.
     """
     field = _prepare(_check(picture))
+    if field.light < MIN_LIGHT:
+        return []
     nuclei, diameter = _find_nuclei(field)
     cells = []
     for box, score in nuclei:
@@ -128,11 +136,11 @@ def _prepare(image: Image.Image) -> _Field:
         scale = min(1.0, side / max(image.size))
         shape = [max(1, round(length * scale)) for length in image.size]
         small = image if scale == 1 else image.resize(shape, Image.Resampling.BOX, reducing_gap=2.0)
-        density = _density(np.asarray(small))
+        density, light = _density(np.asarray(small))
         pattern = _pattern(density[..., 1])
         enough = SMALL_DIAMETER_IN_LARGE if pattern / scale >= LARGE_CELL else SMALL_DIAMETER
         if scale == 1 or 2 * side > LARGEST_WORKING_SIDE or pattern >= enough:
-            return _Field(density, scale, image.height, image.width)
+            return _Field(density, light, scale, image.height, image.width)
         side *= 2
 
 
@@ -144,8 +152,9 @@ def _surface(height: int, width: int) -> np.ndarray:
     return np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=-1)
 
 
-def _density(pixels: np.ndarray) -> np.ndarray:
-    """Optical density (H, W, 3) float32 of RGB pixels (H, W, 3) uint8 against the clear ground; may be a little negative."""
+def _density(pixels: np.ndarray) -> tuple[np.ndarray, float]:
+    """Optical density (H, W, 3) float32 of RGB pixels (H, W, 3) uint8 against the clear ground, may be a little negative; and
+    the ground's light in its brightest channel, 0..255."""
     height, width = pixels.shape[:2]
     step = max(1, round(max(height, width) / LAMP_SIDE))
     size = max(8, width // step), max(8, height // step)
@@ -155,7 +164,7 @@ def _density(pixels: np.ndarray) -> np.ndarray:
     ridge = np.diag([0] + [len(terms) * LAMP_RIDGE] * 5)
     brighter, level, darker = LAMP_WEIGHTS
     density = -np.log(np.maximum(pixels, 1, dtype=np.float32))
-    surface = _surface(height, width)
+    surface, brightest = _surface(height, width), 0.0
     for channel in range(3):
         weights = np.ones(len(terms))
         for _ in range(LAMP_ROUNDS):
@@ -164,7 +173,8 @@ def _density(pixels: np.ndarray) -> np.ndarray:
             above = light[:, channel] - terms @ lamp
             weights = np.where(above > 0, brighter, np.where(above > -LAMP_NOISE, level, darker))
         density[..., channel] += surface @ lamp.astype(np.float32)
-    return density
+        brightest = max(brightest, float(np.exp(lamp[0])))
+    return density, brightest
 
 
 def _find_nuclei(field: _Field) -> tuple[list[tuple[list[int], float]], float]:

@@ -18,8 +18,11 @@ def draw_field(seed=0, white=WHITE, size=(480, 640), ground=(230, 225, 235)):
     """Draw a field (H, W, 3) uint8 with red cells and white cells about these places, and give the white cells' boxes."""
     rng = np.random.default_rng(seed)
     field = np.full((*size, 3), ground, np.uint8)
-    for _ in range(size[0] * size[1] // 9000):
-        _disc(field, (rng.uniform(0, size[1]), rng.uniform(0, size[0])), rng.uniform(35, 41), RED_CELL)
+    for row in range(40, size[0] + 40, 95):  # where one looks at a smear, red cells hardly overlap
+        for col in range(40, size[1] + 40, 95):
+            place = np.array([col, row]) + rng.uniform(-14, 14, 2)
+            if rng.random() < 0.8:
+                _disc(field, place, rng.uniform(35, 41), RED_CELL)
     for number, (row, col) in enumerate(white):
         label = LABELS[number % len(LABELS)]
         _disc(field, (col, row), RADIUS, CYTOPLASM[label])
