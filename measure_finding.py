@@ -9,7 +9,7 @@ the middle, of which the part is taken that training learns from, divided as tra
         --out pbc.json
 
 A box is found if the centre of a find lies in it, each find answering for one box; every other find is false. Figures stand
-with all boxes, and without those that hub_dataset/contested_boxes.csv contests. Besides, all fields are laid side by side to
+with all boxes, and without those that smears/contested_boxes.csv contests. Besides, all fields are laid side by side to
 one of 20 megapixels, and one field is enlarged to as much.
 """
 
@@ -32,7 +32,7 @@ from smears.fields import read_fields, read_tests
 from smears.laboratories import divide, load_laboratory
 from smears.loading import DataError
 
-CONTESTED = Path(__file__).parent / "hub_dataset" / "contested_boxes.csv"
+CONTESTED = Path(__file__).parent / "smears" / "contested_boxes.csv"
 LARGE = (3648, 5472)  # px, height and width of a field of 20 megapixels
 MIDDLE = (0.375, 0.625)  # of the sides, where the cell of a single-cell image lies: PBC's middle 64 px of 256
 OVERLAP = 0.5  # intersection over union
@@ -184,18 +184,19 @@ def measure_single(data_dir: Path, classes: Sequence[str], test_share: float, se
 def measure_large(files: Sequence[Path], boxes: Sequence[list[list[int]]]) -> dict[str, Any]:
     """Find cells in a field of 20 megapixels made of the fields side by side, and in the first enlarged to as much."""
     mosaic, given = Image.new("RGB", LARGE[::-1]), []
-    row = col = 0
-    height = 0
+    row = col = height = width = 0
     for file, own in zip(files, boxes, strict=True):
         image = _read(file)
         if col + image.width > LARGE[1]:
             row, col, height = row + height, 0, 0
         if row + image.height > LARGE[0]:
+            height = 0
             break
         mosaic.paste(image, (col, row))
         given += [[top + row, left + col, bottom + row, right + col] for top, left, bottom, right in own]
         col, height = col + image.width, max(height, image.height)
-    mosaic = mosaic.crop((0, 0, LARGE[1], row + height if row + height <= LARGE[0] else row))
+        width = max(width, col)
+    mosaic = mosaic.crop((0, 0, width, row + height))  # no black rim, which no field has
     results = {}
     for name, image, cells in (
         ("side_by_side", mosaic, given),

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from PIL import Image, ImageOps
 from smear_drawings import CYTOPLASM, LABELS, LOBES, RED_CELL, _disc, write_box_table, write_image
 
@@ -160,6 +161,16 @@ def test_the_measuring_command_counts_what_was_drawn(tmp_path):
     assert (results["recall"], results["recall_with_contested"]) == (round(6 / 7, 4), 0.75)
 
 
+def test_fields_of_twenty_megapixels_are_measured(tmp_path):
+    field, boxes = draw_field()
+    write_image(tmp_path / "a.png", field)
+    results = measure_finding.measure_large([tmp_path / "a.png"] * 40, [boxes] * 40)
+    # 8 fields of 640 px stand in a row of 5,472 px
+    assert (results["side_by_side"]["megapixels"], results["side_by_side"]["boxes"]) == (12.3, 120)
+    assert (results["side_by_side"]["found"], results["side_by_side"]["false"]) == (120, 0)
+    assert (results["enlarged"]["megapixels"], results["enlarged"]["finds"]) == (20.0, 3)
+
+
 def test_contested_boxes_stand_in_the_tables(data_root):
     table = data_root / "raabin" / "boxes.csv"
     if not table.exists():
@@ -177,7 +188,7 @@ def test_bccd_boxes(data_root):
     if not folder.exists():
         pytest.skip(f"{folder} is absent: it is no part of the project")
     files, boxes = measure_finding.read_fields(folder)
-    tests = measure_finding.read_tests(measure_finding.CONTESTED.with_name("photos.csv"), [file.stem for file in files])
+    tests = measure_finding.read_tests(REPOSITORY / "hub_dataset" / "photos.csv", [file.stem for file in files])
     places = [place for place in range(len(files)) if place not in tests and boxes[place]][::12]
     results = measure_finding.measure_fields(
         [files[place].name for place in places],
