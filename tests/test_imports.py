@@ -18,6 +18,8 @@ MAY_IMPORT = {
     "adapt": {"smears", "evaluation", "hub_model"},
     "measure_overlaps": {"smears", "hub_model"},
     "measure_finding": {"smears", "hub_model"},
+    "count_errors": {"smears", "hub_model"},
+    "simulate_counts": {"smears", "evaluation", "hub_model"},
     "publish": {"evaluation"},
     "score": {"smears", "hub_model"},
     "training": {"evaluation"},
@@ -33,10 +35,12 @@ SIBLINGS = {
     "batch_statistics": set(),
     "modeling_wbc_resnet": {"batch_statistics", "configuration_wbc_resnet"},
     "timm_wbc_resnet": {"configuration_wbc_resnet", "modeling_wbc_resnet"},
-    "pipeline_wbc_resnet": {"cell_finding", "differential", "field_overlaps"},
+    "pipeline_wbc_resnet": {"cell_finding", "differential", "field_overlaps", "image_reading", "smear_gate"},
     "cell_finding": set(),
     "differential": set(),
     "field_overlaps": set(),
+    "image_reading": set(),
+    "smear_gate": {"cell_finding"},
     "handler": set(),
 }
 # What a loaded file imports becomes a requirement of every user.

@@ -1,0 +1,193 @@
+"""Read what a user has as a picture, a path, bytes, a PIL image or an array, into upright RGB, or say why it cannot be used.
+
+    for source in sources:
+        try:
+            picture = read_image(source)
+        except ImageError as error:
+            print(error)  # with the file's name and the remedy
+
+Nothing is guessed in silence: what was done to a picture stands in its notes.
+"""
+
+import io
+import os
+import struct
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+# Pillow itself warns above; such a picture takes 0.27 GB as RGB. Four times the 20 megapixels of a microscope's camera.
+LARGEST = 89_000_000  # pixels
+SMALLEST_SIDE = 32  # px: a red cell would be about two pixels wide
+
+TURN_TO_PNG = "Open it in an image viewer and export it as PNG."
+
+
+class ImageError(ValueError):
+    """A picture cannot be used; the message names it, says why, and what to do."""
+
+
+@dataclass
+class ReadImage:
+    """A picture that was read.
+
+    Attributes:
+        image: RGB, 8 bits, upright; boxes are in its pixels.
+        name: of the file, or "image 3" for what has none.
+        notes: what was done to the picture that a person should know, in words.
+    """
+
+    image: Image.Image
+    name: str
+    notes: list[str] = field(default_factory=list)
+
+
+def image_name(source: Any, number: int = 1) -> str:
+    """Name a picture: the file's name, else "image" and its number."""
+    path = source if isinstance(source, str | os.PathLike) else getattr(source, "filename", None)
+    try:
+        name = Path(os.fsdecode(path)).name if path else ""
+    except (TypeError, ValueError):
+        name = ""
+    return name or f"image {number}"
+
+
+def read_image(source: Any, name: str | None = None) -> ReadImage:
+    """Read a picture.
+
+    Args:
+        source: a path; the bytes of a file; a PIL image; an array, (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), of uint8,
+            0..255, of floating point, 0..1, or of bool.
+        name: what to call it; None takes ``image_name``.
+
+    Raises:
+        ImageError: it is no picture, is damaged, has less than 32 px a side or more than 89 million pixels.
+    """
+    name = name or image_name(source)
+    try:
+        if isinstance(source, Image.Image):
+            return _finish(source, name)
+        if isinstance(source, np.ndarray):
+            return _finish(_from_array(source, name), name)
+        if isinstance(source, bytes | bytearray | memoryview):
+            if not len(source):
+                raise ImageError(f"{name}: there are no bytes. Send the file's content.")
+            return _read_file(io.BytesIO(source), name)
+        if isinstance(source, str | os.PathLike):
+            return _read_file(_existing(source, name), name)
+    except MemoryError as error:
+        raise ImageError(f"{name}: the picture does not fit into memory. Crop or shrink it.") from error
+    raise ImageError(
+        f"{name}: {type(source).__name__} is no picture; expected a path, bytes, a PIL image or an array. Pass one of these."
+    )
+
+
+def _existing(source: str | os.PathLike, name: str) -> Path:
+    try:
+        path = Path(os.fsdecode(source))
+        if path.is_dir():
+            raise ImageError(f"{name}: this is a folder. Name the pictures in it.")
+        if not path.is_file():
+            raise ImageError(f"{name}: there is no such file. Correct the path.")
+        if not path.stat().st_size:
+            raise ImageError(f"{name}: the file is empty, 0 bytes. Copy it again from where it comes.")
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:  # a name too long, a null character, no permission
+        raise ImageError(f"{name}: the file cannot be opened ({error}). Correct the path.") from error
+    return path
+
+
+def _read_file(source: Path | io.BytesIO, name: str) -> ReadImage:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked here, before decoding
+            opened = Image.open(source, formats=FORMATS)
+        with opened as image:
+            return _finish(image, name)
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: more than {LARGEST / 1e6:.0f} million pixels. Crop or shrink it.") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"{name}: this is no picture that can be read ({', '.join(FORMATS)}). {TURN_TO_PNG}"
+        ) from error
+    except PermissionError as error:
+        raise ImageError(f"{name}: no permission to read the file. Allow it, or copy the file.") from error
+    except (OSError, SyntaxError, ValueError, struct.error) as error:  # a broken head
+        raise ImageError(f"{name}: the file is damaged or cut short ({error}). Copy or export it again.") from error
+
+
+def _from_array(values: np.ndarray, name: str) -> Image.Image:
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] not in (3, 4)) or not values.size:
+        raise ImageError(
+            f"{name}: the array has shape {values.shape}; expected (height, width), or (height, width, 3) in RGB. "
+            "Put the channels last."
+        )
+    if values.dtype == bool or np.issubdtype(values.dtype, np.floating):
+        low, high = (values.min(), values.max()) if np.isfinite(values).all() else (np.nan, np.nan)
+        if not (low >= 0 and high <= 1):
+            raise ImageError(
+                f"{name}: the array of {values.dtype} reaches from {low} to {high}; expected 0 to 1. Scale it, or pass uint8."
+            )
+        values = np.rint(values * 255.0).astype(np.uint8)
+    if values.dtype != np.uint8:
+        raise ImageError(
+            f"{name}: the array is {values.dtype}; expected uint8, 0 to 255. Divide it by its full scale and multiply by 255."
+        )
+    return Image.fromarray(np.ascontiguousarray(values))
+
+
+def _finish(image: Image.Image, name: str) -> ReadImage:
+    """Check the size, which the header tells, decode, and convert to upright RGB."""
+    if image.width * image.height > LARGEST:
+        raise ImageError(
+            f"{name}: {image.width} x {image.height} px are more than {LARGEST / 1e6:.0f} million pixels. Crop or shrink it."
+        )
+    if min(image.size) < SMALLEST_SIDE:
+        raise ImageError(
+            f"{name}: {image.width} x {image.height} px; expected {SMALLEST_SIDE} or more each side. Take a larger picture."
+        )
+    try:
+        image.load()
+        frames = getattr(image, "n_frames", 1)
+        upright = ImageOps.exif_transpose(image)
+        return _to_rgb(
+            upright, name, frames if image.format != "MPO" else 1
+        )  # MPO: a camera's preview is no second picture
+    except ImageError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error) as error:
+        # Pillow's decoders raise any of these on broken data
+        raise ImageError(f"{name}: the file is damaged or cut short ({error}). Copy or export it again.") from error
+
+
+def _to_rgb(image: Image.Image, name: str, frames: int) -> ReadImage:
+    notes = [f"the file holds {frames} pictures; only the first was read"] if frames > 1 else []
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        # Pillow's own conversion would clip these to white without a word
+        values = np.asarray(image, dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise ImageError(f"{name}: the picture holds values that are no numbers. Export it again as 8-bit PNG.")
+        low, high = float(values.min()), float(values.max())
+        values = np.rint((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+        notes.append("grey of more than 8 bits: its darkest to brightest values were spread over 8 bits")
+        return ReadImage(Image.fromarray(values).convert("RGB"), name, notes)
+    if image.mode in ("L", "LA", "La", "1"):
+        notes.append("a grey picture: the model has learnt from coloured stains, trust its answers less")
+    if image.mode == "CMYK":
+        notes.append("printing colours (CMYK) were converted to RGB and may be off")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        if layer.getextrema()[3][0] < 255:
+            notes.append("transparent parts were laid on white")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return ReadImage(image.convert("RGB"), name, notes)
