@@ -28,6 +28,8 @@ class WbcResNetConfig(PretrainedConfig):
         energy_threshold: largest energy, ``-logsumexp(logits)`` in nats, of an image that is like those learnt from.
         energy_accept_rate: share of validation's white cells, 0..1, whose energy is not above that threshold.
         negatives_label: the class that means "none of the others": other cells, empty ground, no smear.
+        validation_confusion: how the pipeline's verdicts err: ``labels``, ``acceptance_threshold`` and ``energy_threshold``,
+            as they were when the verdicts were counted, and ``counts``, by laboratory, class and verdict, of validation cells.
         **kwargs: the fields every ``PretrainedConfig`` has (``id2label``, ``auto_map``, ...).
 
     A threshold comes with the share that was measured at it, or not at all. Thresholds belong to the linear layer they were
@@ -46,6 +48,7 @@ class WbcResNetConfig(PretrainedConfig):
     energy_threshold = None
     energy_accept_rate = None
     negatives_label = None
+    validation_confusion = None
 
     _operating_point = (
         "acceptance_threshold",
@@ -53,6 +56,7 @@ class WbcResNetConfig(PretrainedConfig):
         "energy_threshold",
         "energy_accept_rate",
         "negatives_label",
+        "validation_confusion",
     )
 
     # Keys of PretrainedConfig that are not attributes of a fresh instance on every supported version of the library.
@@ -93,6 +97,7 @@ class WbcResNetConfig(PretrainedConfig):
         energy_threshold=None,
         energy_accept_rate=None,
         negatives_label=None,
+        validation_confusion=None,
         **kwargs,
     ):
         self._refuse_unknown(kwargs)
@@ -137,6 +142,7 @@ class WbcResNetConfig(PretrainedConfig):
             "energy_threshold": energy_threshold,
             "energy_accept_rate": energy_accept_rate,
             "negatives_label": negatives_label,
+            "validation_confusion": validation_confusion,
         }
         for name, value in given.items():
             if value is not None:
@@ -187,6 +193,17 @@ class WbcResNetConfig(PretrainedConfig):
                 f"negatives_label is {self.negatives_label!r}; expected one of the classes {list(self.id2label.values())}. "
                 "Call it as it is called there, or pass negatives_label=None."
             )
+        if self.validation_confusion is not None:
+            _check_confusion(self.validation_confusion)
+
+    def usable_confusion(self) -> dict[str, dict[str, dict[str, int]]] | None:
+        """Give the counts of ``validation_confusion``, or None where they were counted with other classes or thresholds."""
+        counted = self.validation_confusion
+        if counted is None:
+            return None
+        labels = [self.id2label[number] for number in range(len(self.id2label))]
+        now = {"labels": labels, **{name: getattr(self, name) for name in _THRESHOLDS}}
+        return counted["counts"] if all(counted[name] == value for name, value in now.items()) else None
 
     def drop_operating_point(self) -> None:
         """Forget the thresholds, what was measured at them, and the class for negatives."""
@@ -203,6 +220,33 @@ class WbcResNetConfig(PretrainedConfig):
             close = difflib.get_close_matches(key, [*own, *sorted(library)], n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"Unknown configuration key {key!r} (value {kwargs[key]!r}): nothing reads it.{hint}")
+
+
+def _check_confusion(confusion):
+    keys = ["labels", *_THRESHOLDS, "counts"]
+    if not isinstance(confusion, dict) or sorted(confusion) != sorted(keys):
+        raise ValueError(f"validation_confusion is {confusion!r}; expected an object with {', '.join(keys)}.")
+    labels, tables = confusion["labels"], confusion["counts"]
+    good = isinstance(labels, list) and isinstance(tables, dict)
+    good = good and all(
+        isinstance(table, dict)
+        and set(table) <= set(labels)
+        and all(
+            isinstance(row, dict)
+            and set(row) <= {*labels, "unidentified"}
+            and all(isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in row.values())
+            for row in table.values()
+        )
+        for table in tables.values()
+    )
+    if not good:
+        raise ValueError(
+            f"validation_confusion has the counts {tables!r}; expected whole numbers of cells by laboratory, class and verdict, "
+            f"classes {labels!r}. Count them anew with count_errors.py."
+        )
+
+
+_THRESHOLDS = ("acceptance_threshold", "energy_threshold")
 
 
 def _is_finite(value):

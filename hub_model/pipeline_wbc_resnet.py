@@ -1,10 +1,25 @@
-"""Our pipeline, ``pipeline(model=ID, trust_remote_code=True)``: it names the cell in an image, or says why it does not."""
+"""Our pipeline, ``pipeline(model=ID, trust_remote_code=True)``: photos of a smear in, cells and the differential count out."""
 
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import ImageClassificationPipeline
+
+from .cell_finding import find_cells
+from .differential import count_cells
+from .field_overlaps import describe_field, mark_repeats
+from .image_reading import ImageError, image_name, read_image
+
+WINDOW = 1.5  # side of the square about a cell that the network sees, in sides of its box
+BATCH_SIZE = 16  # crops, where nobody asks for another number
+ONE_CELL = ("views", "timeout")
+FIELDS = ("laboratory", "reference_ranges", "white_cells_per_microlitre")
 
 
 def flips_and_turns(pixel_values: Tensor) -> list[Tensor]:
@@ -13,40 +28,168 @@ def flips_and_turns(pixel_values: Tensor) -> list[Tensor]:
     return turned + [view.flip(3) for view in turned]
 
 
-class WbcClassificationPipeline(ImageClassificationPipeline):
-    """Name the white blood cell in an image, or say that it is unidentified.
+def crop_cell(image: Image.Image, box: Sequence[int]) -> Image.Image:
+    """Cut out the square that the network sees of a cell.
 
-    For each image, which may be whatever the library's own pipeline takes, the answer is a dictionary:
+    Args:
+        image: the upright field.
+        box: (row_min, col_min, row_max, col_max), px, as ``find_cells`` gives it.
+
+    Returns:
+        The square about the middle of the box; black where it reaches over the field's edge, as in training.
+    """
+    row_min, col_min, row_max, col_max = box
+    side = max(2, round(max(row_max - row_min, col_max - col_min) * WINDOW))
+    left, top = round((col_min + col_max - side) / 2), round((row_min + row_max - side) / 2)
+    return image.crop((left, top, left + side, top + side))
+
+
+class WbcClassificationPipeline(ImageClassificationPipeline):
+    """Find the white blood cells in photos of a smear, name each or say that it is unidentified, and count them.
+
+    It takes a photo, as a path, a PIL image, an array (H, W, 3) or the bytes of a file, or several of one slide, and gives
+
+    - ``images``: for each its ``name``, ``height`` and ``width`` in px, ``notes`` on what was done to it, ``refused``, why it
+      is counted nowhere, or None, and its ``cells``. Of each cell: ``box`` (row_min, col_min, row_max, col_max), px of the
+      upright photo; ``find_score``, 0..1; ``label``, the likeliest class, its ``score`` and the ``probabilities`` of all;
+      ``energy``, in nats, low for images like those learnt from; ``verdict``, a class or "unidentified", and then the
+      ``reason``; ``same_as``, [image, cell] where an earlier photo shows the same cell, else None; ``reviewed``, None:
+      there a person's label goes before ``count`` is called again.
+    - ``differential``: see ``differential.count_cells``.
+
+    With ``one_cell=True`` each image is taken as one cell and named whole, and the answer to an image is a dictionary:
 
     - ``verdict``: a class's name, or ``"unidentified"``
     - ``reason``: why unidentified, ``"low confidence"`` or ``"unlike the images learnt from"``; otherwise None
     - ``confidence``: probability of the likeliest class, 0..1
-    - ``energy``: in nats, low for images like those learnt from
+    - ``energy`` as above
     - ``probabilities``: ``{"label": ..., "score": ...}`` for each class, the likeliest first
 
     The thresholds stand in config.json; a model without them always gives its likeliest class.
 
     Args:
+        one_cell: name each image as one cell.
         views: 8 averages the probabilities and the energy over the eight flips and quarter turns of the image, since a smear
             has no up. That takes eight times as long as 1, with which the thresholds were measured.
-        timeout: seconds to wait for an image from the network.
+        batch_size: crops that go through the network at once, of one photo or of many.
+        laboratory, reference_ranges, white_cells_per_microlitre: see ``differential.count_cells``.
+        timeout: with ``one_cell``, seconds to wait for an image from the network.
+
+    Raises:
+        ValueError: an option that does not fit; with ``one_cell`` alone, also an image that cannot be read. Otherwise such an
+            image is listed as refused, and the rest goes on.
     """
 
-    def _sanitize_parameters(self, views: int | None = None, timeout: float | None = None):
+    def _sanitize_parameters(
+        self,
+        one_cell: bool | None = None,
+        views: int | None = None,
+        timeout: float | None = None,
+        laboratory: str | None = None,
+        reference_ranges: Mapping[str, Sequence[float]] | None = None,
+        white_cells_per_microlitre: float | None = None,
+    ):
         if views not in (None, 1, 8):
             raise ValueError(f"views is {views!r}; expected 1, or 8 for all flips and quarter turns.")
-        return ({} if timeout is None else {"timeout": timeout}), ({} if views is None else {"views": views}), {}
+        if one_cell not in (None, True, False):
+            raise ValueError(f"one_cell is {one_cell!r}; expected True or False.")
+        count = {
+            "laboratory": laboratory,
+            "references": reference_ranges,
+            "white_cells_per_microlitre": white_cells_per_microlitre,
+        }
+        asked = {"one_cell": one_cell, **count}
+        return (
+            {} if timeout is None else {"timeout": timeout},
+            {} if views is None else {"views": views},
+            {name: value for name, value in asked.items() if value is not None},
+        )
+
+    def __call__(self, inputs: Any, **options: Any) -> Any:
+        """Answer for a photo, or several of one slide; options as for the class."""
+        batch_size = options.get("batch_size") or self._batch_size or BATCH_SIZE
+        _, forward, asked = self._sanitize_parameters(
+            **{name: value for name, value in options.items() if name not in ("batch_size", "num_workers")}
+        )
+        asked = {**self._postprocess_params, **asked}
+        if asked.pop("one_cell", False):
+            return super().__call__(inputs, **options)
+        images, descriptions = [], []
+        forward = {**self._forward_params, **forward}
+        for image, description in self._look(_each(inputs), batch_size, forward):
+            images.append(image)
+            descriptions.append(description)
+        mark_repeats(images, descriptions)
+        return {"images": images, "differential": self.count(images, **asked)}
+
+    def count(self, images: Sequence[Mapping[str, Any]], **options: Any) -> dict[str, Any]:
+        """Count cells again, after a review or with other options; see ``differential.count_cells``."""
+        config = self.model.config
+        return count_cells(
+            images,
+            [config.id2label[number] for number in range(config.num_labels)],
+            negatives=config.negatives_label,
+            confusion=config.usable_confusion(),
+            model=self._identity(),
+            **options,
+        )
+
+    def _look(
+        self, sources: Iterable[Any], batch_size: int, forward: Mapping[str, Any]
+    ) -> Iterator[tuple[dict[str, Any], Any]]:
+        """Give each photo's answer and description once its cells are named; cells of several photos share a batch."""
+        photos: list[tuple[dict[str, Any], Any]] = []  # of which cells still wait
+        waiting: list[tuple[dict[str, Any], Tensor]] = []
+        for number, source in enumerate(sources, 1):
+            photo = {"name": image_name(source, number), "height": None, "width": None, "notes": [], "refused": None}
+            photo["cells"] = []
+            description = None
+            try:
+                read = read_image(source, photo["name"])
+            except ImageError as error:
+                photo["refused"] = str(error)
+            else:
+                photo |= {"height": read.image.height, "width": read.image.width, "notes": read.notes}
+                description = describe_field(read.image)
+                for cell in find_cells(read.image):
+                    photo["cells"].append(cell)
+                    waiting.append((cell, self.preprocess(crop_cell(read.image, cell["box"]))["pixel_values"]))
+            photos.append((photo, description))
+            while len(waiting) >= batch_size:
+                self._name(waiting[:batch_size], forward)
+                waiting = waiting[batch_size:]
+            if not waiting:
+                yield from photos
+                photos = []
+        if waiting:
+            self._name(waiting, forward)
+        yield from photos
+
+    def _name(self, waiting: Sequence[tuple[dict[str, Any], Tensor]], forward: Mapping[str, Any]) -> None:
+        """Put the answers of the network into cells, given each with its pixels (1, 3, H, W)."""
+        logits = self.forward({"pixel_values": torch.cat([pixels for _, pixels in waiting])}, **forward)["logits"]
+        labels = self.model.config.id2label
+        for (cell, _), own in zip(waiting, logits, strict=True):
+            probabilities, energy, verdict, reason = self._judge(own)
+            label = labels[int(probabilities.argmax())]
+            named = {labels[number]: value for number, value in enumerate(probabilities.tolist())}
+            cell |= {"label": label, "score": named[label], "probabilities": named, "energy": energy}
+            cell |= {"verdict": verdict, "reason": reason, "same_as": None, "reviewed": None}
 
     def _forward(self, model_inputs: dict[str, Tensor], views: int = 1) -> dict[str, Tensor]:
         seen = flips_and_turns(model_inputs["pixel_values"])[:views]
         logits = [self.model(pixel_values=view).logits for view in seen]
         return {"logits": torch.stack(logits, dim=1)}  # (B, views, classes)
 
-    def postprocess(self, model_outputs: dict[str, Tensor]) -> dict[str, Any]:
-        logits = model_outputs["logits"][0].double()  # (views, classes)
-        probabilities = logits.softmax(dim=-1).mean(dim=0)  # (classes,)
+    def _judge(self, logits: Tensor) -> tuple[Tensor, float, str, str | None]:
+        """Turn logits (views, classes) into probabilities (classes,), energy, verdict and reason."""
+        logits = logits.double()
+        probabilities = logits.softmax(dim=-1).mean(dim=0)
         energy = float(self.model.energy(logits).mean())
-        verdict, reason = self.model.decide(probabilities, energy)
+        return probabilities, energy, *self.model.decide(probabilities, energy)
+
+    def postprocess(self, model_outputs: dict[str, Tensor], **count: Any) -> dict[str, Any]:
+        probabilities, energy, verdict, reason = self._judge(model_outputs["logits"][0])
         scores = [
             {"label": self.model.config.id2label[number], "score": score}
             for number, score in enumerate(probabilities.tolist())
@@ -59,3 +202,19 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
             "energy": energy,
             "probabilities": scores,
         }
+
+    def _identity(self) -> dict[str, str | None]:
+        """Tell which model answers: name, commit on the Hub, and the hash of its file of weights where that is at hand."""
+        config = self.model.config
+        name = config._name_or_path or None
+        sha256 = None
+        if name and (weights := Path(name) / "model.safetensors").is_file():
+            sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+            name = Path(name).resolve().name
+        return {"name": name, "revision": getattr(config, "_commit_hash", None), "sha256": sha256}
+
+
+def _each(inputs: Any) -> Iterable[Any]:
+    """Tell one photo from several."""
+    one = isinstance(inputs, str | bytes | bytearray | memoryview | Path | Image.Image | np.ndarray | Mapping)
+    return [inputs] if one or not isinstance(inputs, Iterable) else inputs

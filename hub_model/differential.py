@@ -1,0 +1,357 @@
+"""The differential count: of the white cells on a smear, how many per cent of each subtype, and how far that can be trusted.
+
+    differential = count_cells(images, labels, negatives="other", confusion=config.validation_confusion)
+
+Two kinds of uncertainty are told apart. *Sampling*: 200 cells are not the patient; Clopper and Pearson's exact interval. *The
+classifier's own errors*: ``error_adjustment`` corrects the counts for them, and its interval covers both.
+
+    report_json(images, differential), cells_csv(images), count_csv(differential)
+
+write what is to be kept; ``differential.schema.json`` is the JSON document's schema.
+"""
+
+import csv
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import betaincinv
+
+from .error_adjustment import adjust
+
+SCHEMA = "wbc-differential/1"
+CLINICAL_ORDER = ("neutrophil", "lymphocyte", "monocyte", "eosinophil", "basophil")
+UNIDENTIFIED = "unidentified"
+DROPPED = "dropped"  # what a reviewer says of a find that is no cell
+
+# Per cent, adults; band forms count as neutrophils. Laboratories differ: pass your own.
+REFERENCE_RANGES = {
+    "neutrophil": (40.0, 70.0),
+    "lymphocyte": (20.0, 40.0),
+    "monocyte": (2.0, 8.0),
+    "eosinophil": (1.0, 4.0),
+    "basophil": (0.5, 1.0),
+}
+LEVEL = 0.95
+USUAL_COUNTS = (200, 400)  # cells; 400 are the reference method's, CLSI H20-A2
+FEWEST_CELLS = 100
+
+REVIEW_SHARE = 0.1  # of the cells counted, unidentified
+
+
+def exact_interval(count: int, total: int, level: float = LEVEL) -> tuple[float, float]:
+    """Bound a share, 0..1, by the exact binomial interval (Clopper and Pearson 1934, doi:10.1093/biomet/26.4.404).
+
+    Raises:
+        ValueError: not 0 <= count <= total, total 0, or a level that does not lie between 0 and 1.
+    """
+    if not 0 <= count <= total or total < 1 or not 0 < level < 1:
+        raise ValueError(
+            f"{count} of {total} at level {level}; expected 0 <= count <= total, total at least 1, 0 < level < 1."
+        )
+    tail = (1 - level) / 2
+    low = float(betaincinv(count, total - count + 1, tail)) if count else 0.0
+    high = float(betaincinv(count + 1, total - count, 1 - tail)) if count < total else 1.0
+    return low, high
+
+
+def count_cells(
+    images: Sequence[Mapping[str, Any]],
+    labels: Sequence[str],
+    negatives: str | None = None,
+    confusion: Mapping[str, Mapping[str, Mapping[str, int]]] | None = None,
+    laboratory: str | None = None,
+    references: Mapping[str, Sequence[float]] | None = None,
+    white_cells_per_microlitre: float | None = None,
+    model: Mapping[str, str | None] | None = None,
+) -> dict[str, Any]:
+    """Count the cells of a slide's fields.
+
+    Args:
+        images: as the pipeline gives them, with ``name``, ``refused`` and ``cells``; of each cell ``verdict``, ``same_as``
+            (a cell of an earlier field, counted there) and ``reviewed`` (what a person says it is: a label, "dropped" for
+            what is no cell, or None) are read.
+        labels: the model's classes.
+        negatives: the class that means "none of the others".
+        confusion: by laboratory, class and verdict, how many validation cells got that verdict. None: nothing is corrected.
+        laboratory: whose errors apply, one of ``confusion``. None: all are possible, and each weighs as much as it makes the
+            slide's verdicts likely.
+        references: by class, lowest and highest usual per cent; None takes ``REFERENCE_RANGES``, {} flags nothing.
+        white_cells_per_microlitre: the total count, for absolute counts.
+        model: ``name``, ``revision`` and ``sha256`` of the model that named the cells.
+
+    Returns:
+        The differential, ready for JSON; ``differential.schema.json`` says what each field means.
+
+    Raises:
+        ValueError: a verdict or a review that is no class, an unknown laboratory, a confusion of other classes, a range that
+            is none, a total count that is not above 0.
+    """
+    ranges = _check_ranges(REFERENCE_RANGES if references is None else references, labels)
+    total = white_cells_per_microlitre
+    if total is not None and not (isinstance(total, int | float) and math.isfinite(total) and total > 0):
+        raise ValueError(f"white_cells_per_microlitre is {total!r}; expected a number above 0, such as 7200.")
+    if laboratory is not None and laboratory not in (confusion or {}):
+        raise ValueError(f"laboratory is {laboratory!r}; expected one of {sorted(confusion or {})}, or None.")
+    order = clinical_order(labels, negatives)
+    machine, reviewed, cells = _tally(images, order)
+    counted = cells["counted"]
+    rows = {name: _row(name, machine[name] + reviewed[name], counted) for name in order}
+    weights: dict[str, float] = {}
+    fits = True
+    if confusion and counted:
+        shares, weights, fits = adjust(machine, reviewed, order, confusion, laboratory)
+        for name in order[:-1]:
+            rows[name]["adjusted_percent"] = _percent(shares[name].mean())
+            tails = np.quantile(shares[name], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+            rows[name]["adjusted_interval"] = [_percent(value) for value in tails]
+    for name, row in rows.items():
+        _flag(row, ranges.get(name))
+        # where the adjustment shares unidentified cells out, they are none of the total
+        _absolute(row, None if weights and name == UNIDENTIFIED else total)
+    refused = sum(image["refused"] is not None for image in images)
+    differential = {
+        "schema": SCHEMA,
+        "images": {"given": len(images), "counted": len(images) - refused, "refused": refused},
+        "cells": cells,
+        "rows": list(rows.values()),
+        "white_cells_per_microlitre": total,
+        "laboratory": laboratory,
+        "laboratory_weights": weights,
+    }
+    differential["warnings"] = _warnings(differential, machine, confusion, fits)
+    differential["methods"] = METHODS if weights else METHODS[:2]
+    differential["references"] = REFERENCES if references is None else []
+    differential["model"] = {key: (model or {}).get(key) for key in ("name", "revision", "sha256")}
+    return differential
+
+
+METHODS = [
+    "Per cents are of the cells counted: all finds but repeats in overlapping fields and what a reviewer dropped.",
+    "Interval: exact binomial, 95 % (Clopper and Pearson 1934, doi:10.1093/biomet/26.4.404); sampling alone.",
+    "Adjusted per cent and interval: also for the classifier's own errors, as counted on validation cells of known class "
+    "(after Tenenbein 1972, doi:10.1080/00401706.1972.10488892; Gibbs sampling, Tanner and Wong 1987, "
+    "doi:10.1080/01621459.1987.10478458). Unidentified cells are shared out by it. What is no white cell at all, and cells "
+    "that were not found, are outside it.",
+]
+REFERENCES = [
+    "Reference ranges are adults': of neutrophils after Kratz et al. 2004, doi:10.1056/NEJMcpc049016, of the others after "
+    "MedlinePlus, Blood differential test, medlineplus.gov/ency/article/003657.htm. Laboratories differ: put in your own."
+]
+
+
+def clinical_order(labels: Sequence[str], negatives: str | None = None) -> list[str]:
+    """Put classes in the order of a report: neutrophils, lymphocytes, monocytes, eosinophils, basophils, any other classes,
+    the one for none of the others, and "unidentified"."""
+    place = {name: number for number, name in enumerate(CLINICAL_ORDER)}
+    subtypes = [label for label in labels if label != negatives]
+    subtypes.sort(key=lambda label: place.get(label.casefold(), len(place)))  # stable: unknown ones keep their order
+    return [*subtypes, *([negatives] if negatives in labels else []), UNIDENTIFIED]
+
+
+def _check_ranges(ranges: Mapping[str, Sequence[float]], labels: Sequence[str]) -> dict[str, tuple[float, float]]:
+    by_name = {label.casefold(): label for label in labels}
+    checked = {}
+    for name, limits in ranges.items():
+        try:
+            low, high = (float(limit) for limit in limits)
+        except (TypeError, ValueError):
+            low = high = math.nan
+        if not 0 <= low <= high <= 100:
+            raise ValueError(
+                f"The reference range of {name} is {limits!r}; expected two rising per cents, such as [2, 8]."
+            )
+        if name.casefold() in by_name:
+            checked[by_name[name.casefold()]] = (low, high)
+        elif ranges is not REFERENCE_RANGES:
+            raise ValueError(f"There is a reference range for {name!r}; expected classes of {list(labels)}.")
+    return checked
+
+
+def _tally(images: Sequence[Mapping[str, Any]], order: Sequence[str]) -> tuple[Counter, Counter, dict[str, int]]:
+    """Count verdicts of cells that nobody reviewed, reviewers' labels, and what else there is.
+
+    A cell that several fields show counts as its first sight, or as what a reviewer says of any of its sights.
+    """
+    said: dict[tuple[int, int], str] = {}
+    repeated = 0
+    for number, image in enumerate(images):
+        for place, cell in enumerate(image["cells"]):
+            first = tuple(cell["same_as"]) if cell.get("same_as") is not None else (number, place)
+            repeated += first != (number, place)
+            review = cell.get("reviewed")
+            for name in (cell["verdict"], review):
+                if name is not None and name not in order and not (name is review and name == DROPPED):
+                    raise ValueError(
+                        f"Cell {place} of {image['name']} is called {name!r}; expected one of {list(order)}"
+                        f"{f', or {DROPPED!r}' if name is review else ''}."
+                    )
+            if review is not None:
+                said.setdefault(first, review)
+    machine, reviewed = Counter(), Counter()
+    dropped = 0
+    for number, image in enumerate(images):
+        for place, cell in enumerate(image["cells"]):
+            if cell.get("same_as") is not None:
+                continue
+            review = said.get((number, place))
+            if review is None:
+                machine[cell["verdict"]] += 1
+            elif review == DROPPED:
+                dropped += 1
+            elif (
+                review == UNIDENTIFIED
+            ):  # a person could not tell either: no more is known than the verdicts of others say
+                machine[UNIDENTIFIED] += 1
+            else:
+                reviewed[review] += 1
+    counted = sum(machine.values()) + sum(reviewed.values())
+    cells = {
+        "found": counted + dropped + repeated,
+        "repeated": repeated,
+        "dropped": dropped,
+        "counted": counted,
+        "reviewed": sum(reviewed.values()),
+    }
+    return machine, reviewed, cells
+
+
+def _percent(share: float) -> float:
+    return round(100 * float(share), 4)
+
+
+def _row(name: str, count: int, counted: int) -> dict[str, Any]:
+    row: dict[str, Any] = {"class": name, "count": count, "percent": None, "interval": None}
+    row |= {"adjusted_percent": None, "adjusted_interval": None}
+    row |= {f"interval_at_{usual}": None for usual in USUAL_COUNTS}
+    if counted:
+        row["percent"] = _percent(count / counted)
+        row["interval"] = [_percent(value) for value in exact_interval(count, counted)]
+        for usual in USUAL_COUNTS:
+            as_many = exact_interval(round(count / counted * usual), usual)
+            row[f"interval_at_{usual}"] = [_percent(value) for value in as_many]
+    return row
+
+
+def best_estimate(row: Mapping[str, Any]) -> tuple[float | None, Sequence[float] | None]:
+    """Give a row's per cent and its interval: the adjusted ones where there are any."""
+    if row["adjusted_percent"] is not None:
+        return row["adjusted_percent"], row["adjusted_interval"]
+    return row["percent"], row["interval"]
+
+
+def _flag(row: dict[str, Any], limits: tuple[float, float] | None) -> None:
+    """Say whether the best estimate lies outside the usual range, and whether all of its interval does."""
+    row |= {"reference": None if limits is None else list(limits), "flag": None, "flag_sure": False}
+    percent, interval = best_estimate(row)
+    if limits is None or percent is None:
+        return
+    if percent < limits[0]:
+        row |= {"flag": "low", "flag_sure": interval[1] < limits[0]}
+    elif percent > limits[1]:
+        row |= {"flag": "high", "flag_sure": interval[0] > limits[1]}
+
+
+def _absolute(row: dict[str, Any], total: float | None) -> None:
+    row |= {"per_microlitre": None, "per_microlitre_interval": None}
+    percent, interval = best_estimate(row)
+    if total is not None and percent is not None:
+        row["per_microlitre"] = round(percent / 100 * total, 2)
+        row["per_microlitre_interval"] = [round(limit / 100 * total, 2) for limit in interval]
+
+
+def _warnings(
+    differential: Mapping[str, Any], machine: Mapping[str, int], confusion: Mapping | None, fits: bool
+) -> list[str]:
+    images, counted = differential["images"], differential["cells"]["counted"]
+    warnings = []
+    if images["refused"]:
+        warnings.append(f"{images['refused']} of {images['given']} images were refused and are not counted.")
+    if not counted:
+        return [*warnings, "No white cell was counted: there is no differential."]
+    if counted < FEWEST_CELLS:
+        warnings.append(
+            f"Only {counted} cells were counted: intervals are wide. Count {FEWEST_CELLS} at least, {USUAL_COUNTS[0]} better."
+        )
+    open_cells = machine[UNIDENTIFIED]
+    if open_cells:
+        share = f"{100 * open_cells / counted:.0f} %"
+        warnings.append(
+            f"{open_cells} of {counted} cells ({share}) are unidentified: look at them before the count is signed."
+            if open_cells > REVIEW_SHARE * counted
+            else f"{open_cells} of {counted} cells are unidentified: look at them before the count is signed."
+        )
+    if not confusion:
+        warnings.append("How often this model errs was not measured: the intervals cover sampling alone.")
+    elif differential["laboratory"] is None:
+        warnings.append(
+            "The classifier's errors were measured in other laboratories than, perhaps, this slide's: the adjusted figures "
+            "hold only if it errs here as it does there."
+        )
+    if not fits:
+        warnings.append(
+            "The verdicts on this slide are unlike those in every laboratory where errors were measured: do not trust the "
+            "adjusted figures; review the cells."
+        )
+    return warnings
+
+
+def report_json(images: Sequence[Mapping[str, Any]], differential: Mapping[str, Any]) -> str:
+    """Write images and differential as a JSON document after ``differential.schema.json``; the same input, the same text."""
+    document = {"schema": differential["schema"], "differential": differential, "images": list(images)}
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def cells_csv(images: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> str:
+    """Write a row for each cell found, also those that are not counted; refused images get a row that says so."""
+    header = ["image", "cell", "row_min", "col_min", "row_max", "col_max", "find_score", "verdict", "reason", "label"]
+    header += ["score", "energy", "same_as_image", "same_as_cell", "reviewed", *(f"p({label})" for label in labels)]
+    rows = []
+    for image in images:
+        if image["refused"] is not None:
+            rows.append([image["name"], "", *[""] * 6, "refused", image["refused"]])
+        for number, cell in enumerate(image["cells"]):
+            same = cell.get("same_as")
+            row = [
+                image["name"],
+                number,
+                *cell["box"],
+                cell["find_score"],
+                cell["verdict"],
+                cell["reason"],
+                cell["label"],
+            ]
+            row += [cell["score"], cell["energy"], *((images[same[0]]["name"], same[1]) if same else ("", ""))]
+            rows.append([*row, cell.get("reviewed"), *(cell["probabilities"][label] for label in labels)])
+    return _csv(header, rows)
+
+
+def count_csv(differential: Mapping[str, Any]) -> str:
+    """Write a row for each class, in clinical order."""
+    header = list(differential["rows"][0])
+    pairs = {name for name in header if name.startswith(("interval", "reference")) or name.endswith("_interval")}
+    columns = [part for name in header for part in ([f"{name}_low", f"{name}_high"] if name in pairs else [name])]
+    rows = []
+    for row in differential["rows"]:
+        values = [row[name] if name in pairs else [row[name]] for name in header]
+        values = [[None, None] if value is None else value for value in values]
+        rows.append([value for part in values for value in part])
+    return _csv(columns, rows)
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        # a spreadsheet would run a file's name that begins like a formula
+        texts = (
+            f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") else value
+            for value in row
+        )
+        writer.writerow([*texts, *[""] * (len(header) - len(row))])
+    return stream.getvalue()
