@@ -241,7 +241,7 @@ def _check_confusion(confusion):
     )
     if not good:
         raise ValueError(
-            f"validation_confusion has the counts {tables!r}; expected whole numbers of cells by laboratory, class and verdict, "
+            f"validation_confusion has the counts {tables!r}; expected numbers of cells by laboratory, class and verdict, "
             f"classes {labels!r}. Count them anew with count_errors.py."
         )
 

@@ -313,7 +313,7 @@ def cells_csv(images: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> str
     rows = []
     for image in images:
         if image["refused"] is not None:
-            rows.append([image["name"], "", *[""] * 6, "refused", image["refused"]])
+            rows.append([image["name"], "", *[""] * 5, "refused", image["refused"]])
         for number, cell in enumerate(image["cells"]):
             same = cell.get("same_as")
             row = [

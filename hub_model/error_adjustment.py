@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-CHAINS, BURN_IN, KEPT = 256, 30, 40  # of the sampler: 10,240 draws
+CHAINS, BURN_IN, KEPT = 256, 50, 150  # of the sampler: 38,400 draws
 SEED = 20  # fixed, so that the same cells give the same figures
 SHARE_PRIOR = 0.5  # cells, of each class's share: Jeffreys
 # A class's verdicts in a laboratory are expected to be like those in all laboratories, with the weight of so many cells.
@@ -40,7 +40,7 @@ def adjust(
         laboratory: whose errors apply; None weighs all.
 
     Returns:
-        Draws (10240,) of each class's share, 0..1; the weight of each laboratory, adding up to 1; and whether the errors of
+        Draws (38400,) of each class's share, 0..1; the weight of each laboratory, adding up to 1; and whether the errors of
         any of them make the verdicts plausible.
 
     Raises:

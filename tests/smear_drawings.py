@@ -80,6 +80,32 @@ def draw_disc(
     return image
 
 
+FIELD_CELLS = ((110, 150), (330, 420), (90, 500))  # row and col of the cells' middles
+FIELD_RADIUS = 60  # px, of a white cell; red cells have 38
+
+
+def draw_field(seed=0, white=FIELD_CELLS, size=(480, 640), ground=(230, 225, 235)):
+    """Draw a field (H, W, 3) uint8 with red cells and white cells about these places, and give the white cells' boxes."""
+    rng = np.random.default_rng(seed)
+    field = np.full((*size, 3), ground, np.uint8)
+    for row in range(40, size[0] + 40, 95):  # where one looks at a smear, red cells hardly overlap
+        for col in range(40, size[1] + 40, 95):
+            place = np.array([col, row]) + rng.uniform(-14, 14, 2)
+            if rng.random() < 0.8:
+                _disc(field, place, rng.uniform(35, 41), RED_CELL)
+    for number, (row, col) in enumerate(white):
+        label = LABELS[number % len(LABELS)]
+        _disc(field, (col, row), FIELD_RADIUS, CYTOPLASM[label])
+        for across, along, share in LOBES[label]:
+            _disc(
+                field, (col + across * FIELD_RADIUS, row + along * FIELD_RADIUS), share * FIELD_RADIUS, (105, 60, 150)
+            )
+    noisy = np.clip(field + rng.normal(0, 3, field.shape), 0, 255).astype(np.uint8)
+    return noisy, [
+        (row - FIELD_RADIUS, col - FIELD_RADIUS, row + FIELD_RADIUS, col + FIELD_RADIUS) for row, col in white
+    ]
+
+
 def write_image(path: Path, image: np.ndarray, **options) -> Path:
     """Write an image in the format of its ending, and its folder with it."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,31 +6,10 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 from PIL import Image, ImageOps
-from smear_drawings import CYTOPLASM, LABELS, LOBES, RED_CELL, _disc, write_box_table, write_image
+from smear_drawings import CYTOPLASM, FIELD_CELLS, _disc, draw_field, write_box_table, write_image
 
 import measure_finding
 from hub_model.cell_finding import find_cells
-
-WHITE = ((110, 150), (330, 420), (90, 500))  # row and col of the cells' middles
-RADIUS = 60  # px, of a white cell; red cells have 38
-
-
-def draw_field(seed=0, white=WHITE, size=(480, 640), ground=(230, 225, 235)):
-    """Draw a field (H, W, 3) uint8 with red cells and white cells about these places, and give the white cells' boxes."""
-    rng = np.random.default_rng(seed)
-    field = np.full((*size, 3), ground, np.uint8)
-    for row in range(40, size[0] + 40, 95):  # where one looks at a smear, red cells hardly overlap
-        for col in range(40, size[1] + 40, 95):
-            place = np.array([col, row]) + rng.uniform(-14, 14, 2)
-            if rng.random() < 0.8:
-                _disc(field, place, rng.uniform(35, 41), RED_CELL)
-    for number, (row, col) in enumerate(white):
-        label = LABELS[number % len(LABELS)]
-        _disc(field, (col, row), RADIUS, CYTOPLASM[label])
-        for across, along, share in LOBES[label]:
-            _disc(field, (col + across * RADIUS, row + along * RADIUS), share * RADIUS, (105, 60, 150))
-    noisy = np.clip(field + rng.normal(0, 3, field.shape), 0, 255).astype(np.uint8)
-    return noisy, [(row - RADIUS, col - RADIUS, row + RADIUS, col + RADIUS) for row, col in white]
 
 
 def assert_found(picture, boxes):
@@ -108,7 +87,7 @@ def test_two_lymphocytes_that_touch_are_two():
 def test_a_field_has_no_up(turn):
     field, _ = draw_field()
     turned = Image.fromarray(field).transpose(turn)
-    assert len(find_cells(turned)) == len(WHITE)
+    assert len(find_cells(turned)) == len(FIELD_CELLS)
 
 
 def test_grey_fields_are_searched_by_darkness():

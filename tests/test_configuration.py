@@ -23,7 +23,19 @@ STATED = {
     "energy_threshold": -2.5,
     "energy_accept_rate": 0.99,
     "negatives_label": "monocyte",
+    "validation_confusion": {
+        "labels": list(LABELS),
+        "acceptance_threshold": 0.75,
+        "energy_threshold": -2.5,
+        "counts": {"here": {LABELS[0]: {LABELS[0]: 7, "unidentified": 1}}},
+    },
 }
+
+
+def counted(counts):
+    return {"validation_confusion": STATED["validation_confusion"] | {"counts": counts}}
+
+
 CLASSES = {"id2label": dict(enumerate(LABELS)), "label2id": {label: number for number, label in enumerate(LABELS)}}
 
 
@@ -197,6 +209,18 @@ def test_transformers_own_classes_load_a_folder_that_states_its_thresholds(tmp_p
         ({"energy_threshold": None}, r"energy_threshold is missing: energy_threshold and energy_accept_rate"),
         ({"energy_accept_rate": None}, r"energy_accept_rate is missing"),
         ({"negatives_label": "other"}, r"negatives_label is 'other'; expected one of .*'neutrophil'\]. Call it as"),
+        (
+            {"validation_confusion": {"here": {}}},
+            r"validation_confusion is .*; expected an object with labels, acceptance",
+        ),
+        (
+            counted({"here": {"blast": {"blast": 1}}}),
+            r"has the counts .*'blast'.* Count them anew with count_errors.py",
+        ),
+        (counted({"here": {LABELS[0]: {"blast": 1}}}), "Count them anew"),
+        (counted({"here": {LABELS[0]: {LABELS[0]: -1}}}), "Count them anew"),
+        (counted({"here": {LABELS[0]: {LABELS[0]: 0.5}}}), "Count them anew"),
+        (counted([]), "Count them anew"),
     ],
     ids=str,
 )
@@ -207,6 +231,24 @@ def test_statements_that_cannot_be_are_refused(changed, message, tmp_path):
     WbcResNetConfig(**CLASSES, **STATED).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=message):
         WbcResNetConfig.from_pretrained(tmp_path, **changed)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"acceptance_threshold": 0.8},
+        {"energy_threshold": -2.0},
+        {"id2label": {n: name[::-1] for n, name in enumerate(LABELS)}},
+    ],
+    ids=str,
+)
+def test_errors_counted_with_other_thresholds_or_names_are_not_used(changed):
+    same = WbcResNetConfig(**CLASSES, **STATED)
+    assert same.usable_confusion() == STATED["validation_confusion"]["counts"]
+    other = CLASSES | STATED | {"negatives_label": None} | changed
+    other.pop("label2id")
+    assert WbcResNetConfig(**other).usable_confusion() is None
+    assert WbcResNetConfig(**CLASSES).usable_confusion() is None
 
 
 def test_the_least_and_the_largest_shares_are_allowed():

@@ -1,4 +1,5 @@
-"""Our pipeline: the verdict is what plain transformers' probabilities and the thresholds in config.json say."""
+"""Our pipeline: the verdict is what plain transformers' probabilities and the thresholds in config.json say, and a field's
+cells and count are what its parts give by hand."""
 
 import json
 import os
@@ -11,7 +12,12 @@ import pytest
 import torch
 from conftest import LABELS, REPOSITORY
 from PIL import Image
+from smear_drawings import draw_field, write_image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
+
+from hub_model.cell_finding import find_cells
+from hub_model.differential import count_cells
+from hub_model.pipeline_wbc_resnet import WINDOW, crop_cell
 
 pytestmark = pytest.mark.usefixtures("no_network")
 
@@ -53,6 +59,12 @@ def published(small_folder, tmp_path):
 
 
 def ours(folder, **options):
+    """Our pipeline for images of one cell."""
+    return pipeline(model=str(folder), trust_remote_code=True, device="cpu", one_cell=True, **options)
+
+
+def fields(folder, **options):
+    """Our pipeline for fields."""
     return pipeline(model=str(folder), trust_remote_code=True, device="cpu", **options)
 
 
@@ -189,6 +201,150 @@ def test_without_leave_to_run_code_the_library_asks_for_it(published):
         pipeline("wbc-classification", model=str(published()), trust_remote_code=False, device="cpu")
 
 
+def test_a_fields_cells_are_what_the_parts_give_by_hand(published, logits):
+    """The finder's boxes, squares about them cut out by numpy, transformers' own network."""
+    picture, _ = draw_field()
+    answer = fields(published())(picture)
+    (image,) = answer["images"]
+    assert (image["name"], image["height"], image["width"], image["notes"], image["refused"]) == (
+        "image 1",
+        480,
+        640,
+        [],
+        None,
+    )
+    found = find_cells(picture)
+    assert [cell["box"] for cell in image["cells"]] == [cell["box"] for cell in found] and len(found) == 3
+    padded = np.pad(picture, ((500, 500), (500, 500), (0, 0)))  # black beyond the edge
+    for cell, find in zip(image["cells"], found, strict=True):
+        top, left, bottom, right = (edge + 500 for edge in find["box"])
+        side = round(max(bottom - top, right - left) * WINDOW)
+        top, left = round((top + bottom - side) / 2), round((left + right - side) / 2)
+        probabilities = softmax(logits(Image.fromarray(padded[top : top + side, left : left + side])))
+        assert list(cell["probabilities"]) == list(LABELS)
+        assert list(cell["probabilities"].values()) == pytest.approx(probabilities, abs=1e-6)
+        assert cell["label"] == cell["verdict"] == LABELS[int(probabilities.argmax())]
+        assert cell["score"] == pytest.approx(probabilities.max(), abs=1e-6)
+        assert (cell["find_score"], cell["reason"], cell["same_as"], cell["reviewed"]) == (
+            find["find_score"],
+            None,
+            None,
+            None,
+        )
+    counted = {row["class"]: row["count"] for row in answer["differential"]["rows"]}
+    assert counted == {name: sum(cell["verdict"] == name for cell in image["cells"]) for name in counted}
+    assert sum(counted.values()) == 3
+    json.dumps(answer, allow_nan=False)
+
+
+def test_a_crop_at_the_corner_is_black_beyond_the_field():
+    picture, _ = draw_field(3, [(10, 10)])
+    crop = np.asarray(crop_cell(Image.fromarray(picture), (0, 0, 60, 60)))
+    assert crop.shape == (90, 90, 3)
+    assert not crop[:15].any() and not crop[:, :15].any() and (crop[15:, 15:] == picture[:75, :75]).all()
+
+
+def test_a_field_may_come_in_every_form(published, tmp_path):
+    picture, _ = draw_field()
+    path = write_image(tmp_path / "field.png", picture)
+    count = fields(published())
+    expected = count(picture)["images"][0]["cells"]
+    for source in (str(path), path, path.read_bytes(), Image.open(path), [picture], (path,), iter([path])):
+        assert count(source)["images"][0]["cells"] == expected
+
+
+def test_cells_of_many_fields_share_batches(published):
+    pictures = [
+        draw_field(seed, white)[0]
+        for seed, white in enumerate([[(110, 150)], [], [(330, 420), (90, 500)], [(240, 320)]])
+    ]
+    count = fields(published())
+    sizes = []
+    count.model.register_forward_hook(
+        lambda _, args, kwargs, __: sizes.append(len(kwargs["pixel_values"])), with_kwargs=True
+    )
+    together = count(pictures)
+    assert sizes == [4]
+    sizes.clear()
+    in_threes = count(pictures, batch_size=3)
+    assert sizes == [3, 1]
+    one_by_one = [count(picture) for picture in pictures]
+    for answer in (in_threes, {"images": [image for one in one_by_one for image in one["images"]]}):
+        for image, expected in zip(answer["images"], together["images"], strict=True):
+            assert [cell["box"] for cell in image["cells"]] == [cell["box"] for cell in expected["cells"]]
+            for cell, other in zip(image["cells"], expected["cells"], strict=True):
+                assert list(cell["probabilities"].values()) == pytest.approx(
+                    [*other["probabilities"].values()], abs=1e-6
+                )
+    assert [len(image["cells"]) for image in together["images"]] == [1, 0, 2, 1]
+
+
+def test_unreadable_images_are_listed_and_the_rest_goes_on(published, tmp_path):
+    picture, _ = draw_field()
+    text = tmp_path / "notes.jpg"
+    text.write_text("no picture")
+    answer = fields(published())([text, picture, tmp_path / "absent.png", b"", Image.new("RGB", (1, 1))])
+    assert [image["refused"] is None for image in answer["images"]] == [False, True, False, False, False]
+    assert answer["images"][0]["refused"].startswith("notes.jpg: this is no picture")
+    assert answer["images"][2]["name"] == "absent.png" and answer["images"][3]["name"] == "image 4"
+    assert answer["differential"]["images"] == {"given": 5, "counted": 1, "refused": 4}
+    assert answer["differential"]["cells"]["counted"] == 3
+    assert "4 of 5 images were refused and are not counted." in answer["differential"]["warnings"]
+
+
+def test_an_empty_field_counts_nothing_and_says_so(published):
+    answer = fields(published())(draw_field(1, [])[0])
+    assert answer["images"][0]["cells"] == [] and answer["images"][0]["refused"] is None
+    assert answer["differential"]["warnings"] == ["No white cell was counted: there is no differential."]
+    assert all(row["count"] == 0 and row["percent"] is None for row in answer["differential"]["rows"])
+    assert fields(published())([])["differential"]["images"] == {"given": 0, "counted": 0, "refused": 0}
+
+
+def test_a_field_given_twice_is_counted_once(published):
+    picture, _ = draw_field()
+    answer = fields(published())([picture, picture])
+    assert [cell["same_as"] for cell in answer["images"][1]["cells"]] == [[0, 0], [0, 1], [0, 2]]
+    assert answer["differential"]["cells"] == {"found": 6, "repeated": 3, "dropped": 0, "counted": 3, "reviewed": 0}
+
+
+def test_the_count_uses_thresholds_errors_and_what_the_user_says(published):
+    errors = {"labels": list(LABELS), "acceptance_threshold": 0.5, "energy_threshold": None}
+    table = {name: {name: 40, "unidentified": 5, LABELS[0]: 5} for name in LABELS[1:]} | {LABELS[0]: {LABELS[0]: 50}}
+    errors["counts"] = {"here": table, "there": table}
+    operating = {"acceptance_threshold": 0.5, "acceptance_risk": 0.01}
+    folder = published(validation_confusion=errors, **operating)
+    count = fields(folder, white_cells_per_microlitre=5000)
+    picture, _ = draw_field()
+    answer = count(picture, laboratory="here", reference_ranges={"neutrophil": [99, 100]})
+    by_hand = count_cells(
+        answer["images"],
+        LABELS,
+        None,
+        errors["counts"],
+        "here",
+        {"neutrophil": [99, 100]},
+        5000,
+        answer["differential"]["model"],
+    )
+    assert answer["differential"] == by_hand
+    assert by_hand["laboratory_weights"] == {"here": 1.0} and by_hand["rows"][0]["adjusted_percent"] is not None
+    assert sum(row["per_microlitre"] for row in by_hand["rows"][:-1]) == pytest.approx(5000, abs=1)
+    answer["images"][0]["cells"][0]["reviewed"] = "monocyte"
+    assert count.count(answer["images"])["cells"]["reviewed"] == 1
+    stale = published(validation_confusion={**errors, "acceptance_threshold": 0.4}, **operating)
+    differential = fields(stale)(picture)["differential"]
+    assert differential["rows"][0]["adjusted_percent"] is None
+    assert any("was not measured" in warning for warning in differential["warnings"])
+
+
+def test_eight_views_of_a_fields_cells(published):
+    picture, _ = draw_field()
+    count = fields(published())
+    cell = count(picture, views=8)["images"][0]["cells"][0]
+    crop = crop_cell(Image.fromarray(picture), cell["box"])
+    assert cell["score"] == pytest.approx(count(crop, one_cell=True, views=8)["confidence"], abs=1e-6)
+
+
 ALONE = """
 import json, socket, sys
 
@@ -203,8 +359,10 @@ from transformers import pipeline
 here = Path(sys.argv[1])
 classify = pipeline(model=str(here / "wbc"), trust_remote_code=True, device="cpu")
 file = Path(sys.modules[type(classify).__module__].__file__)
-answer = classify(str(here / "photo.png"))
-print(json.dumps({"answer": answer, "cached": file.is_relative_to(here), "checkout": "hub_model" in sys.modules}))
+answer = classify(str(here / "photo.png"), one_cell=True)
+counted = classify(str(here / "field.png"))["differential"]["cells"]["counted"]
+seen = {"answer": answer, "counted": counted, "cached": file.is_relative_to(here)}
+print(json.dumps({**seen, "checkout": "hub_model" in sys.modules}))
 """
 
 
@@ -213,11 +371,12 @@ def test_the_folder_alone_is_enough(published, logits, tmp_path):
     here = tmp_path / "elsewhere"
     shutil.copytree(published(), here / "wbc")
     photos(1)[0].save(here / "photo.png")
+    write_image(here / "field.png", draw_field()[0])
     env = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))}
     env |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(here / "hf_home"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-I", "-c", ALONE, str(here)]
     done = subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
     seen = json.loads(done.stdout.splitlines()[-1])
-    assert seen["cached"] and not seen["checkout"]
+    assert seen["cached"] and not seen["checkout"] and seen["counted"] == 3
     assert seen["answer"]["confidence"] == pytest.approx(softmax(logits(photos(1)[0])).max(), abs=1e-6)
