@@ -28,8 +28,8 @@ class WbcResNetConfig(PretrainedConfig):
         energy_threshold: largest energy, ``-logsumexp(logits)`` in nats, of an image that is like those learnt from.
         energy_accept_rate: share of validation's white cells, 0..1, whose energy is not above that threshold.
         negatives_label: the class that means "none of the others": other cells, empty ground, no smear.
-        validation_confusion: how the pipeline's verdicts err: ``labels``, ``acceptance_threshold`` and ``energy_threshold``,
-            as they were when the verdicts were counted, and ``counts``, by laboratory, class and verdict, of validation cells.
+        validation_confusion: how the pipeline errs on validation cells: ``counts``, by laboratory, class and outcome (see
+            ``error_adjustment``), and ``labels``, ``acceptance_threshold`` and ``energy_threshold`` as they were then.
         **kwargs: the fields every ``PretrainedConfig`` has (``id2label``, ``auto_map``, ...).
 
     A threshold comes with the share that was measured at it, or not at all. Thresholds belong to the linear layer they were
@@ -233,7 +233,7 @@ def _check_confusion(confusion):
         and set(table) <= set(labels)
         and all(
             isinstance(row, dict)
-            and set(row) <= {*labels, "unidentified"}
+            and set(row) <= {*labels, *(f"{label}?" for label in labels)}
             and all(isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in row.values())
             for row in table.values()
         )
@@ -241,7 +241,7 @@ def _check_confusion(confusion):
     )
     if not good:
         raise ValueError(
-            f"validation_confusion has the counts {tables!r}; expected numbers of cells by laboratory, class and verdict, "
+            f"validation_confusion has the counts {tables!r}; expected numbers of cells by laboratory, class and outcome, "
             f"classes {labels!r}. Count them anew with count_errors.py."
         )
 

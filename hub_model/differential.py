@@ -21,11 +21,10 @@ from typing import Any
 import numpy as np
 from scipy.special import betaincinv
 
-from .error_adjustment import adjust
+from .error_adjustment import UNIDENTIFIED, adjust, outcome
 
 SCHEMA = "wbc-differential/1"
 CLINICAL_ORDER = ("neutrophil", "lymphocyte", "monocyte", "eosinophil", "basophil")
-UNIDENTIFIED = "unidentified"
 DROPPED = "dropped"  # what a reviewer says of a find that is no cell
 
 # Per cent, adults; band forms count as neutrophils. Laboratories differ: pass your own.
@@ -72,14 +71,15 @@ def count_cells(
     """Count the cells of a slide's fields.
 
     Args:
-        images: as the pipeline gives them, with ``name``, ``refused`` and ``cells``; of each cell ``verdict``, ``same_as``
-            (a cell of an earlier field, counted there) and ``reviewed`` (what a person says it is: a label, "dropped" for
-            what is no cell, or None) are read.
+        images: as the pipeline gives them, with ``name``, ``refused`` and ``cells``; of each cell are read ``verdict``,
+            ``label``, ``same_as`` (a cell of an earlier field, counted there) and ``reviewed`` (what a person says it is: a
+            label, "dropped" for what is no cell, or None).
         labels: the model's classes.
         negatives: the class that means "none of the others".
-        confusion: by laboratory, class and verdict, how many validation cells got that verdict. None: nothing is corrected.
+        confusion: by laboratory, class and outcome, how many validation cells had that outcome, see ``error_adjustment``. None:
+            nothing is corrected.
         laboratory: whose errors apply, one of ``confusion``. None: all are possible, and each weighs as much as it makes the
-            slide's verdicts likely.
+            slide's outcomes likely.
         references: by class, lowest and highest usual per cent; None takes ``REFERENCE_RANGES``, {} flags nothing.
         white_cells_per_microlitre: the total count, for absolute counts.
         model: ``name``, ``revision`` and ``sha256`` of the model that named the cells.
@@ -98,13 +98,13 @@ def count_cells(
     if laboratory is not None and laboratory not in (confusion or {}):
         raise ValueError(f"laboratory is {laboratory!r}; expected one of {sorted(confusion or {})}, or None.")
     order = clinical_order(labels, negatives)
-    machine, reviewed, cells = _tally(images, order)
+    machine, seen, reviewed, cells = _tally(images, order)
     counted = cells["counted"]
     rows = {name: _row(name, machine[name] + reviewed[name], counted) for name in order}
     weights: dict[str, float] = {}
     fits = True
     if confusion and counted:
-        shares, weights, fits = adjust(machine, reviewed, order, confusion, laboratory)
+        shares, weights, fits = adjust(seen, reviewed, order[:-1], confusion, laboratory)
         for name in order[:-1]:
             rows[name]["adjusted_percent"] = _percent(shares[name].mean())
             tails = np.quantile(shares[name], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -172,8 +172,10 @@ def _check_ranges(ranges: Mapping[str, Sequence[float]], labels: Sequence[str]) 
     return checked
 
 
-def _tally(images: Sequence[Mapping[str, Any]], order: Sequence[str]) -> tuple[Counter, Counter, dict[str, int]]:
-    """Count verdicts of cells that nobody reviewed, reviewers' labels, and what else there is.
+def _tally(
+    images: Sequence[Mapping[str, Any]], order: Sequence[str]
+) -> tuple[Counter, Counter, Counter, dict[str, int]]:
+    """Count verdicts and outcomes of cells that nobody reviewed, reviewers' labels, and what else there is.
 
     A cell that several fields show counts as its first sight, or as what a reviewer says of any of its sights.
     """
@@ -192,21 +194,19 @@ def _tally(images: Sequence[Mapping[str, Any]], order: Sequence[str]) -> tuple[C
                     )
             if review is not None:
                 said.setdefault(first, review)
-    machine, reviewed = Counter(), Counter()
+    machine, seen, reviewed = Counter(), Counter(), Counter()
     dropped = 0
     for number, image in enumerate(images):
         for place, cell in enumerate(image["cells"]):
             if cell.get("same_as") is not None:
                 continue
             review = said.get((number, place))
-            if review is None:
-                machine[cell["verdict"]] += 1
+            # where a person cannot tell either, the outcome still tells something
+            if review in (None, UNIDENTIFIED):
+                machine[review or cell["verdict"]] += 1
+                seen[outcome(cell)] += 1
             elif review == DROPPED:
                 dropped += 1
-            elif (
-                review == UNIDENTIFIED
-            ):  # a person could not tell either: no more is known than the verdicts of others say
-                machine[UNIDENTIFIED] += 1
             else:
                 reviewed[review] += 1
     counted = sum(machine.values()) + sum(reviewed.values())
@@ -217,7 +217,7 @@ def _tally(images: Sequence[Mapping[str, Any]], order: Sequence[str]) -> tuple[C
         "counted": counted,
         "reviewed": sum(reviewed.values()),
     }
-    return machine, reviewed, cells
+    return machine, seen, reviewed, cells
 
 
 def _percent(share: float) -> float:

@@ -27,7 +27,7 @@ STATED = {
         "labels": list(LABELS),
         "acceptance_threshold": 0.75,
         "energy_threshold": -2.5,
-        "counts": {"here": {LABELS[0]: {LABELS[0]: 7, "unidentified": 1}}},
+        "counts": {"here": {LABELS[0]: {LABELS[0]: 7, f"{LABELS[0]}?": 1}}},
     },
 }
 

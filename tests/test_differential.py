@@ -169,7 +169,7 @@ def test_absolute_counts_add_up_to_the_total():
     row = rows(plain)["neutrophil"]
     assert row["per_microlitre"] == 6000
     assert row["per_microlitre_interval"] == pytest.approx([80 * limit for limit in row["interval"]], abs=0.01)
-    errors = {"here": {name: {name: 90, "unidentified": 10} for name in LABELS}}
+    errors = {"here": {name: {name: 90, f"{name}?": 10} for name in LABELS}}
     images = slide(neutrophil=135, lymphocyte=45, unidentified=20)
     adjusted = count(images, white_cells_per_microlitre=8000, confusion=errors)
     assert sum(row["per_microlitre"] or 0 for row in adjusted["rows"]) == pytest.approx(8000, abs=1)
@@ -193,15 +193,14 @@ def test_known_errors_are_taken_back():
 
 
 def test_the_draws_follow_the_posterior_summed_on_a_grid():
-    """Two classes, three verdicts: integrated over the error rates, the posterior is a sum of Dirichlet-multinomials."""
-    order = ["a", "b", "unidentified"]
-    counts = {"a": [42, 9, 9], "b": [6, 27, 12]}
-    errors = {"here": {true: dict(zip(order, row, strict=True)) for true, row in counts.items()}}
-    seen = {"a": 9, "b": 14, "unidentified": 7}
-    shares, _, _ = adjust(seen, {"a": 2}, order, errors)
+    """Two classes, three outcomes: integrated over the error rates, the posterior is a sum of Dirichlet-multinomials."""
+    columns = ["a", "b", "a?", "b?"]
+    counts = {"a": [42, 9, 9, 0], "b": [6, 27, 12, 0]}
+    errors = {"here": {true: dict(zip(columns, row, strict=True)) for true, row in counts.items()}}
+    shares, _, _ = adjust({"a": 9, "b": 14, "a?": 7}, {"a": 2}, ["a", "b"], errors)
     from hub_model.error_adjustment import SHARE_PRIOR, _matrices
 
-    prior = _matrices(errors, order)["here"]
+    prior = _matrices(errors, ["a", "b"])["here"]
 
     def dirichlet_multinomial(parameters, cells):
         whole = lgamma(parameters.sum()) - lgamma((parameters + cells).sum())
@@ -212,9 +211,9 @@ def test_the_draws_follow_the_posterior_summed_on_a_grid():
     for a in range(10):
         for b in range(15):
             for u in range(8):  # how many cells of each verdict are of class a
-                of_a, of_b = np.array([a, b, u]), np.array([9 - a, 14 - b, 7 - u])
+                of_a, of_b = np.array([a, b, u, 0]), np.array([9 - a, 14 - b, 7 - u, 0])
                 ways = sum(
-                    lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) for n, k in zip([9, 14, 7], of_a, strict=True)
+                    lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) for n, k in zip([9, 14, 7, 0], of_a, strict=True)
                 )
                 weight = ways + dirichlet_multinomial(prior[0], of_a) + dirichlet_multinomial(prior[1], of_b)
                 first, second = of_a.sum() + 2 + SHARE_PRIOR - 1, of_b.sum() + SHARE_PRIOR - 1
@@ -225,8 +224,8 @@ def test_the_draws_follow_the_posterior_summed_on_a_grid():
 
 
 def test_a_laboratory_that_explains_the_verdicts_outweighs_one_that_does_not():
-    sure = {name: {name: 95, "unidentified": 5} for name in LABELS}
-    unsure = {name: {name: 50, "unidentified": 50} for name in LABELS}
+    sure = {name: {name: 95, "neutrophil?": 5} for name in LABELS}
+    unsure = {name: {name: 50, "neutrophil?": 50} for name in LABELS}
     images = slide(neutrophil=120, lymphocyte=60, unidentified=10)
     differential = count(images, confusion={"sure": sure, "unsure": unsure})
     assert differential["laboratory_weights"]["sure"] > 0.999
@@ -238,7 +237,7 @@ def test_a_laboratory_that_explains_the_verdicts_outweighs_one_that_does_not():
 
 
 def test_verdicts_unlike_any_laboratory_are_said_to_be():
-    sure = {"here": {name: {name: 990, "unidentified": 10} for name in LABELS}}
+    sure = {"here": {name: {name: 990, "neutrophil?": 10} for name in LABELS}}
     doubt = "unlike those in every laboratory"
     assert any(
         doubt in warning for warning in count(slide(neutrophil=100, unidentified=100), confusion=sure)["warnings"]
@@ -249,7 +248,7 @@ def test_verdicts_unlike_any_laboratory_are_said_to_be():
 
 
 def test_reviewed_cells_are_certain():
-    errors = {"here": {name: {name: 5, "unidentified": 5} for name in LABELS}}
+    errors = {"here": {name: {name: 5, f"{name}?": 5} for name in LABELS}}
     images = [image(*(cell("unidentified", reviewed="neutrophil") for _ in range(200)))]
     row = rows(count(images, confusion=errors))["neutrophil"]
     assert row["adjusted_interval"][0] > 95
@@ -270,7 +269,7 @@ def test_warnings_say_what_a_reader_must_know():
 
 
 def test_the_same_cells_give_the_same_figures():
-    errors = {"here": {name: {name: 50, "unidentified": 5, "other": 2} for name in LABELS}}
+    errors = {"here": {name: {name: 50, f"{name}?": 5, "monocyte?": 2} for name in LABELS}}
     images = slide(neutrophil=120, lymphocyte=50, unidentified=12)
     assert count(images, confusion=errors) == count(images, confusion=dict(errors))
 

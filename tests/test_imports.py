@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "adapt": {"smears", "evaluation", "hub_model"},
     "measure_overlaps": {"smears", "hub_model"},
     "measure_finding": {"smears", "hub_model"},
-    "count_errors": {"smears", "hub_model"},
+    "count_errors": {"smears", "evaluation", "hub_model"},
     "simulate_counts": {"smears", "evaluation", "hub_model"},
     "publish": {"evaluation"},
     "score": {"smears", "hub_model"},

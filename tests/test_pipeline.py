@@ -240,8 +240,8 @@ def test_a_fields_cells_are_what_the_parts_give_by_hand(published, logits):
 def test_a_crop_at_the_corner_is_black_beyond_the_field():
     picture, _ = draw_field(3, [(10, 10)])
     crop = np.asarray(crop_cell(Image.fromarray(picture), (0, 0, 60, 60)))
-    assert crop.shape == (90, 90, 3)
-    assert not crop[:15].any() and not crop[:, :15].any() and (crop[15:, 15:] == picture[:75, :75]).all()
+    assert crop.shape == (105, 105, 3)
+    assert not crop[:22].any() and not crop[:, :22].any() and (crop[22:, 22:] == picture[:83, :83]).all()
 
 
 def test_a_field_may_come_in_every_form(published, tmp_path):
@@ -309,7 +309,7 @@ def test_a_field_given_twice_is_counted_once(published):
 
 def test_the_count_uses_thresholds_errors_and_what_the_user_says(published):
     errors = {"labels": list(LABELS), "acceptance_threshold": 0.5, "energy_threshold": None}
-    table = {name: {name: 40, "unidentified": 5, LABELS[0]: 5} for name in LABELS[1:]} | {LABELS[0]: {LABELS[0]: 50}}
+    table = {name: {name: 40, f"{name}?": 5, LABELS[0]: 5} for name in LABELS[1:]} | {LABELS[0]: {LABELS[0]: 50}}
     errors["counts"] = {"here": table, "there": table}
     operating = {"acceptance_threshold": 0.5, "acceptance_risk": 0.01}
     folder = published(validation_confusion=errors, **operating)
