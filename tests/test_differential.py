@@ -5,8 +5,10 @@ import io
 import json
 from math import lgamma
 
+import jsonschema
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from scipy.stats import beta, binomtest
 
 from hub_model.differential import (
@@ -281,6 +283,26 @@ def test_the_json_document_comes_back_whole():
     assert document == {"schema": "wbc-differential/1", "differential": differential, "images": images}
     assert report_json(images, differential) == report_json(images, differential)
     assert "ж.jpg" in report_json(images, differential)
+
+
+SCHEMA = json.loads((REPOSITORY / "hub_model" / "differential.schema.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"confusion": {"here": SURE}, "laboratory": "here", "white_cells_per_microlitre": 6000.0}, {"references": {}}],
+    ids=str,
+)
+@pytest.mark.parametrize("cells", [{}, {"neutrophil": 3}, {"neutrophil": 90, "other": 3, "unidentified": 20}], ids=str)
+def test_the_json_document_follows_its_schema(cells, options):
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    images = [*slide(**cells), image(name="bad.jpg", refused="bad.jpg: no picture") | {"height": None, "width": None}]
+    images.append(image(cell("neutrophil", same_as=[0, 0]), cell("other", reviewed="dropped")) if cells else image())
+    document = json.loads(report_json(images, count(images, **options)))
+    jsonschema.validate(document, SCHEMA)
+    for broken in ({"schema": "wbc-differential/2"}, {"extra": 1}, {"images": [{}]}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(document | broken, SCHEMA)
 
 
 def test_the_table_of_cells():

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,7 @@ from smear_drawings import draw_field, write_image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 from hub_model.cell_finding import find_cells
-from hub_model.differential import count_cells
+from hub_model.differential import count_cells, report_json
 from hub_model.pipeline_wbc_resnet import WINDOW, crop_cell
 
 pytestmark = pytest.mark.usefixtures("no_network")
@@ -234,7 +235,8 @@ def test_a_fields_cells_are_what_the_parts_give_by_hand(published, logits):
     counted = {row["class"]: row["count"] for row in answer["differential"]["rows"]}
     assert counted == {name: sum(cell["verdict"] == name for cell in image["cells"]) for name in counted}
     assert sum(counted.values()) == 3
-    json.dumps(answer, allow_nan=False)
+    document = json.loads(report_json(answer["images"], answer["differential"]))
+    jsonschema.validate(document, json.loads((REPOSITORY / "hub_model" / "differential.schema.json").read_text()))
 
 
 def test_a_crop_at_the_corner_is_black_beyond_the_field():
