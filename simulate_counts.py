@@ -120,8 +120,9 @@ def measure(task: tuple) -> dict[str, Any]:
     ways = {
         "laboratory named": (confusion, lab),
         "laboratory not named": (confusion, None),
-        "its errors unknown": ({name: table for name, table in confusion.items() if name != lab}, None),
     }
+    if others := {name: table for name, table in confusion.items() if name != lab}:
+        ways["its errors unknown"] = (others, None)
     found = {way: defaultdict(list) for way in ("sampling alone", *ways)}
     for shares, counts, cells in draw_slides(pool, labels, options["draws"], options["count"], options["seed"]):
         images = [{"name": "drawn", "refused": None, "cells": cells}]

@@ -1,0 +1,109 @@
+"""Simulated counts: with a classifier that never errs, and with one whose errors are known, what must come out is known."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+import simulate_counts
+
+LABELS = ["eosinophil", "lymphocyte", "monocyte", "neutrophil", "basophil", "other"]
+
+
+def write_cells(path, wrong=0, each=20, lab="here", split="test"):
+    """Write held-out cells, of each class `wrong` called neutrophils and as many unidentified."""
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, ["lab", "split", "group", "class", "outcome", "verdict", "label"])
+        writer.writeheader()
+        for name in LABELS:
+            for number in range(each):
+                verdict = "neutrophil" if number < wrong else "unidentified" if number < 2 * wrong else name
+                label = name if verdict == "unidentified" else verdict
+                row = {
+                    "lab": lab,
+                    "split": split,
+                    "group": f"{name}{number}",
+                    "class": name,
+                    "verdict": verdict,
+                    "label": label,
+                }
+                writer.writerow(row | {"outcome": f"{name}?" if verdict == "unidentified" else verdict})
+        writer.writerow({"lab": lab, "split": split, "group": "x", "class": "other", "outcome": "not found"})
+    return path
+
+
+def write_model(folder, counts):
+    folder.mkdir()
+    config = {"id2label": {str(n): name for n, name in enumerate(LABELS)}, "negatives_label": "other"}
+    config["validation_confusion"] = {"labels": LABELS, "counts": counts}
+    (folder / "config.json").write_text(json.dumps(config if counts else {}))
+    return folder
+
+
+def simulate(tmp_path, cells, counts, *options):
+    out = tmp_path / "counts.json"
+    arguments = [str(write_model(tmp_path / "model", counts)), "--cells", str(cells), "--out", str(out)]
+    simulate_counts.main([*arguments, "--draws", "60", "--workers", "1", *options])
+    return json.loads(out.read_text())["scenes"]
+
+
+def test_a_classifier_that_never_errs_counts_the_drawn_cells(tmp_path):
+    sure = {name: {name: 10_000} for name in LABELS}
+    (scene,) = simulate(tmp_path, write_cells(tmp_path / "cells.csv"), {"here": sure, "there": sure})
+    assert scene["held_out_cells"] == dict.fromkeys(LABELS, 20) and scene["cells"] == "test"
+    alone, named = scene["ways"]["sampling alone"], scene["ways"]["laboratory named"]
+    assert alone["largest_mean_error"] == 0
+    assert named["largest_mean_error"] < 0.8  # the prior's pull
+    assert alone["coverage"] >= 0.93 and named["coverage"] >= 0.9
+
+
+def test_errors_that_are_known_are_taken_back(tmp_path):
+    """A fifth of each class is called neutrophil: the plain count is far off, and its intervals do not hold."""
+    known = {name: {name: 1200, "neutrophil": 400, f"{name}?": 400} for name in LABELS}
+    known["neutrophil"] = {"neutrophil": 1600, "neutrophil?": 400}
+    cells = write_cells(tmp_path / "cells.csv", wrong=4)
+    (scene,) = simulate(tmp_path, cells, {"here": known, "there": {name: {name: 2000} for name in LABELS}})
+    alone, named, unnamed, unknown = (scene["ways"][way] for way in scene["ways"])
+    assert alone["largest_mean_error"] > 4 and alone["coverage"] < 0.8
+    assert named["largest_mean_error"] < 3 and named["coverage"] > 0.9
+    assert unnamed["coverage"] > 0.9  # the outcomes tell which laboratory it is
+    assert unknown["coverage"] < named["coverage"]
+
+
+def test_validation_cells_are_halved_by_group(tmp_path):
+    cells = write_cells(tmp_path / "cells.csv", split="validation")
+    scenes = simulate(tmp_path, cells, {"here": {name: {name: 20} for name in LABELS}}, "--draws", "2", "--count", "50")
+    assert [scene["cells"] for scene in scenes] == ["validation, half 1", "validation, half 2"]
+    assert sum(sum(scene["held_out_cells"].values()) for scene in scenes) == 120
+    assert "its errors unknown" not in scenes[0]["ways"]  # no other laboratory's are known either
+
+
+def test_slides_are_drawn_by_their_truth(tmp_path):
+    pool = simulate_counts.read_cells(write_cells(tmp_path / "cells.csv"))
+    slides = list(simulate_counts.draw_slides(pool, LABELS, 300, 200, 1))
+    shares = np.array([[truth[name] for name in LABELS] for truth, _, _ in slides])
+    counts = np.array([[drawn[name] for name in LABELS] for _, drawn, _ in slides])
+    assert (counts.sum(1) == 200).all() and np.allclose(shares.sum(1), 1)
+    usual = np.array([simulate_counts.USUAL[name] for name in LABELS])
+    assert np.abs(shares.mean(0) - usual / usual.sum()).max() < 0.03
+    deviation = (counts / 200 - shares) / np.sqrt(shares * (1 - shares) / 200 + 1e-12)
+    assert np.sqrt((deviation[shares > 0.02] ** 2).mean()) == pytest.approx(1, abs=0.1)  # binomial
+    again = list(simulate_counts.draw_slides(pool, LABELS, 300, 200, 1))
+    assert again == slides
+
+
+@pytest.mark.parametrize(
+    ("text", "counts", "said"),
+    [
+        ("lab,split\nhere,test\n", {"here": {}}, "lists no cells with"),
+        ("", {"here": {}}, "lists no cells with"),
+        (None, None, "no validation_confusion in its config.json"),
+    ],
+)
+def test_what_cannot_be_simulated(text, counts, said, tmp_path, capsys):
+    cells = write_cells(tmp_path / "cells.csv")
+    if text is not None:
+        cells.write_text(text)
+    with pytest.raises(SystemExit, match=said):
+        simulate(tmp_path, cells, counts)
