@@ -117,15 +117,21 @@ def load_held_out(options: argparse.Namespace, classes: Sequence[str]) -> dict[t
     found = {}
     for lab, folder in loaded.items():
         splits = divide(load_laboratory(folder), options.validation_share, shares.get(lab, 0.0), options.split_seed)
-        if "test_simple" in splits:  # the photos themselves, of which the split "test" is made of copies
-            photos = find_photo_folder(folder)
-            boxes = [read_boxes(photos, name) for name in splits["test_simple"]["photo"]]
-            bare = splits["test_simple"].remove_columns("boxes")
-            splits["test"] = bare.add_column("boxes", boxes, feature=splits["train"].features["boxes"])
+        if "test_simple" in splits:
+            splits["test"] = _whole_photos(splits["test_simple"], folder)
         for split in SPLITS:
             if split in splits:
                 found[lab, split] = rename_classes(splits[split], classes, folder_map)
     return found
+
+
+def _whole_photos(data: datasets.Dataset, folder: Path) -> datasets.Dataset:
+    """Put the Kaggle archive's photos, with their boxes, in place of the smaller pictures that its splits have of them."""
+    photos = find_photo_folder(folder)
+    images = [{"bytes": None, "path": str(photos / "JPEGImages" / f"{name}.jpg")} for name in data["photo"]]
+    boxes = [read_boxes(photos, name) for name in data["photo"]]
+    whole = data.remove_columns(["image", "boxes"]).add_column("image", images, feature=data.features["image"])
+    return whole.add_column("boxes", boxes, feature=data.features["boxes"])
 
 
 def count_outcomes(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, int]]]:

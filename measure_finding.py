@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from evaluation.intervals import binomial_interval
 from hub_model.cell_finding import find_cells
 from smears.fields import read_fields, read_tests
 from smears.laboratories import divide, load_laboratory
@@ -91,6 +92,18 @@ def overlap(one: Sequence[int], other: Sequence[int]) -> float:
     return float(both / max(sum(areas) - both, 1))
 
 
+def _share(count: int, total: int) -> dict[str, Any]:
+    """A share with its exact 95 % interval; 0 of 0 tells nothing."""
+    low, high = binomial_interval(count, total) if total else (0.0, 1.0)
+    return {
+        "value": round(count / max(total, 1), 4),
+        "low": round(low, 4),
+        "high": round(high, 4),
+        "count": count,
+        "n": total,
+    }
+
+
 def _read(source: Path | bytes) -> Image.Image:
     with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
         return image.convert("RGB")
@@ -128,9 +141,9 @@ def measure_fields(
         {"fields": len(files), "fields_without_boxes": sum(not given for given in boxes)}
         | count
         | {
-            "recall": round(count["found"] / max(count["boxes"], 1), 4),
-            "recall_with_contested": round(found / max(everything, 1), 4),
-            "recall_by_overlap": round(count["boxes_overlapped"] / max(count["boxes"], 1), 4),
+            "recall": _share(count["found"], count["boxes"]),
+            "recall_with_contested": _share(found, everything),
+            "recall_by_overlap": _share(count["boxes_overlapped"], count["boxes"]),
             "false_per_field": round(count["false"] / max(len(files), 1), 4),
             "missed": missed,
             "false_finds": false_finds,
@@ -174,8 +187,8 @@ def measure_single(data_dir: Path, classes: Sequence[str], test_share: float, se
     total = sum(row["images"] for row in rows.values())
     return {
         "images": total,
-        "one_find_in_the_middle": round(sum(row["middle"] for row in rows.values()) / max(total, 1), 4),
-        "and_no_other": round(sum(row["middle_alone"] for row in rows.values()) / max(total, 1), 4),
+        "one_find_in_the_middle": _share(sum(row["middle"] for row in rows.values()), total),
+        "and_no_other": _share(sum(row["middle_alone"] for row in rows.values()), total),
         "classes": rows,
         "odd": odd,
     }
@@ -234,6 +247,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 results[part] = measure_fields(*chosen, contested, options.min_side)
                 if options.large and part == "fields":
                     results["large"] = measure_large(*chosen[1:])
+    results = {"laboratory": options.data_dir.resolve().name} | results
     results["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

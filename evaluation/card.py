@@ -43,6 +43,7 @@ HUB_METRICS = {
 }
 EVIDENCE_TABLES = (
     "unseen_table", "distance_table", "few_labels_table", "corruption_table", "stranger_table", "anomaly_table",
+    "finding_table", "counts_table",
 )  # fmt: skip
 HEAD = {"license": str, "library_name": str, "pipeline_tag": str, "tags": list, "metrics": list}
 FIXED_HEAD = {"library_name": "transformers", "pipeline_tag": "image-classification"}
@@ -170,14 +171,21 @@ def _stages(training: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
         yield training
 
 
+def confusion_cells(config: Mapping[str, Any]) -> int:
+    """Say on how many cells the configuration's confusion was counted."""
+    tables = config.get("validation_confusion", {}).get("counts", {}).values()
+    return sum(count for table in tables for row in table.values() for count in row.values())
+
+
 def render_card(template: str, results: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """Fill in the card's template.
 
     The template sees ``model``, ``training``, ``versions``, ``results`` and ``evidence`` of ``eval_results.json``; ``config``;
-    ``entry(split, dataset=None)``, one measurement; ``recall_of(entry, label)``, the recall of a class whatever the case of its
-    name; ``stages``, the trainings that led to these weights, the first one first; ``always_wrong``, names of TEST photos; the
-    tables ``results_table``, ``wanted_table`` and, of ``evidence``, those of ``evaluation.evidence_tables``; and the filters
-    ``percent``, ``figure``, ``nats``, ``thousands`` and ``duration``.
+    ``confusion_cells``, how many validation cells its confusion was counted on; ``entry(split, dataset=None)``, one
+    measurement; ``recall_of(entry, label)``, the recall of a class whatever the case of its name; ``stages``, the trainings
+    that led to these weights, the first one first; ``always_wrong``, names of TEST photos; the tables ``results_table``,
+    ``wanted_table`` and, of ``evidence``, those of ``evaluation.evidence_tables``; and the filters ``percent``, ``figure``,
+    ``nats``, ``thousands`` and ``duration``.
 
     Parameters
     ----------
@@ -233,6 +241,7 @@ def render_card(template: str, results: Mapping[str, Any], config: Mapping[str, 
             **{table: getattr(evidence_tables, table) for table in EVIDENCE_TABLES},
             evidence=results.get("evidence", {}),
             config=config,
+            confusion_cells=confusion_cells(config),
             entry=entry,
             recall_of=recall_of,
             stages=list(_stages(results["training"])),

@@ -2,7 +2,8 @@
 
     python -m evaluation.collect hub_model --official runs/official-1/model runs/official-2/model \
         --eight_classes runs/eight-classes/model --unseen "as shipped=runs/leave-one-out/leave_one_out.json" \
-        --few_labels runs/few-raabin/few_labels.json --stress stress-pbc.json
+        --few_labels runs/few-raabin/few_labels.json --stress stress-pbc.json \
+        --finding kaggle.json chula.json --counts counts.json
 
 Each option replaces what stands there of its kind, see ``evaluation.evidence``; the others stay.
 """
@@ -18,6 +19,14 @@ from typing import Any
 from evaluation.entry import ResultsError, require, require_keys
 from evaluation.evidence import KEPT_OF_TRAINING, KINDS, TRAININGS, WAYS
 from evaluation.results import FILE_NAME, read_results, write_results
+
+WRITERS = {
+    "few_labels": "few_labels.py",
+    "stress": "stress.py",
+    "finding": "measure_finding.py",
+    "counts": "simulate_counts.py",
+}
+LISTS = ("missed", "false_finds", "odd")  # of measure_finding.py
 
 
 def without_folders(found: Any) -> Any:
@@ -73,6 +82,13 @@ def _read_json(path: Path, writer: str) -> Any:
         raise ResultsError(f"{path} is no report of {writer} ({error}). Run it, or name another file.") from error
 
 
+def _in_brief(report: Any) -> Any:
+    """Leave out lists of single fields and images."""
+    if isinstance(report, Mapping):
+        return {key: _in_brief(value) for key, value in report.items() if key not in LISTS}
+    return [_in_brief(value) for value in report] if isinstance(report, list) else report
+
+
 def add_evidence(folder: Path, found: Mapping[str, list[Mapping[str, Any]]]) -> None:
     """Put reports into a folder's ``eval_results.json``, each kind in place of what stood there of it.
 
@@ -97,8 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for kind in TRAININGS:
         parser.add_argument(f"--{kind}", nargs="+", type=Path, help="model/ of finished trainings")
     parser.add_argument("--unseen", nargs="+", help="NAME=FILE: reports of leave_one_out.py, each with a name")
-    for kind in ("few_labels", "stress"):
-        parser.add_argument(f"--{kind}", nargs="+", type=Path, help=f"reports of {kind}.py")
+    for kind, writer in WRITERS.items():
+        parser.add_argument(f"--{kind}", nargs="+", type=Path, help=f"reports of {writer}")
     options = parser.parse_args(arguments)
     try:
         found = {}
@@ -110,9 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 raise ResultsError(f"--unseen {wrong[0]}: expected NAME=FILE.")
             pairs = (text.rpartition("=") for text in options.unseen)
             found["unseen"] = [read_unseen(name, Path(path)) for name, _, path in pairs]
-        for kind in ("few_labels", "stress"):
+        for kind, writer in WRITERS.items():
             if paths := getattr(options, kind):
-                found[kind] = [_read_json(path, f"{kind}.py") for path in paths]
+                found[kind] = [_in_brief(_read_json(path, writer)) for path in paths]
         if not found:
             parser.error(f"name one or more of {', '.join(f'--{kind}' for kind in KINDS)}")
         add_evidence(options.folder, without_folders(found))

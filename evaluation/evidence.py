@@ -11,7 +11,11 @@ It may be absent, and has the keys
 ``few_labels``
     reports of few_labels.py;
 ``stress``
-    reports of stress.py, of the shipped weights and no others.
+    reports of stress.py, of the shipped weights and no others;
+``finding``
+    reports of measure_finding.py, without its lists of single fields;
+``counts``
+    reports of simulate_counts.py.
 
 ``evaluation.collect`` puts them there, ``evaluation.evidence_tables`` and ``evaluation.wanted`` show them.
 """
@@ -22,7 +26,7 @@ from typing import Any
 from evaluation.entry import is_count, is_number, require, require_keys, validate_entry
 
 TRAININGS = ("official", "eight_classes")
-KINDS = (*TRAININGS, "unseen", "few_labels", "stress")
+KINDS = (*TRAININGS, "unseen", "few_labels", "stress", "finding", "counts")
 KEPT_OF_TRAINING = (
     "command", "seed", "commit", "dirty", "hardware", "wall_seconds", "samples_seen", "resolutions", "n_images", "n_photos",
     "started_from",
@@ -68,6 +72,34 @@ def _validate_stress(report: Any, where: str, sha256: str) -> None:
     require(isinstance(report["parts"], Mapping) and report["parts"], f"{where}.parts", report["parts"], "one or more")
 
 
+def _validate_share(share: Any, where: str) -> None:
+    require_keys(share, {"value", "low", "high", "count", "n"}, where)
+    numbers = [share[key] for key in ("low", "value", "high")]
+    ordered = all(is_number(number) for number in numbers) and 0 <= numbers[0] <= numbers[1] <= numbers[2] <= 1
+    require(ordered, where, numbers, "three rising shares")
+
+
+def _validate_finding(report: Any, where: str) -> None:
+    require_keys(report, {"laboratory"}, where, free=True)
+    if "classes" in report:  # images of one cell
+        _validate_share(report["one_find_in_the_middle"], f"{where}.one_find_in_the_middle")
+        return
+    require_keys(report, {"fields"}, where, free=True)
+    for part in ("fields", "official_test_photos"):
+        for name in ("recall", "recall_with_contested", "recall_by_overlap") if part in report else ():
+            _validate_share(report[part].get(name), f"{where}.{part}.{name}")
+
+
+def _validate_counts(report: Any, where: str) -> None:
+    require_keys(report, {"seed", "scenes"}, where)
+    for number, scene in enumerate(report["scenes"]):
+        at = f"{where}.scenes[{number}]"
+        require_keys(scene, {"laboratory", "cells", "held_out_cells", "draws", "cells_each", "ways"}, at)
+        for way, found in scene["ways"].items():
+            require_keys(found, {"largest_mean_error", "coverage", "classes"}, f"{at}.{way}")
+            require(0 <= found["coverage"] <= 1, f"{at}.{way}.coverage", found["coverage"], "a share")
+
+
 def validate_evidence(evidence: Any, sha256: str) -> None:
     """Check the ``evidence`` of ``eval_results.json``.
 
@@ -97,6 +129,10 @@ def validate_evidence(evidence: Any, sha256: str) -> None:
                 _validate_unseen(report, where)
             elif kind == "few_labels":
                 _validate_few_labels(report, where)
+            elif kind == "finding":
+                _validate_finding(report, where)
+            elif kind == "counts":
+                _validate_counts(report, where)
             else:
                 _validate_stress(report, where, sha256)
     for kind in TRAININGS:

@@ -151,3 +151,51 @@ def anomaly_table(part: Mapping[str, Any]) -> str:
     for name, areas in part["anomalies"].items():
         lines.append(f"| {name} | {thousands(areas['n'])} | {' | '.join(nats(areas[score]) for score in titles)} |")
     return "\n".join(lines)
+
+
+def finding_table(evidence: Mapping[str, Any]) -> str:
+    """Write how many white cells were found in fields of each laboratory, and how many finds were none."""
+    lines = [
+        "| fields of | boxes | found, by the middle | contested boxes too | by half the area | false finds a field | time |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for report in evidence["finding"]:
+        for part, name in (("fields", ""), ("official_test_photos", ", official TEST photos")):
+            if found := report.get(part):
+                shares = [figure(found[key]) for key in ("recall", "recall_with_contested", "recall_by_overlap")]
+                lines.append(
+                    f"| {report['laboratory']}{name}: {thousands(found['fields'])} | {thousands(found['boxes'])} "
+                    f"| {' | '.join(shares)} | {found['false_per_field']:.2f} | {found['milliseconds']['median']:.0f} ms |"
+                )
+    singles = [report for report in evidence["finding"] if "classes" in report]
+    if singles:
+        lines += [
+            "",
+            "| single-cell images of | images | exactly one find in the middle | and no other |",
+            "|---|--:|--:|--:|",
+        ]
+    for report in singles:
+        shares = [figure(report[key]) for key in ("one_find_in_the_middle", "and_no_other")]
+        lines.append(f"| {report['laboratory']} | {thousands(report['images'])} | {' | '.join(shares)} |")
+        for name, row in report["classes"].items():
+            each = [f"{percent(row[key] / row['images'])}" for key in ("middle", "middle_alone")]
+            lines.append(f"| {report['laboratory']}, {name} | {thousands(row['images'])} | {' | '.join(each)} |")
+    return "\n".join(lines)
+
+
+def counts_table(evidence: Mapping[str, Any]) -> str:
+    """Write how far simulated differentials were off, and how often their intervals held the truth."""
+    lines = [
+        "| cells of | held-out cells | whose errors apply | mean error at most | interval holds the truth | by class |",
+        "|---|--:|---|--:|--:|---|",
+    ]
+    for report in evidence["counts"]:
+        for scene in report["scenes"]:
+            for way, found in scene["ways"].items():
+                covered = [row["coverage"] for row in found["classes"].values()]
+                lines.append(
+                    f"| {scene['laboratory']}, {scene['cells']} | {thousands(sum(scene['held_out_cells'].values()))} | {way} "
+                    f"| {found['largest_mean_error']:.2f} points | {percent(found['coverage'])} "
+                    f"| {percent(min(covered))} to {percent(max(covered))} |"
+                )
+    return "\n".join(lines)

@@ -93,6 +93,39 @@ def few_labels_report() -> dict:
     }  # fmt: skip
 
 
+def finding_reports() -> list[dict]:
+    """Give what measure_finding.py writes of fields and of images of one cell."""
+    share = {"value": 0.9, "low": 0.8, "high": 0.95, "count": 90, "n": 100}
+    fields = {"fields": 60, "boxes": 100, "false_per_field": 0.05, "milliseconds": {"median": 41.2, "slowest": 80.0}}
+    fields |= {
+        "recall": share,
+        "recall_with_contested": share,
+        "recall_by_overlap": share,
+        "missed": [["a.png", [1, 2, 3, 4]]],
+    }
+    single = {"images": 100, "one_find_in_the_middle": share, "and_no_other": share, "odd": [["b.png", []]]}
+    single["classes"] = {"monocyte": {"images": 50, "middle": 45, "middle_alone": 40}}
+    return [
+        {"laboratory": "chula", "fields": fields, "official_test_photos": fields, "peak_memory_bytes": 1},
+        {"laboratory": "pbc", **single, "peak_memory_bytes": 1},
+    ]
+
+
+def counts_report() -> dict:
+    """Give what simulate_counts.py writes."""
+    row = {"mean_error": 0.75, "coverage": 0.95, "coverage_interval": [0.93, 0.97], "mean_width": 9.5}
+    way = {
+        "largest_mean_error": 1.25,
+        "coverage": 0.95,
+        "classes": {"monocyte": row, "neutrophil": row | {"coverage": 0.94}},
+    }
+    scene = {"laboratory": "pbc", "cells": "test", "held_out_cells": {"monocyte": 30, "neutrophil": 90}, "draws": 1000}
+    return {
+        "seed": 0,
+        "scenes": [scene | {"cells_each": 200, "ways": {"sampling alone": way, "laboratory named": way}}],
+    }
+
+
 def stress_report(sha256: str = SHA256) -> dict:
     """Give what stress.py writes."""
     figure = made_up_figure

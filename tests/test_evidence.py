@@ -4,7 +4,15 @@ import copy
 import json
 
 import pytest
-from made_up import few_labels_report, made_up_entry, made_up_results, stress_report, unseen_report
+from made_up import (
+    counts_report,
+    few_labels_report,
+    finding_reports,
+    made_up_entry,
+    made_up_results,
+    stress_report,
+    unseen_report,
+)
 
 from evaluation import collect
 from evaluation.entry import ResultsError
@@ -12,8 +20,10 @@ from evaluation.evidence_tables import (
     always_wrong,
     anomaly_table,
     corruption_table,
+    counts_table,
     distance_table,
     few_labels_table,
+    finding_table,
     stranger_table,
     unseen_table,
 )
@@ -45,9 +55,10 @@ def folder(tmp_path):
     ]
     eight = training_folder(tmp_path / "eight", 1, made_up_entry("TEST", 5, "pbc"))
     reports = {"unseen": unseen_report(), "few": few_labels_report(), "stress": stress_report()}
+    reports |= {"fields": finding_reports()[0], "single": finding_reports()[1], "counts": counts_report()}
     for name, report in reports.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(report))
-    unseen, few, stress = (tmp_path / f"{name}.json" for name in reports)
+    unseen, few, stress, *finding, counts = (tmp_path / f"{name}.json" for name in reports)
     words = [
         tmp_path / "model",
         "--official",
@@ -58,6 +69,7 @@ def folder(tmp_path):
         f"the recipe={unseen}",
     ]
     collect.main([*map(str, words), "--few_labels", str(few), "--stress", str(stress)])
+    collect.main([*map(str, [tmp_path / "model", "--finding", *finding, "--counts", counts])])
     return tmp_path / "model"
 
 
@@ -71,6 +83,7 @@ def test_every_kind_is_taken_over_and_one_kind_is_replaced_alone(folder, tmp_pat
     collect.main([str(folder), "--official", str(tmp_path / "seed-2")])
     later = read_results(folder / "eval_results.json")["evidence"]
     assert later == evidence | {"official": evidence["official"][1:]}
+    assert "missed" not in later["finding"][0]["fields"] and "odd" not in later["finding"][1]  # lists of single images
 
 
 @pytest.mark.parametrize(
@@ -79,6 +92,9 @@ def test_every_kind_is_taken_over_and_one_kind_is_replaced_alone(folder, tmp_pat
         (lambda e: e.update(gossip=[1]), "expected only the kinds official, "),
         (lambda e: e.update(official=[]), "evidence.official is \\[\\]; expected a list of one or more"),
         (lambda e: e["official"].append(e["official"][0]), "the seeds of evidence.official .* each of them once"),
+        (lambda e: e["finding"][0]["fields"]["recall"].update(value=0.99), "three rising shares"),
+        (lambda e: e["finding"][1].pop("laboratory"), "laboratory"),
+        (lambda e: e["counts"][0]["scenes"][0]["ways"]["laboratory named"].update(coverage=95), "a share"),
         (lambda e: e["stress"][0]["model"].update(sha256="0" * 64), "of the weights that are shipped"),
         (lambda e: e["few_labels"][0]["others"].pop("after"), r"few_labels\[0\].raabin lacks \['after'\]"),
         (lambda e: e["unseen"][0]["runs"]["raabin"]["laboratories"]["raabin"].pop("plain"), r"lacks \['plain'\]"),
@@ -166,7 +182,12 @@ def test_tables_are_whole_and_show_the_reports(folder):
         ),
         "| noise | 40 | 1: 2.5 % [-2.5, 7.5] | 0: 0.0 % [0.0, 0.0] |": stranger_table(parts["strangers"]),
         "| ig | 50 | 0.970 [0.960, 0.980] |": anomaly_table(parts["anomaly"]),
+        "| pbc, test | 120 | laboratory named | 1.25 points | 95.0 % | 94.0 % to 95.0 % |": counts_table(evidence),
     }
+    found = f"| chula, official TEST photos: 60 | 100 {'| 90.0 % [80.0, 95.0] ' * 3}| 0.05 | 41 ms |"
+    fields, single = finding_table(evidence).split("\n\n")
+    assert found in fields and "| pbc, monocyte | 50 | 90.0 % | 80.0 % |" in single
+    tables |= {"| chula: 60 |": fields, "| pbc | 100 | 90.0 % [80.0, 95.0] |": single}
     for shown, table in tables.items():
         assert shown in table, table
         rows = [line for line in table.splitlines() if line.startswith("|")]

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "stress": {"smears", "evaluation"},
     "adapt": {"smears", "evaluation", "hub_model"},
     "measure_overlaps": {"smears", "hub_model"},
-    "measure_finding": {"smears", "hub_model"},
+    "measure_finding": {"smears", "evaluation", "hub_model"},
     "count_errors": {"smears", "evaluation", "hub_model"},
     "simulate_counts": {"smears", "evaluation", "hub_model"},
     "publish": {"evaluation"},
