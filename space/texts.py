@@ -94,3 +94,37 @@ PORT_TAKEN = (
     "Cannot listen on {host}:{port}: the port is taken, or the address is not this machine's. Try --port {other}, "
     "or make demo PORT={other}."
 )
+
+# The report of a differential count.
+REPORT_TITLE = "Differential count"
+REPORT_PURPOSE = "For research and teaching, not for diagnosis."
+REPORT_COUNTED = "{counted} cells counted in {images} photos"
+REPORT_REPEATED = "{number} seen in an earlier photo already"
+REPORT_DROPPED = "{number} finds dropped by the reviewer"
+REPORT_REVIEWED = "{number} named by the reviewer"
+REPORT_REFUSED = "{number} photos refused"
+REPORT_COLUMNS = ("", "count", "%", "95 % interval", "adjusted %", "95 % interval", "usual", "", "per µL")
+REPORT_FLAGS = {"low": "low", "high": "high"}
+REPORT_FLAG_UNSURE = "{flag}?"
+REPORT_FLAGS_MEAN = "low? and high?: the usual range lies within the interval's reach."
+REPORT_ADJUSTED = (
+    "Interval: sampling alone. Adjusted: corrected for the network's own errors on held-out cells; its interval covers both. "
+    "Unidentified cells are shared out."
+)
+REPORT_AS_MANY = "Had {number} cells come out alike, the intervals for sampling were: {limits}."
+REPORT_SHOWN = "{shown} of {count}"
+REPORT_MORE = "and {number} more"
+REPORT_SECTIONS = {
+    "warnings": "Warnings",
+    "cells": "Cells",
+    "refused": "Photos refused, counted nowhere",
+    "reviewed": "Changes by the reviewer",
+    "overlaps": "Notes on photos",
+}
+REPORT_CHANGE = "{image}, cell {cell}: {before} → {after}"
+REPORT_DROPPED_AS = "no cell"
+REPORT_MODEL = "Model {name}, revision {revision}, weights SHA-256 {sha256}. Schema {schema}."
+REPORT_UNKNOWN = "not known"
+# On a picture of a field.
+FIELD_REPEATED = "counted before"
+FIELD_DROPPED = "no cell"
