@@ -178,7 +178,7 @@ class _Page(FPDF):
         ):
             if number:
                 facts.append(text.format(number=number))
-        self.write_line("; ".join(facts) + ".", 8.5)
+        self.wrapped("; ".join(facts) + ".", 8.5, 2)
         self.ln(2)
 
     def table(self, differential: Mapping[str, Any], colours: Mapping[str, str]) -> None:
@@ -254,10 +254,8 @@ class _Page(FPDF):
             low, high = (self.along(limit) for limit in row["reference"])
             self.set_fill_color(222, 222, 222)
             self.rect(left + low, top + 0.12 * tall, high - low, 0.76 * tall, "F")
-        adjusted = row["adjusted_percent"] is not None
-        percent, interval = (
-            (row["adjusted_percent"], row["adjusted_interval"]) if adjusted else (row["percent"], row["interval"])
-        )
+        kind = "" if row["adjusted_percent"] is None else "adjusted_"
+        percent, interval = row[f"{kind}percent"], row[f"{kind}interval"]
         if percent is None:
             return
         self.set_draw_color(colour)
@@ -340,7 +338,10 @@ def limits(interval: Sequence[float] | None) -> str:
 def _thumbnail(picture: Image.Image, box: Sequence[int]) -> io.BytesIO:
     row_min, col_min, row_max, col_max = box
     half = max(row_max - row_min, col_max - col_min) * SURROUNDINGS / 2
-    row, col = (row_min + row_max) / 2, (col_min + col_max) / 2
+    half = min(half, min(picture.size) / 2)
+    # at the field's edge the square is moved inside
+    row = min(max((row_min + row_max) / 2, half), picture.height - half)
+    col = min(max((col_min + col_max) / 2, half), picture.width - half)
     square = picture.crop(tuple(round(value) for value in (col - half, row - half, col + half, row + half)))
     stream = io.BytesIO()
     square.convert("RGB").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC).save(

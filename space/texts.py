@@ -98,11 +98,11 @@ PORT_TAKEN = (
 # The report of a differential count.
 REPORT_TITLE = "Differential count"
 REPORT_PURPOSE = "For research and teaching, not for diagnosis."
-REPORT_COUNTED = "{counted} cells counted in {images} photos"
-REPORT_REPEATED = "{number} seen in an earlier photo already"
-REPORT_DROPPED = "{number} finds dropped by the reviewer"
-REPORT_REVIEWED = "{number} named by the reviewer"
-REPORT_REFUSED = "{number} photos refused"
+REPORT_COUNTED = "Cells counted: {counted}, in {images} photo(s)"
+REPORT_REPEATED = "seen in an earlier photo already: {number}"
+REPORT_DROPPED = "finds dropped by the reviewer: {number}"
+REPORT_REVIEWED = "named by the reviewer: {number}"
+REPORT_REFUSED = "photos refused: {number}"
 REPORT_COLUMNS = ("", "count", "%", "95 % interval", "adjusted %", "95 % interval", "usual", "", "per µL")
 REPORT_FLAGS = {"low": "low", "high": "high"}
 REPORT_FLAG_UNSURE = "{flag}?"

@@ -13,9 +13,11 @@ sys.path.insert(0, str(REPOSITORY / "space"))
 import app
 import colours
 import draw_examples
+import field_picture
 import overlay
 import page
 import reading
+import report
 
 __all__ = [
     "EXAMPLES",
@@ -23,10 +25,12 @@ __all__ = [
     "app",
     "colours",
     "draw_examples",
+    "field_picture",
     "free_port",
     "overlay",
     "page",
     "reading",
+    "report",
     "serve",
     "serve_shipped",
 ]
