@@ -4,6 +4,7 @@ import copy
 import io
 import os
 import pickle
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -120,12 +121,13 @@ def test_thumbnails_show_the_counted_cells():
     data = written([image(*(cell(box=PLACES[k % 3]) for k in range(40)))])
     (page,) = PdfReader(io.BytesIO(data)).pages
     shown = [np.asarray(picture.image.convert("RGB")).astype(int) for picture in page.images]
-    assert 5 < len(shown) < 40
+    assert len(shown) == 3  # of three places; a PDF keeps equal pictures once
     top, left, bottom, right = PLACES[0]
     patch = np.asarray(Image.fromarray(FIELD[top:bottom, left:right]).resize((112, 112))).astype(int)
     centre = slice(40, 72)
     assert min(np.abs(picture[centre, centre] - patch[centre, centre]).mean() for picture in shown) < 40
-    assert f"{len(shown)} of 40" in page.extract_text()
+    (told,) = re.findall(r"(\d+) of 40", page.extract_text())
+    assert 5 < int(told) < 40
 
 
 NAMES = ["поле зрения " * 12 + ".jpg", "視野" * 40 + ".png", "a" * 300, "x\n\ty\u202e.png", "😀.jpg", "é" * 9]
