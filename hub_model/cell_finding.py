@@ -54,12 +54,15 @@ BLOB_DIAMETER = 0.84  # of a red cell's diameter is the disc's that a Laplacian 
 BLOB_SIZES = 14
 MIN_BLOB = 0.25  # answer of the Laplacian; a full disc gives 0.74
 RULER_ROUNDS = 2
+# In a close crop, where a red cell takes this share of the shorter side, few are whole, and the parts that are seen look like
+# smaller ones: the pattern, which sees their curves, then sets the least, unless nuclei are far too small for it.
+CLOSE_CROP, CLOSE_FLOOR, CLOSE_NUCLEUS = 0.22, 0.95, 1.6
 
 RED_LEVEL = 0.9  # quantile of the nucleus map outside nuclei
 NUCLEUS_LEVEL = 0.4  # of the way up from there to a nucleus's own level
 MIN_PIECE = 0.04  # red cell's areas; smaller is noise
 MIN_AREA, MIN_EDGE_AREA = 0.3, 0.18  # of a nucleus, inside the field and at its edge; platelets are smaller
-MAX_AREA, MAX_EXTENT = 2.6, 2.1  # red cells' areas and diameters, of lobes that are joined
+MAX_AREA, MAX_EXTENT = 2.6, 2.25  # red cells' areas and diameters, of lobes that are joined
 MAX_GAP = 0.6  # diameters, between lobes of one nucleus
 WHOLE_NUCLEUS = 1.2  # areas: two pieces as large as this are two nuclei
 CRUMB_AREA, CRUMB_GAP, CRUMB_EXTENT = 0.25, 0.25, 2.5  # a crumb beside a nucleus belongs to it
@@ -255,9 +258,11 @@ def _ruler(green: np.ndarray, nuclear: np.ndarray, around: np.ndarray, rough: fl
         np.clip(np.sqrt(area * 4 / np.pi) / RED_NUCLEUS, min(longest / 40, MIN_DIAMETER / 2), longest / 2)
     )
     if around.mean() >= 0.7:
-        return float(np.sqrt(rough * by_nucleus))
-    found = [_blob_diameter(green[tile], ~around[tile], rough, by_nucleus) for tile in _tiles(green)]
-    return float(np.median(found))
+        found = [float(np.sqrt(rough * by_nucleus))]
+    else:
+        found = [_blob_diameter(green[tile], ~around[tile], rough, by_nucleus) for tile in _tiles(green)]
+    is_close = CLOSE_CROP * min(green.shape) < rough < CLOSE_NUCLEUS * by_nucleus
+    return max(float(np.median(found)), CLOSE_FLOOR * rough if is_close else 0.0)
 
 
 def _tiles(green: np.ndarray) -> list[tuple[slice, slice]]:

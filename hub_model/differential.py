@@ -107,8 +107,9 @@ def count_cells(
         shares, weights, fits = adjust(seen, reviewed, order[:-1], confusion, laboratory)
         for name in order[:-1]:
             rows[name]["adjusted_percent"] = _percent(shares[name].mean())
-            tails = np.quantile(shares[name], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-            rows[name]["adjusted_interval"] = [_percent(value) for value in tails]
+            low, high = np.quantile(shares[name], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+            # less than half a cell of those counted is as good as none, and none must not lie outside
+            rows[name]["adjusted_interval"] = [_percent(low) if low >= 0.5 / counted else 0.0, _percent(high)]
     for name, row in rows.items():
         _flag(row, ranges.get(name))
         # where the adjustment shares unidentified cells out, they are none of the total

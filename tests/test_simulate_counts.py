@@ -50,7 +50,8 @@ def simulate(tmp_path, cells, counts, *options):
 
 def test_a_classifier_that_never_errs_counts_the_drawn_cells(tmp_path):
     sure = {name: {name: 10_000} for name in LABELS}
-    (scene,) = simulate(tmp_path, write_cells(tmp_path / "cells.csv"), {"here": sure, "there": sure})
+    scene, anew = simulate(tmp_path, write_cells(tmp_path / "cells.csv"), {"here": sure, "there": sure})
+    assert anew["cells"] == "all held-out cells" and anew["ways"]["laboratory named"]["coverage"] >= 0.9
     assert scene["held_out_cells"] == dict.fromkeys(LABELS, 20) and scene["cells"] == "test"
     alone, named = scene["ways"]["sampling alone"], scene["ways"]["laboratory named"]
     assert alone["largest_mean_error"] == 0
@@ -63,7 +64,7 @@ def test_errors_that_are_known_are_taken_back(tmp_path):
     known = {name: {name: 1200, "neutrophil": 400, f"{name}?": 400} for name in LABELS}
     known["neutrophil"] = {"neutrophil": 1600, "neutrophil?": 400}
     cells = write_cells(tmp_path / "cells.csv", wrong=4)
-    (scene,) = simulate(tmp_path, cells, {"here": known, "there": {name: {name: 2000} for name in LABELS}})
+    scene, _ = simulate(tmp_path, cells, {"here": known, "there": {name: {name: 2000} for name in LABELS}})
     alone, named, unnamed, unknown = (scene["ways"][way] for way in scene["ways"])
     assert alone["largest_mean_error"] > 4 and alone["coverage"] < 0.8
     assert named["largest_mean_error"] < 3 and named["coverage"] > 0.9
@@ -71,12 +72,16 @@ def test_errors_that_are_known_are_taken_back(tmp_path):
     assert unknown["coverage"] < named["coverage"]
 
 
-def test_validation_cells_are_halved_by_group(tmp_path):
-    cells = write_cells(tmp_path / "cells.csv", split="validation")
-    scenes = simulate(tmp_path, cells, {"here": {name: {name: 20} for name in LABELS}}, "--draws", "2", "--count", "50")
-    assert [scene["cells"] for scene in scenes] == ["validation, half 1", "validation, half 2"]
-    assert sum(sum(scene["held_out_cells"].values()) for scene in scenes) == 120
-    assert "its errors unknown" not in scenes[0]["ways"]  # no other laboratory's are known either
+def test_without_test_cells_errors_are_counted_anew(tmp_path):
+    cells = write_cells(tmp_path / "cells.csv", split="validation", wrong=4)
+    counts = {"here": {name: {name: 30} for name in LABELS}}  # wrong, and not used: only their numbers are
+    (scene,) = simulate(tmp_path, cells, counts)
+    assert scene["cells"] == "all held-out cells" and sum(scene["held_out_cells"].values()) == 120
+    assert scene["ways"].keys() == {"sampling alone", "laboratory named", "laboratory not named"}
+    assert scene["ways"]["laboratory named"]["coverage"] > 0.85 > scene["ways"]["sampling alone"]["coverage"]
+    anew = simulate_counts.count_anew(simulate_counts.read_cells(cells), counts["here"], np.random.default_rng(0))
+    assert {name: sum(row.values()) for name, row in anew.items()} == dict.fromkeys(LABELS, 30)
+    assert anew["monocyte"]["neutrophil"] > 0 and anew["monocyte"].keys() <= {"monocyte", "monocyte?", "neutrophil"}
 
 
 def test_slides_are_drawn_by_their_truth(tmp_path):
