@@ -54,8 +54,8 @@ class _Order:
     tie: tuple[float, float]
 
 
-# Good cameras gave red 0.21 to 0.84, blue -0.06 to 0.81, correlation 0.70 and more. A poor one's, which mixes the channels and
-# shows the lens's colours at edges, 0.67 to 1.92, 0.25 to 0.98, 0.54 to 0.89: a grey picture's is 1, so 0.95 is as far as it goes.
+# Good cameras gave red 0.21 to 0.84, blue -0.06 to 0.81, correlation 0.70 and more. A poor one, which mixes the channels and
+# shows the lens's colours at edges, gave 0.67 to 1.92, 0.25 to 0.98, 0.54 to 0.89; a grey picture has a correlation of 1.
 STAIN = _Order(red=(0.0, 0.9), blue=(-0.25, 0.8), tie=(0.5, 1.0))
 FAINT_STAIN = _Order(red=(0.25, 2.2), blue=(-0.25, 1.0), tie=(0.35, 0.95))
 RED_LEAD = -0.1  # slope of red less that of blue, of a poor camera's
