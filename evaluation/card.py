@@ -43,7 +43,7 @@ HUB_METRICS = {
 }
 EVIDENCE_TABLES = (
     "unseen_table", "distance_table", "few_labels_table", "corruption_table", "stranger_table", "anomaly_table",
-    "finding_table", "counts_table",
+    "finding_table", "gate_table", "counts_table",
 )  # fmt: skip
 HEAD = {"license": str, "library_name": str, "pipeline_tag": str, "tags": list, "metrics": list}
 FIXED_HEAD = {"library_name": "transformers", "pipeline_tag": "image-classification"}

@@ -24,9 +24,10 @@ WRITERS = {
     "few_labels": "few_labels.py",
     "stress": "stress.py",
     "finding": "measure_finding.py",
+    "gate": "measure_gate.py",
     "counts": "simulate_counts.py",
 }
-LISTS = ("missed", "false_finds", "odd")  # of measure_finding.py
+LISTS = ("missed", "false_finds", "odd")  # of measure_finding.py and measure_gate.py
 
 
 def without_folders(found: Any) -> Any:

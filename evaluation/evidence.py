@@ -14,6 +14,8 @@ It may be absent, and has the keys
     reports of stress.py, of the shipped weights and no others;
 ``finding``
     reports of measure_finding.py, without its lists of single fields;
+``gate``
+    reports of measure_gate.py, without its lists of pictures;
 ``counts``
     reports of simulate_counts.py.
 
@@ -26,7 +28,7 @@ from typing import Any
 from evaluation.entry import is_count, is_number, require, require_keys, validate_entry
 
 TRAININGS = ("official", "eight_classes")
-KINDS = (*TRAININGS, "unseen", "few_labels", "stress", "finding", "counts")
+KINDS = (*TRAININGS, "unseen", "few_labels", "stress", "finding", "gate", "counts")
 KEPT_OF_TRAINING = (
     "command", "seed", "commit", "dirty", "hardware", "wall_seconds", "samples_seen", "resolutions", "n_images", "n_photos",
     "started_from",
@@ -90,6 +92,15 @@ def _validate_finding(report: Any, where: str) -> None:
             _validate_share(report[part].get(name), f"{where}.{part}.{name}")
 
 
+def _validate_gate(report: Any, where: str) -> None:
+    require_keys(report, {"held_out", "smears", "empty_fields", "strangers"}, where, free=True)
+    for part in ("smears", "empty_fields", "strangers"):
+        for name, count in report[part].items():
+            at = f"{where}.{part}.{name}"
+            require_keys(count, {"pictures", "refused", "share", "interval"}, at, free=True)
+            require(0 <= count["refused"] <= count["pictures"], at, count["refused"], f"0 to {count['pictures']}")
+
+
 def _validate_counts(report: Any, where: str) -> None:
     require_keys(report, {"seed", "scenes"}, where)
     for number, scene in enumerate(report["scenes"]):
@@ -131,6 +142,8 @@ def validate_evidence(evidence: Any, sha256: str) -> None:
                 _validate_few_labels(report, where)
             elif kind == "finding":
                 _validate_finding(report, where)
+            elif kind == "gate":
+                _validate_gate(report, where)
             elif kind == "counts":
                 _validate_counts(report, where)
             else:

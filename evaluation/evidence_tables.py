@@ -199,3 +199,19 @@ def counts_table(evidence: Mapping[str, Any]) -> str:
                     f"| {percent(min(covered))} to {percent(max(covered))} |"
                 )
     return "\n".join(lines)
+
+
+def gate_table(evidence: Mapping[str, Any]) -> str:
+    """Write how many smears were refused as none, and how many pictures of anything else."""
+    lines = ["| pictures of | number | refused | |", "|---|--:|--:|--:|"]
+    titles = {"smears": "smears", "empty_fields": "smears without a white cell", "strangers": "no smear"}
+    for report in evidence["gate"]:
+        held = ", held out" if report["held_out"] else ""
+        for part, title in titles.items():
+            for name, count in report[part].items():
+                low, high = count["interval"]
+                share = figure({"value": count["share"], "low": low, "high": high})
+                lines.append(
+                    f"| {title}{held}: {name} | {thousands(count['pictures'])} | {count['refused']} | {share} |"
+                )
+    return "\n".join(lines)

@@ -103,7 +103,7 @@ def find_cells(picture: Image.Image | np.ndarray) -> list[dict[str, Any]]:
         TypeError: the picture is an array of another dtype, or no picture.
         ValueError: it has another shape, or a side of less than 32 px.
     """
-    field = _prepare(_check(picture))
+    field = _prepare(check_field(picture))
     if field.light < MIN_LIGHT:
         return []
     nuclei, diameter = _find_nuclei(field)
@@ -116,7 +116,7 @@ def find_cells(picture: Image.Image | np.ndarray) -> list[dict[str, Any]]:
     return sorted(cells, key=lambda cell: cell["box"])
 
 
-def _check(picture: Image.Image | np.ndarray) -> Image.Image:
+def check_field(picture: Image.Image | np.ndarray) -> Image.Image:
     if isinstance(picture, Image.Image):
         image = picture if picture.mode == "RGB" else picture.convert("RGB")
     elif not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:

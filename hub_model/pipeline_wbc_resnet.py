@@ -15,6 +15,7 @@ from .cell_finding import find_cells
 from .differential import count_cells
 from .field_overlaps import describe_field, mark_repeats
 from .image_reading import ImageError, image_name, read_image
+from .smear_gate import why_no_smear
 
 # Side of the square about a cell that the network sees, in sides of its box: of 1 to 2.5, tried on validation, 1.5 to 2 gave
 # the likeliest labels over four laboratories.
@@ -79,7 +80,7 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
 
     Raises:
         ValueError: an option that does not fit; with ``one_cell`` alone, also an image that cannot be read. Otherwise such an
-            image is listed as refused, and the rest goes on.
+            image, and one that shows no smear, is listed as refused, and the rest goes on.
     """
 
     def _sanitize_parameters(
@@ -148,10 +149,12 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
             description = None
             try:
                 read = read_image(source, photo["name"])
+                photo |= {"height": read.image.height, "width": read.image.width, "notes": read.notes}
+                if reason := why_no_smear(read.image):
+                    raise ImageError(f"{photo['name']}: {reason}. Leave it out, or take the photo anew.")
             except ImageError as error:
                 photo["refused"] = str(error)
             else:
-                photo |= {"height": read.image.height, "width": read.image.width, "notes": read.notes}
                 description = describe_field(read.image)
                 for cell in find_cells(read.image):
                     photo["cells"].append(cell)

@@ -111,6 +111,17 @@ def finding_reports() -> list[dict]:
     ]
 
 
+def gate_report() -> dict:
+    """Give what measure_gate.py writes."""
+    count = {"pictures": 50, "refused": 2, "share": 0.04, "interval": [0.005, 0.137], "reasons": {}, "odd": ["a.png"]}
+    parts = {"smears": {"chula": count}, "empty_fields": {}, "strangers": {"page": count}}
+    return {
+        "held_out": True,
+        **parts,
+        "all_strangers": {"pictures": 50, "refused": 2, "share": 0.04, "interval": [0, 1]},
+    }
+
+
 def counts_report() -> dict:
     """Give what simulate_counts.py writes."""
     row = {"mean_error": 0.75, "coverage": 0.95, "coverage_interval": [0.93, 0.97], "mean_width": 9.5}

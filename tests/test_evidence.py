@@ -8,6 +8,7 @@ from made_up import (
     counts_report,
     few_labels_report,
     finding_reports,
+    gate_report,
     made_up_entry,
     made_up_results,
     stress_report,
@@ -24,6 +25,7 @@ from evaluation.evidence_tables import (
     distance_table,
     few_labels_table,
     finding_table,
+    gate_table,
     stranger_table,
     unseen_table,
 )
@@ -56,9 +58,10 @@ def folder(tmp_path):
     eight = training_folder(tmp_path / "eight", 1, made_up_entry("TEST", 5, "pbc"))
     reports = {"unseen": unseen_report(), "few": few_labels_report(), "stress": stress_report()}
     reports |= {"fields": finding_reports()[0], "single": finding_reports()[1], "counts": counts_report()}
+    reports["gate"] = gate_report()
     for name, report in reports.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(report))
-    unseen, few, stress, *finding, counts = (tmp_path / f"{name}.json" for name in reports)
+    unseen, few, stress, *finding, counts, gate = (tmp_path / f"{name}.json" for name in reports)
     words = [
         tmp_path / "model",
         "--official",
@@ -69,7 +72,7 @@ def folder(tmp_path):
         f"the recipe={unseen}",
     ]
     collect.main([*map(str, words), "--few_labels", str(few), "--stress", str(stress)])
-    collect.main([*map(str, [tmp_path / "model", "--finding", *finding, "--counts", counts])])
+    collect.main([*map(str, [tmp_path / "model", "--finding", *finding, "--counts", counts, "--gate", gate])])
     return tmp_path / "model"
 
 
@@ -94,6 +97,7 @@ def test_every_kind_is_taken_over_and_one_kind_is_replaced_alone(folder, tmp_pat
         (lambda e: e["official"].append(e["official"][0]), "the seeds of evidence.official .* each of them once"),
         (lambda e: e["finding"][0]["fields"]["recall"].update(value=0.99), "three rising shares"),
         (lambda e: e["finding"][1].pop("laboratory"), "laboratory"),
+        (lambda e: e["gate"][0]["smears"]["chula"].update(refused=51), "0 to 50"),
         (lambda e: e["counts"][0]["scenes"][0]["ways"]["laboratory named"].update(coverage=95), "a share"),
         (lambda e: e["stress"][0]["model"].update(sha256="0" * 64), "of the weights that are shipped"),
         (lambda e: e["few_labels"][0]["others"].pop("after"), r"few_labels\[0\].raabin lacks \['after'\]"),
@@ -184,6 +188,7 @@ def test_tables_are_whole_and_show_the_reports(folder):
         "| ig | 50 | 0.970 [0.960, 0.980] |": anomaly_table(parts["anomaly"]),
         "| pbc, test | 120 | laboratory named | 1.25 points | 95.0 % | 94.0 % to 95.0 % |": counts_table(evidence),
     }
+    assert "| smears, held out: chula | 50 | 2 | 4.0 % [0.5, 13.7] |" in gate_table(evidence)
     found = f"| chula, official TEST photos: 60 | 100 {'| 90.0 % [80.0, 95.0] ' * 3}| 0.05 | 41 ms |"
     fields, single = finding_table(evidence).split("\n\n")
     assert found in fields and "| pbc, monocyte | 50 | 90.0 % | 80.0 % |" in single

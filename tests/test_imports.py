@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "few_labels": {"smears", "evaluation"},
     "stress": {"smears", "evaluation"},
     "adapt": {"smears", "evaluation", "hub_model"},
+    "measure_gate": {"smears", "evaluation", "hub_model"},
     "measure_overlaps": {"smears", "hub_model"},
     "measure_finding": {"smears", "evaluation", "hub_model"},
     "count_errors": {"smears", "evaluation", "hub_model"},

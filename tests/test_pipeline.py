@@ -294,8 +294,21 @@ def test_unreadable_images_are_listed_and_the_rest_goes_on(published, tmp_path):
     assert "4 of 5 images were refused and are not counted." in answer["differential"]["warnings"]
 
 
+def test_photos_that_are_no_smears_are_listed_and_counted_nowhere(published):
+    picture, _ = draw_field()
+    grey = Image.fromarray(picture).convert("L")
+    meadow = Image.fromarray(np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8))
+    answer = fields(published())([meadow, grey, picture])
+    reasons = [image["refused"] for image in answer["images"]]
+    assert reasons[0].startswith("image 1: no stained smear: ") and "grey" in reasons[1] and reasons[2] is None
+    assert answer["images"][0]["cells"] == [] and answer["images"][0]["height"] == 240
+    assert answer["differential"]["images"] == {"given": 3, "counted": 1, "refused": 2}
+    assert answer["differential"]["cells"]["counted"] == 3
+
+
 def test_an_empty_field_counts_nothing_and_says_so(published):
-    answer = fields(published())(draw_field(1, [])[0])
+    ground = np.random.default_rng(1).normal((230, 225, 235), 2, (480, 640, 3)).astype(np.uint8)
+    answer = fields(published())(ground)
     assert answer["images"][0]["cells"] == [] and answer["images"][0]["refused"] is None
     assert answer["differential"]["warnings"] == ["No white cell was counted: there is no differential."]
     assert all(row["count"] == 0 and row["percent"] is None for row in answer["differential"]["rows"])

@@ -1,0 +1,176 @@
+"""Say whether a picture may be a photo of a stained blood smear, before cells are looked for in it.
+
+    reason = why_no_smear(picture)  # None, or "no stained smear: ..."
+
+Nothing is trained. What counts is how light changes from place to place, in logarithms, so that the lamp, its unevenness and
+the camera's white balance drop out (Beer and Lambert). Eosin and azure both absorb green most: where a smear grows darker
+green falls, red falls less, and blue hardly follows. Elsewhere shade darkens all three alike, and paint knows no such order.
+
+A grey picture has three equal colours whatever it shows: whether it shows a smear cannot be known, nor which stain is where,
+which is what cells are named by. So it is refused as grey. An empty field is a smear: red cells alone, or all out of focus;
+a bright, even, nearly colourless picture cannot be told from clear ground and passes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from .cell_finding import check_field
+
+SIDE = 192  # px, the longer one, of the thumbnail that is looked at: a field's red cells are 5 px or more wide
+SURROUNDINGS = (
+    0.4  # of the longer side: changes over longer ways are the lamp's; red cells of a close crop are 0.3 wide
+)
+DARKEST = 4  # of 255: logarithms of less would be a camera's noise
+LIGHT = 0.95  # quantile of the brightest channel: what the ground lets through
+
+# A phone that looks into an eyepiece shows a black rim, a turned copy black corners: dark, and at the edge.
+RIM_LIGHT = 0.3  # of the ground's; nuclei at the edge of a field, blue as they are, have more
+RIM_GLOW = 0.02  # of the longer side, beside the rim
+MOST_RIM = 0.9  # of the picture
+
+# Limits. Each stands well outside what the four laboratories' fields show that the finder's constants were chosen on, and was
+# moved outwards until turned white balance, vignette, blur, noise and stronger contrast hardly mattered.
+MIN_LIGHT = 60  # of 255; theirs have 118 and more
+EVEN = 0.05  # standard deviation of the three densities together, below which a picture is even; fields have 0.1 to 0.7
+MAX_TINT_EVEN = 0.4  # between the ground's colours, of an even picture; theirs have up to 0.40, with cells on it
+MAX_TINT = 0.9  # of any other: the same and a camera set for another lamp
+MAX_CONTRAST = 1.0  # of a good camera's field; theirs have up to 0.69
+MAX_FAINT, MAX_FAINT_LIGHT = (
+    0.5,
+    245,
+)  # of a poor camera's, which is never as bright as paper; Chula's has up to 0.43, 235
+MIN_SKEW, MIN_FAINT_SKEW = -0.8, -1.5  # of the densities of green light: cells are darker than the ground, not lighter
+
+
+@dataclass(frozen=True)
+class _Order:
+    """How red and blue light's density follow green's: limits of their slopes, and of red's correlation."""
+
+    red: tuple[float, float]
+    blue: tuple[float, float]
+    tie: tuple[float, float]
+
+
+# Good cameras gave red 0.21 to 0.84, blue -0.06 to 0.81, correlation 0.70 and more. A poor one, which mixes the channels and
+# shows the lens's colours at edges, gave 0.67 to 1.92, 0.25 to 0.98, 0.54 to 0.89; a grey picture has a correlation of 1.
+STAIN = _Order(red=(0.0, 0.9), blue=(-0.25, 0.8), tie=(0.5, 1.0))
+FAINT_STAIN = _Order(red=(0.25, 2.2), blue=(-0.25, 1.0), tie=(0.35, 0.95))
+RED_LEAD = -0.1  # slope of red less that of blue, of a poor camera's
+GREY = 0.01  # mean difference between a place's densities of red, green and blue; a faint field has 0.02 and more
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a picture looks like: light of the ground, 0..255; the rest in natural logarithms of light, or of no unit.
+
+    `tint`: between the ground's brightest and darkest channel. `contrast`: standard deviation of the densities of the three
+    channels together. `red`, `blue`: slopes of their density on green's. `tie`: red's correlation with green. `skew`: of green.
+    `colour`: mean difference between the densities of one place.
+    """
+
+    light: float
+    tint: float
+    contrast: float
+    red: float
+    blue: float
+    tie: float
+    skew: float
+    colour: float
+
+
+def why_no_smear(picture: Image.Image | np.ndarray) -> str | None:
+    """Give the reason why an upright picture shows no stained smear, or None where it may be one.
+
+    Takes a PIL image or (height, width, 3) uint8 RGB, 0..255, of 32 px or more each side; a field, or the crop of a cell.
+
+    Raises:
+        TypeError: the picture is an array of another dtype, or no picture.
+        ValueError: it has another shape, or a side of less than 32 px.
+    """
+    image = check_field(picture)
+    scale = min(1.0, SIDE / max(image.size))
+    shape = [max(1, round(length * scale)) for length in image.size]
+    small = image if scale == 1 else image.resize(shape, Image.Resampling.BOX, reducing_gap=2.0)
+    look = _look(np.asarray(small))
+    reason = "it is too dark" if look is None else _judge(look)
+    return reason and f"no stained smear: {reason}"
+
+
+def _judge(look: _Look) -> str | None:
+    if look.light < MIN_LIGHT:
+        return "it is too dark"
+    if look.contrast < EVEN:
+        return None if look.tint <= MAX_TINT_EVEN else "it is of one colour throughout, and not of clear ground's"
+    if look.colour < GREY:
+        return "it is grey, and only colour tells a stain"
+    if look.tint > MAX_TINT:
+        return "its light parts are too colourful for clear ground"
+    faint = (
+        look.contrast <= MAX_FAINT
+        and look.light <= MAX_FAINT_LIGHT
+        and look.skew >= MIN_FAINT_SKEW
+        and look.red - look.blue >= RED_LEAD
+        and _is_in(FAINT_STAIN, look)
+    )
+    if faint:
+        return None
+    if not _is_in(STAIN, look):
+        return "its colours are not those of a blood stain"
+    if look.contrast > MAX_CONTRAST:
+        return "light and dark differ more than in a smear"
+    if look.skew < MIN_SKEW:
+        return "it shows light things on dark, not cells on clear ground"
+    return None
+
+
+def _is_in(order: _Order, look: _Look) -> bool:
+    return all(low <= value <= high for (low, high), value in (
+        (order.red, look.red), (order.blue, look.blue), (order.tie, look.tie)
+    ))  # fmt: skip
+
+
+def _look(pixels: np.ndarray) -> _Look | None:
+    """Measure a thumbnail (H, W, 3) uint8; None where hardly anything is lit."""
+    brightest = pixels.max(-1)
+    light = float(np.quantile(brightest, LIGHT))
+    seen = ~_rim(brightest, light)
+    if seen.mean() < 1 - MOST_RIM:
+        return None
+    density = -np.log(np.maximum(pixels, DARKEST, dtype=np.float32))
+    width = max(3, round(SURROUNDINGS * max(brightest.shape)))
+    share = _spread(seen.astype(np.float32), width)
+    around = np.stack(
+        [_spread(density[..., channel] * seen, width) / np.maximum(share, 1e-3) for channel in range(3)], -1
+    )
+    local = (density - around)[seen]  # (N, 3)
+    local -= local.mean(0)
+    covariance = local.T @ local / len(local)
+    variance = np.maximum(np.diag(covariance), 1e-6)  # an even picture's is 0
+    lit = pixels[seen].astype(np.float32)
+    lit = lit[lit.max(1) >= np.median(lit.max(1))].mean(0)
+    return _Look(
+        light=light,
+        tint=float(np.ptp(np.log(np.maximum(lit, 1)))),
+        contrast=float(np.sqrt(np.trace(covariance))),
+        red=float(covariance[0, 1] / variance[1]),
+        blue=float(covariance[2, 1] / variance[1]),
+        tie=float(covariance[0, 1] / np.sqrt(variance[0] * variance[1])),
+        skew=float((local[:, 1] ** 3).mean() / variance[1] ** 1.5),
+        colour=float(np.ptp(local, axis=1).mean()),
+    )
+
+
+def _spread(values: np.ndarray, width: int) -> np.ndarray:
+    """Mean over the surroundings, nearer ones counting more."""
+    return ndimage.uniform_filter(ndimage.uniform_filter(values, width), width)
+
+
+def _rim(brightest: np.ndarray, light: float) -> np.ndarray:
+    dark, _ = ndimage.label(brightest < RIM_LIGHT * light)
+    at_edge = np.unique(np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]]))
+    rim = np.isin(dark, at_edge[at_edge > 0])
+    glow = max(1, round(RIM_GLOW * max(brightest.shape)))
+    return ndimage.binary_dilation(rim, iterations=glow) if rim.any() else rim
