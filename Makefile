@@ -7,7 +7,7 @@ PORT ?= 7860
 
 TRAINED ?= runs/wbc-resnet24/model
 
-.PHONY: demo test measure stress folds tables release card picture where environment browser
+.PHONY: demo test measure fields stress folds tables release card picture where environment browser
 
 demo: environment  ## open the Space on a loopback port with the shipped weights
 	$(RUN) space/app.py --model hub_model --port $(PORT)
@@ -29,6 +29,23 @@ measure: environment  ## measure the shipped weights anew; make measure DATA="bl
 	$(RUN) validate.py hub_model --data_dir $(wordlist 1,2,$(DATA)) --laboratories --folder_map $(CLASSES) $(DIVIDED) \
 	  --splits test --plots hub_model/pictures
 	rm -f hub_model/pictures/*leak-free* hub_model/pictures/*cell-visible*
+	$(MAKE) card
+
+fields: environment  ## measure finder, gate and count anew; make fields DATA="blood-cells pbc raabin chula"
+	@test -n "$(DATA)" || { echo 'Which images? make fields DATA="blood-cells pbc raabin chula", the four folders'; exit 1; }
+	mkdir -p runs
+	$(RUN) measure_finding.py $(word 1,$(DATA)) --photos hub_dataset/photos.csv --large --out runs/finding-kaggle.json
+	$(RUN) measure_finding.py $(word 2,$(DATA)) --single basophil eosinophil lymphocyte monocyte neutrophil \
+	  --test_share 0.2 --split_seed 3 --out runs/finding-pbc.json
+	$(RUN) measure_finding.py $(word 3,$(DATA)) --out runs/finding-raabin.json
+	$(RUN) measure_finding.py $(word 4,$(DATA)) --min_side 30 --out runs/finding-chula.json
+	$(RUN) measure_gate.py $(DATA) --photos hub_dataset/photos.csv --test_share pbc=0.2 --split_seed 3 --out runs/gate.json
+	$(RUN) measure_gate.py $(wordlist 1,2,$(DATA)) --photos hub_dataset/photos.csv --test_share pbc=0.2 --split_seed 3 \
+	  --held_out --count 0 --out runs/gate-held-out.json
+	$(RUN) count_errors.py hub_model --data_dir $(DATA) --folder_map $(CLASSES) $(DIVIDED) --out runs/cells.csv --save
+	$(RUN) simulate_counts.py hub_model --cells runs/cells.csv --out runs/counts.json
+	$(RUN) -m evaluation.collect hub_model --finding runs/finding-kaggle.json runs/finding-raabin.json \
+	  runs/finding-chula.json runs/finding-pbc.json --gate runs/gate.json runs/gate-held-out.json --counts runs/counts.json
 	$(MAKE) card
 
 stress: environment  ## degraded, turned and foreign pictures; make stress DATA="blood-cells pbc"

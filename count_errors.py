@@ -35,7 +35,7 @@ MIDDLE = (0.375, 0.625)  # of the sides, where the cell of a single-cell image l
 SPLITS = ("validation", "test")
 NAMED = ("verdict", "label", "score", "energy", "find_score")
 COLUMNS = ("lab", "split", "file", "group", "class", "outcome", *NAMED)
-NOT_FOUND = "not found"
+NOT_FOUND, REFUSED = "not found", "image refused"
 logger = logging.getLogger(__name__)
 
 
@@ -83,25 +83,19 @@ def finds_of(row: Mapping[str, Any], image: Mapping[str, Any]) -> list[dict[str,
 
 
 def name_cells(count: Any, data: datasets.Dataset, batch_size: int, progress: str) -> Iterator[dict[str, Any]]:
-    """Send images through the pipeline and give a row of the table for each cell of known class.
-
-    Raises:
-        DataError: an image that the pipeline refuses.
-    """
+    """Send images through the pipeline and give a row of the table for each cell of known class."""
     names, fields = data.features["label"].names, known_fields(data)
     for start in tqdm(range(0, len(fields), batch_size), progress, unit="batch"):
         part = fields[start : start + batch_size]
         sources = [rows[0]["image"]["bytes"] or rows[0]["image"]["path"] for rows in part]
         for rows, image in zip(part, count(sources, batch_size=batch_size)["images"], strict=True):
-            if image["refused"]:
-                raise DataError(f"{rows[0]['file']} was refused: {image['refused']}")
             for row in rows:
                 known = {"lab": row["lab"], "file": row["file"], "group": row["group"], "class": names[row["label"]]}
                 finds = finds_of(row, image)
                 for cell in finds:
                     yield known | {name: cell[name] for name in NAMED} | {"outcome": outcome(cell)}
                 for _ in range(max(1, len(row["boxes"])) - len(finds)):
-                    yield known | {"outcome": NOT_FOUND}
+                    yield known | {"outcome": NOT_FOUND if image["refused"] is None else REFUSED}
 
 
 def load_held_out(options: argparse.Namespace, classes: Sequence[str]) -> dict[tuple[str, str], datasets.Dataset]:
@@ -135,10 +129,10 @@ def _whole_photos(data: datasets.Dataset, folder: Path) -> datasets.Dataset:
 
 
 def count_outcomes(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, int]]]:
-    """Count the outcomes of validation's cells, by laboratory and class; cells that were not found have none."""
+    """Count the outcomes of validation's cells, by laboratory and class; cells that were not found, or whose image was refused, have none."""
     counts: dict[str, dict[str, Counter]] = defaultdict(lambda: defaultdict(Counter))
     for row in rows:
-        if row["split"] == "validation" and row["outcome"] != NOT_FOUND:
+        if row["split"] == "validation" and row["outcome"] not in (NOT_FOUND, REFUSED):
             counts[row["lab"]][row["class"]][row["outcome"]] += 1
     return {
         lab: {name: dict(sorted(table[name].items())) for name in sorted(table)}
@@ -175,7 +169,7 @@ def count_errors(options: argparse.Namespace) -> None:
         own = [row for row in rows if (row["lab"], row["split"]) == (lab, split)]
         kinds = Counter(
             row["outcome"]
-            if row["outcome"] == NOT_FOUND
+            if row["outcome"] in (NOT_FOUND, REFUSED)
             else "right"
             if row["verdict"] == row["class"]
             else "unidentified"
@@ -183,7 +177,7 @@ def count_errors(options: argparse.Namespace) -> None:
             else "wrong"
             for row in own
         )
-        told = ", ".join(f"{kind} {kinds[kind]}" for kind in ("right", "wrong", "unidentified", NOT_FOUND))
+        told = ", ".join(f"{kind} {kinds[kind]}" for kind in ("right", "wrong", "unidentified", NOT_FOUND, REFUSED))
         logger.info("%s, %s: %d cells: %s", lab, split, len(own), told)
     if options.save:
         save(options.model, count_outcomes(rows))
