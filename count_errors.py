@@ -129,7 +129,7 @@ def _whole_photos(data: datasets.Dataset, folder: Path) -> datasets.Dataset:
 
 
 def count_outcomes(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, int]]]:
-    """Count the outcomes of validation's cells, by laboratory and class; cells that were not found, or whose image was refused, have none."""
+    """Count the outcomes of validation's cells, by laboratory and class; those not found or refused have none."""
     counts: dict[str, dict[str, Counter]] = defaultdict(lambda: defaultdict(Counter))
     for row in rows:
         if row["split"] == "validation" and row["outcome"] not in (NOT_FOUND, REFUSED):

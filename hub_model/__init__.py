@@ -2,7 +2,13 @@
 
 configuration_wbc_resnet.py   what the network is and what its classes are called
 modeling_wbc_resnet.py        the network (timm's verbs, torchvision's names) and its Hugging Face model
-pipeline_wbc_resnet.py        ``pipeline(model=ID, trust_remote_code=True)``: a name, or "unidentified" and why
+pipeline_wbc_resnet.py        ``pipeline(model=ID, trust_remote_code=True)``: photos of a smear in, cells and their count out
+image_reading.py              whatever a user calls a picture → upright RGB, or why it cannot be used
+smear_gate.py                 whether a picture may be a photo of a stained smear
+cell_finding.py               a field → the boxes of its white cells
+field_overlaps.py             fields of one slide → which cells two of them show
+differential.py               named cells → the differential count, as JSON (differential.schema.json) and CSV
+error_adjustment.py           the count, corrected for the network's own errors
 timm_wbc_resnet.py            the same network for ``timm.create_model("wbc_resnet24")``
 config.json, preprocessor_config.json, model.safetensors, eval_results.json, README.md   written by train.py
 """
