@@ -20,9 +20,9 @@ from scipy import ndimage
 from .cell_finding import check_field
 
 SIDE = 192  # px, the longer one, of the thumbnail that is looked at: a field's red cells are 5 px or more wide
-SURROUNDINGS = (
-    0.4  # of the longer side: changes over longer ways are the lamp's; red cells of a close crop are 0.3 wide
-)
+# Of the longer side: changes over longer ways are the lamp's. Red cells of a close crop are 0.3 wide.
+SURROUNDINGS = 0.4
+NEAR = 0.15  # in these even a strong vignette is level
 DARKEST = 4  # of 255: logarithms of less would be a camera's noise
 LIGHT = 0.95  # quantile of the brightest channel: what the ground lets through
 
@@ -31,18 +31,18 @@ RIM_LIGHT = 0.3  # of the ground's; nuclei at the edge of a field, blue as they 
 RIM_GLOW = 0.02  # of the longer side, beside the rim
 MOST_RIM = 0.9  # of the picture
 
-# Limits. Each stands well outside what the four laboratories' fields show that the finder's constants were chosen on, and was
-# moved outwards until turned white balance, vignette, blur, noise and stronger contrast hardly mattered.
-MIN_LIGHT = 60  # of 255; theirs have 118 and more
-EVEN = 0.05  # standard deviation of the three densities together, below which a picture is even; fields have 0.1 to 0.7
-MAX_TINT_EVEN = 0.4  # between the ground's colours, of an even picture; theirs have up to 0.40, with cells on it
+# Limits. Each stands well outside what the four laboratories' fields show that may be looked at, and was moved outwards until
+# turned white balance, vignette, blur, noise and stronger contrast hardly mattered.
+MIN_LIGHT = 60  # of 255; theirs have 164 and more
+EVEN = 0.08  # contrast below which a picture is even; theirs have 0.11 to 0.69
+MAX_TINT_EVEN = 0.4  # of an even picture; theirs have up to 0.40, with cells on it
 MAX_TINT = 0.9  # of any other: the same and a camera set for another lamp
 MAX_CONTRAST = 1.0  # of a good camera's field; theirs have up to 0.69
-MAX_FAINT, MAX_FAINT_LIGHT = (
-    0.5,
-    245,
-)  # of a poor camera's, which is never as bright as paper; Chula's has up to 0.43, 235
-MIN_SKEW, MIN_FAINT_SKEW = -0.8, -1.5  # of the densities of green light: cells are darker than the ground, not lighter
+MAX_FAINT = 0.5  # contrast of a poor camera's; Chula's has up to 0.43
+MAX_FAINT_LIGHT = 245  # it is never as bright as paper; Chula's has up to 235
+MAX_RED_CELLS = 0.35  # contrast of red cells without a white one; theirs have up to 0.31
+# Of the densities of green light: cells are darker than the ground, not lighter. Theirs have -0.26 and more, Chula's -0.77.
+MIN_SKEW, MIN_FAINT_SKEW = -0.8, -1.5
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,9 @@ class _Order:
 # shows the lens's colours at edges, gave 0.67 to 1.92, 0.25 to 0.98, 0.54 to 0.89; a grey picture has a correlation of 1.
 STAIN = _Order(red=(0.0, 0.9), blue=(-0.25, 0.8), tie=(0.5, 1.0))
 FAINT_STAIN = _Order(red=(0.25, 2.2), blue=(-0.25, 1.0), tie=(0.35, 0.95))
+# Red cells alone: blood's own red is as dark in blue light as in green. Squares without white cells gave blue up to 0.91; in
+# bright eosin it is 1 and more.
+RED_CELLS = _Order(red=(-0.1, 0.7), blue=(0.3, 1.15), tie=(0.3, 1.0))
 RED_LEAD = -0.1  # slope of red less that of blue, of a poor camera's
 GREY = 0.01  # mean difference between a place's densities of red, green and blue; a faint field has 0.02 and more
 
@@ -68,7 +71,7 @@ class _Look:
 
     `tint`: between the ground's brightest and darkest channel. `contrast`: standard deviation of the densities of the three
     channels together. `red`, `blue`: slopes of their density on green's. `tie`: red's correlation with green. `skew`: of green.
-    `colour`: mean difference between the densities of one place.
+    `colour`: mean difference between the densities of one place. `relief`: contrast, in narrow surroundings.
     """
 
     light: float
@@ -79,6 +82,7 @@ class _Look:
     tie: float
     skew: float
     colour: float
+    relief: float
 
 
 def why_no_smear(picture: Image.Image | np.ndarray) -> str | None:
@@ -102,20 +106,17 @@ def why_no_smear(picture: Image.Image | np.ndarray) -> str | None:
 def _judge(look: _Look) -> str | None:
     if look.light < MIN_LIGHT:
         return "it is too dark"
-    if look.contrast < EVEN:
+    grey = look.colour < GREY
+    if look.contrast < EVEN or (grey and look.relief < EVEN):
         return None if look.tint <= MAX_TINT_EVEN else "it is of one colour throughout, and not of clear ground's"
-    if look.colour < GREY:
+    if grey:
         return "it is grey, and only colour tells a stain"
     if look.tint > MAX_TINT:
         return "its light parts are too colourful for clear ground"
-    faint = (
-        look.contrast <= MAX_FAINT
-        and look.light <= MAX_FAINT_LIGHT
-        and look.skew >= MIN_FAINT_SKEW
-        and look.red - look.blue >= RED_LEAD
-        and _is_in(FAINT_STAIN, look)
-    )
-    if faint:
+    dull = look.skew >= MIN_FAINT_SKEW and look.contrast <= MAX_FAINT and look.light <= MAX_FAINT_LIGHT
+    if dull and look.red - look.blue >= RED_LEAD and _is_in(FAINT_STAIN, look):
+        return None
+    if look.skew >= MIN_SKEW and look.contrast <= MAX_RED_CELLS and _is_in(RED_CELLS, look):
         return None
     if not _is_in(STAIN, look):
         return "its colours are not those of a blood stain"
@@ -127,9 +128,8 @@ def _judge(look: _Look) -> str | None:
 
 
 def _is_in(order: _Order, look: _Look) -> bool:
-    return all(low <= value <= high for (low, high), value in (
-        (order.red, look.red), (order.blue, look.blue), (order.tie, look.tie)
-    ))  # fmt: skip
+    pairs = (order.red, look.red), (order.blue, look.blue), (order.tie, look.tie)
+    return all(low <= value <= high for (low, high), value in pairs)
 
 
 def _look(pixels: np.ndarray) -> _Look | None:
@@ -140,17 +140,12 @@ def _look(pixels: np.ndarray) -> _Look | None:
     if seen.mean() < 1 - MOST_RIM:
         return None
     density = -np.log(np.maximum(pixels, DARKEST, dtype=np.float32))
-    width = max(3, round(SURROUNDINGS * max(brightest.shape)))
-    share = _spread(seen.astype(np.float32), width)
-    around = np.stack(
-        [_spread(density[..., channel] * seen, width) / np.maximum(share, 1e-3) for channel in range(3)], -1
-    )
-    local = (density - around)[seen]  # (N, 3)
-    local -= local.mean(0)
+    local = _local(density, seen, SURROUNDINGS)  # (N, 3)
     covariance = local.T @ local / len(local)
     variance = np.maximum(np.diag(covariance), 1e-6)  # an even picture's is 0
     lit = pixels[seen].astype(np.float32)
     lit = lit[lit.max(1) >= np.median(lit.max(1))].mean(0)
+    colour = float(np.ptp(local, axis=1).mean())
     return _Look(
         light=light,
         tint=float(np.ptp(np.log(np.maximum(lit, 1)))),
@@ -159,8 +154,18 @@ def _look(pixels: np.ndarray) -> _Look | None:
         blue=float(covariance[2, 1] / variance[1]),
         tie=float(covariance[0, 1] / np.sqrt(variance[0] * variance[1])),
         skew=float((local[:, 1] ** 3).mean() / variance[1] ** 1.5),
-        colour=float(np.ptp(local, axis=1).mean()),
+        colour=colour,
+        relief=float(np.linalg.norm(_local(density, seen, NEAR).std(0))) if colour < GREY else np.inf,
     )
+
+
+def _local(density: np.ndarray, seen: np.ndarray, size: float) -> np.ndarray:
+    """Density (N, 3) of the N seen px, against that of their surroundings, which are so large a share of the longer side."""
+    width = max(3, round(size * max(seen.shape)))
+    share = np.maximum(_spread(seen.astype(np.float32), width), 1e-3)
+    around = [_spread(density[..., channel] * seen, width) / share for channel in range(3)]
+    local = (density - np.stack(around, -1))[seen]
+    return local - local.mean(0)
 
 
 def _spread(values: np.ndarray, width: int) -> np.ndarray:
