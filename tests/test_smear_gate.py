@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
-from smear_drawings import write_box_table, write_image
-from test_cell_finding import draw_field
+from smear_drawings import draw_field, write_box_table, write_image
 
 import measure_gate
 from evaluation.strangers import draw_strangers, installed_photographs
