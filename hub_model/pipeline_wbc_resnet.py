@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import ImageClassificationPipeline
 
 from .cell_finding import find_cells
-from .differential import count_cells
+from .differential import cells_csv, count_cells, count_csv, report_json
 from .field_overlaps import describe_field, mark_repeats
 from .image_reading import ImageError, image_name, read_image
 from .smear_gate import why_no_smear
@@ -59,6 +59,8 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
       ``reason``; ``same_as``, [image, cell] where an earlier photo shows the same cell, else None; ``reviewed``, None:
       there a person's label goes before ``count`` is called again.
     - ``differential``: see ``differential.count_cells``.
+
+    ``as_json``, ``cells_csv`` and ``count_csv`` write that answer as text.
 
     With ``one_cell=True`` each image is taken as one cell and named whole, and the answer to an image is a dictionary:
 
@@ -130,12 +132,37 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
         config = self.model.config
         return count_cells(
             images,
-            [config.id2label[number] for number in range(config.num_labels)],
+            self._labels,
             negatives=config.negatives_label,
             confusion=config.usable_confusion(),
             model=self._identity(),
             **options,
         )
+
+    @staticmethod
+    def read(source: Any) -> Image.Image:
+        """Read a photo as it is looked at, upright and RGB, to draw boxes on.
+
+        Raises:
+            ValueError: it cannot be read; the message says why.
+        """
+        return read_image(source).image
+
+    def as_json(self, answer: Mapping[str, Any]) -> str:
+        """Write an answer for fields as a JSON document, see ``differential.schema.json``."""
+        return report_json(answer["images"], answer["differential"])
+
+    def cells_csv(self, answer: Mapping[str, Any]) -> str:
+        """Write a row for each cell of an answer for fields."""
+        return cells_csv(answer["images"], self._labels)
+
+    def count_csv(self, answer: Mapping[str, Any]) -> str:
+        """Write a row for each class of an answer for fields."""
+        return count_csv(answer["differential"])
+
+    @property
+    def _labels(self) -> list[str]:
+        return [self.model.config.id2label[number] for number in range(self.model.config.num_labels)]
 
     def _look(
         self, sources: Iterable[Any], batch_size: int, forward: Mapping[str, Any]

@@ -119,10 +119,7 @@ def load(model: str | Path) -> Classifier:
         revision, name, weights = None, folder.resolve().name, folder / WEIGHTS
         pinned = {}
     elif model.count("/") == 1 and not model.startswith((".", "/")):
-        # Remote code runs from a commit or tag that somebody chose, never from whatever stands there today.
-        revision, name = os.environ.get("WBC_REVISION") or (REVISION if model == MODEL else None), model
-        if revision is None:
-            raise ValueError(texts.NO_REVISION.format(model=model))
+        revision, name = pinned_revision(model), model
         weights = Path(hf_hub_download(model, WEIGHTS, revision=revision))
         pinned = {"revision": revision}
     else:
@@ -137,6 +134,19 @@ def load(model: str | Path) -> Classifier:
     except (TypeError, AttributeError) as error:
         raise ValueError(texts.NO_EVIDENCE.format(model=model)) from error
     return classifier
+
+
+def pinned_revision(model: str) -> str:
+    """Say which commit or tag of a model on the Hub to run: remote code runs from one that somebody chose, never from
+    whatever stands there today.
+
+    Raises:
+        ValueError: nobody chose one.
+    """
+    revision = os.environ.get("WBC_REVISION") or (REVISION if model == MODEL else None)
+    if revision is None:
+        raise ValueError(texts.NO_REVISION.format(model=model))
+    return revision
 
 
 def chosen_model(argument: str | None = None) -> str:

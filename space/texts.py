@@ -128,3 +128,8 @@ REPORT_UNKNOWN = "not known"
 # On a picture of a field.
 FIELD_REPEATED = "counted before"
 FIELD_DROPPED = "no cell"
+
+# For the person who counts from a terminal.
+COUNT_WROTE = "Wrote {folder}: report.pdf, report.json, cells.csv, count.csv and the fields with their cells"
+COUNT_NO_FILES = "{path} holds no photos ({endings})."
+COUNT_EXISTS = "{folder} is not empty. Name a new folder, or empty this one."

@@ -17,7 +17,7 @@ from smear_drawings import draw_field, write_image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 from hub_model.cell_finding import find_cells
-from hub_model.differential import count_cells, report_json
+from hub_model.differential import count_cells
 from hub_model.pipeline_wbc_resnet import WINDOW, crop_cell
 
 pytestmark = pytest.mark.usefixtures("no_network")
@@ -205,8 +205,9 @@ def test_without_leave_to_run_code_the_library_asks_for_it(published):
 def test_a_fields_cells_are_what_the_parts_give_by_hand(published, logits):
     """The finder's boxes, squares about them cut out by numpy, transformers' own network."""
     picture, _ = draw_field()
-    answer = fields(published())(picture)
-    (image,) = answer["images"]
+    count = fields(published())
+    answer = count(picture)
+    (image,), rows = answer["images"], answer["differential"]["rows"]
     assert (image["name"], image["height"], image["width"], image["notes"], image["refused"]) == (
         "image 1",
         480,
@@ -235,7 +236,13 @@ def test_a_fields_cells_are_what_the_parts_give_by_hand(published, logits):
     counted = {row["class"]: row["count"] for row in answer["differential"]["rows"]}
     assert counted == {name: sum(cell["verdict"] == name for cell in image["cells"]) for name in counted}
     assert sum(counted.values()) == 3
-    document = json.loads(report_json(answer["images"], answer["differential"]))
+    document = json.loads(count.as_json(answer))
+    assert document == {"schema": "wbc-differential/1", **answer}
+    assert len(count.cells_csv(answer).splitlines()) == 1 + 3
+    assert [line.partition(",")[0] for line in count.count_csv(answer).splitlines()[1:]] == [
+        row["class"] for row in rows
+    ]
+    assert (np.asarray(count.read(picture)) == picture).all()
     jsonschema.validate(document, json.loads((REPOSITORY / "hub_model" / "differential.schema.json").read_text()))
 
 

@@ -298,3 +298,51 @@ def test_labels_contrast_with_their_colour(colour):
 
     one, other = sorted([luminance(colour), luminance(colours.ink_on(colour))])
     assert (other + 0.05) / (one + 0.05) >= 4.5  # WCAG 2.2, level AA
+
+
+# From a terminal
+
+
+@pytest.fixture
+def count_fields():
+    import count_fields
+
+    return count_fields
+
+
+def test_from_photos_to_a_folder_of_results(count_fields, tmp_path, capsys):
+    import csv
+    import json
+
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.fromarray(FIELD).save(photos / "a.png")
+    (photos / "broken.jpg").write_text("no picture")
+    out = tmp_path / "count"
+    model = ["--model", str(SPACE.parent / "hub_model")]
+    count_fields.main([str(photos), "--out", str(out), "--title", "Slide 17", "--total", "7000", *model])
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*")) == [
+        "cells.csv",
+        "count.csv",
+        "fields/001-a.png",
+        "report.json",
+        "report.pdf",
+    ]
+    document = json.loads((out / "report.json").read_text())
+    assert (
+        document["differential"]["cells"]["counted"] == 3
+        and document["differential"]["white_cells_per_microlitre"] == 7000
+    )
+    assert len(list(csv.DictReader((out / "cells.csv").open()))) == 4  # three cells, and what was refused
+    text = read((out / "report.pdf").read_bytes())
+    assert "Slide 17" in text and "broken.jpg: this is no picture" in text
+    assert (np.asarray(Image.open(out / "fields" / "001-a.png")) != FIELD).any()
+    assert "Wrote" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="count is not empty"):
+        count_fields.main([str(photos), "--out", str(out), *model])
+    (tmp_path / "none").mkdir()
+    with pytest.raises(SystemExit, match="holds no photos"):
+        count_fields.main([str(tmp_path / "none"), "--out", str(tmp_path / "new"), *model])
+    with pytest.raises(SystemExit, match="laboratory is 'moon'; expected one of"):
+        count_fields.main([str(photos), "--out", str(tmp_path / "new"), "--laboratory", "moon", *model])
+    assert not (tmp_path / "new").exists()
