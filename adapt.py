@@ -172,6 +172,9 @@ def write_folder(model: WbcResNetForImageClassification, source: Path, out: Path
         # Only the weights are taken: config.json names the classes of both doors, which the library would change.
         model.save_pretrained(saved)
         shutil.move(saved / WEIGHTS, folder / WEIGHTS)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if config.pop("validation_confusion", None) is not None:  # the errors of the old statistics
+            write_text(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
         write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
         if out.exists():
             out.rmdir()  # empty, as claim has seen

@@ -433,7 +433,7 @@ def save_folder(model: WbcResNetForImageClassification, processor, folder: Path)
     model.config.architectures = ["ResNetForImageClassification"]
     model.config.save_pretrained(folder)
     processor.save_pretrained(folder)
-    for source in HUB_MODEL.glob("*.py"):
+    for source in [*HUB_MODEL.glob("*.py"), *HUB_MODEL.glob("*.schema.json")]:
         if source.resolve() != (folder / source.name).resolve():
             shutil.copy2(source, folder / source.name)
 

@@ -82,6 +82,20 @@ def test_the_folder_is_whole_but_for_what_holds_the_old_weights(adapted, publish
     assert list(adapted.parent.iterdir()) == [adapted], "nothing unfinished is left"
 
 
+def test_errors_counted_with_the_old_statistics_are_not_taken_over(published, images, tmp_path):
+    folder = shutil.copytree(published, tmp_path / "counted")
+    config = json.loads((folder / "config.json").read_text())
+    errors = {
+        "labels": list(config["id2label"].values()),
+        "acceptance_threshold": None,
+        "energy_threshold": None,
+        "counts": {},
+    }
+    (folder / "config.json").write_text(json.dumps(config | {"validation_confusion": errors}))
+    adapt.main([str(folder), "--images", str(images), "--out", str(tmp_path / "adapted"), "--share", "1"])
+    assert json.loads((tmp_path / "adapted" / "config.json").read_text()) == config
+
+
 @pytest.mark.usefixtures("no_network")
 def test_both_doors_load_it_and_answer_the_same(adapted, published, images):
     pixels = by_hand(adapted, sorted(images.rglob("*.png")))
