@@ -119,6 +119,7 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
         asked = {**self._postprocess_params, **asked}
         if asked.pop("one_cell", False):
             return super().__call__(inputs, **options)
+        self.count([], **asked)  # an option that does not fit is told before the long part
         images, descriptions = [], []
         forward = {**self._forward_params, **forward}
         for image, description in self._look(_each(inputs), batch_size, forward):

@@ -359,6 +359,24 @@ def test_the_count_uses_thresholds_errors_and_what_the_user_says(published):
     assert any("was not measured" in warning for warning in differential["warnings"])
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"laboratory": "moon"}, r"laboratory is 'moon'; expected one of \[\], or None"),
+        ({"white_cells_per_microlitre": -1}, "expected a number above 0"),
+        ({"reference_ranges": {"neutrophil": [3]}}, "expected two rising per cents"),
+        ({"one_cell": "yes"}, "one_cell is 'yes'; expected True or False"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_told_before_any_field_is_looked_at(published, options, said):
+    def photographs():
+        raise AssertionError("a field was looked at")
+        yield
+
+    with pytest.raises(ValueError, match=said):
+        fields(published())(photographs(), **options)
+
+
 def test_eight_views_of_a_fields_cells(published):
     picture, _ = draw_field()
     count = fields(published())
