@@ -18,9 +18,11 @@ UNIDENTIFIED = "unidentified"
 CHAINS, BURN_IN, KEPT = 128, 40, 120  # of the sampler: 15,360 draws; 95 % limits then stay within 0.15 points
 SEED = 20  # fixed, so that the same cells give the same figures
 SHARE_PRIOR = 0.5  # cells, of each class's share: Jeffreys
-# A class's outcomes in a laboratory are expected to be like those in all laboratories, with the weight of so many cells.
-POOLED_CELLS = 4.0
-OUTCOME_PRIOR = 0.05  # cells, for each outcome that no validation cell of the class had
+# Before a laboratory's own cells are counted, a class's outcomes there are expected to be like those in the others, each of
+# which says as much as any, with the weight of so many cells; and each outcome is possible. Both were chosen by how likely
+# they made the counts of one laboratory's validation, given those of the others.
+OTHERS_CELLS = 2.0
+POSSIBLE = 0.05  # added to each outcome's share, summed over the others
 MISFIT = 0.001  # a slide whose outcomes chance would make so rarely in every laboratory is like none of them
 
 
@@ -77,7 +79,7 @@ def adjust(
 
 
 def _matrices(confusion: Mapping[str, Any], classes: Sequence[str]) -> dict[str, np.ndarray]:
-    """Turn counts into Dirichlet parameters (C, 2 C) for each laboratory: its cells, and what all laboratories' tell."""
+    """Turn counts into Dirichlet parameters (C, 2 C) for each laboratory: its cells, and what the others' tell."""
     columns, counts = outcomes(classes), {}
     for name, table in sorted(confusion.items()):
         matrix = np.zeros((len(classes), len(columns)))
@@ -90,14 +92,20 @@ def _matrices(confusion: Mapping[str, Any], classes: Sequence[str]) -> dict[str,
                     )
                 matrix[classes.index(true), columns.index(had)] = count
         counts[name] = matrix
-    pooled = sum(counts.values()) + OUTCOME_PRIOR
-    usual = POOLED_CELLS * pooled / pooled.sum(axis=1, keepdims=True)
-    return {name: matrix + usual for name, matrix in counts.items()}
+    shares = {name: matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1) for name, matrix in counts.items()}
+    expected = {
+        name: sum((shares[other] for other in shares if other != name), np.zeros_like(shares[name])) for name in shares
+    }
+    return {name: matrix + OTHERS_CELLS * _rows_to_one(expected[name] + POSSIBLE) for name, matrix in counts.items()}
+
+
+def _rows_to_one(matrix: np.ndarray) -> np.ndarray:
+    return matrix / matrix.sum(axis=1, keepdims=True)
 
 
 def _log_likelihood(seen: np.ndarray, known: np.ndarray, matrix: np.ndarray) -> float:
     """The largest log likelihood of the outcomes (V,) that shares (C,) reach, by expectation and maximisation."""
-    mean = matrix / matrix.sum(axis=1, keepdims=True)  # (C, V)
+    mean = _rows_to_one(matrix)  # (C, V)
     shares = np.full(len(mean), 1 / len(mean))
     for _ in range(200):
         joint = shares[:, None] * mean  # (C, V)
