@@ -222,7 +222,7 @@ def test_the_draws_follow_the_posterior_summed_on_a_grid():
                 posterior += np.exp(weight + first * np.log(grid) + second * np.log1p(-grid))
     cumulative = posterior.cumsum() / posterior.sum()
     for share in (0.025, 0.25, 0.5, 0.75, 0.975):
-        assert np.quantile(shares["a"], share) == pytest.approx(grid[np.searchsorted(cumulative, share)], abs=0.015)
+        assert np.quantile(shares["a"], share) == pytest.approx(grid[np.searchsorted(cumulative, share)], abs=0.02)
 
 
 def test_a_laboratory_that_explains_the_verdicts_outweighs_one_that_does_not():
