@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from huggingface_hub import ModelCard
 from made_up import (
     CONFIG,
     NAMES,
+    counts_report,
     few_labels_report,
+    finding_reports,
+    gate_report,
     made_up_entry,
     made_up_results,
     made_up_seed,
@@ -22,6 +26,7 @@ from made_up import (
     unseen_report,
 )
 from PIL import Image
+from smear_drawings import draw_field, write_image
 
 from evaluation import card
 from evaluation.card import CardError, main, render_card, render_readme, results_table, validate_head
@@ -66,6 +71,9 @@ def released():
         "unseen": [collect_unseen("the recipe", unseen_report())],
         "few_labels": [few_labels_report()],
         "stress": [stress_report()],
+        "finding": finding_reports(),
+        "gate": [gate_report()],
+        "counts": [counts_report()],
     }
     return made_up_results() | {"evidence": evidence}
 
@@ -371,11 +379,14 @@ def test_the_head_is_the_hubs(released):
 
 
 def test_the_cards_snippets_run_on_the_published_folder(released, model_folder, tmp_path, monkeypatch):
-    text = render_card(TEMPLATE.read_text("utf-8"), released, CONFIG).replace(
-        released["model"]["name"], str(model_folder)
-    )
-    plain, ours = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[:2]
+    folder = shutil.copytree(model_folder, tmp_path / "published")
+    config, shipped = (json.loads((place / "config.json").read_text()) for place in (folder, ROOT / "hub_model"))
+    (folder / "config.json").write_text(json.dumps(config | {"custom_pipelines": shipped["custom_pipelines"]}))
+    text = render_card(TEMPLATE.read_text("utf-8"), released, CONFIG).replace(released["model"]["name"], str(folder))
+    plain, ours, fields, cell = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[:4]
     Image.new("RGB", (64, 48), "plum").save(tmp_path / "cell.jpg")
+    for number, places in ((1, [(110, 150)]), (2, [(330, 420)])):
+        write_image(tmp_path / f"field-{number}.jpg", draw_field(number, places)[0], quality=95)
     monkeypatch.chdir(tmp_path)
     seen = {}
     exec(plain.replace("\nclassify(", "\nanswers = classify("), seen)
@@ -384,6 +395,11 @@ def test_the_cards_snippets_run_on_the_published_folder(released, model_folder, 
     assert top["label"] == seen["model"].config.id2label[seen["best"]]
     assert top["score"] == pytest.approx(float(output.logits.softmax(-1).max()), abs=1e-6)
     assert output.evidence[0, seen["best"]].shape == (28, 28)
+    exec(fields.replace("count = pipeline", "from transformers import pipeline\ncount = pipeline"), seen)
+    assert [len(image["cells"]) for image in seen["answer"]["images"]] == [1, 1]
+    assert seen["answer"]["differential"]["cells"]["counted"] == 2
+    exec(cell.replace("count(", "named = count(", 1), seen)
+    assert seen["named"].keys() == {"verdict", "reason", "confidence", "energy", "probabilities"}
 
 
 @pytest.mark.parametrize(

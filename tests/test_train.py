@@ -136,6 +136,7 @@ def test_the_finished_folder_holds_all_that_the_doors_load(trained):
     folder = output / "model"
     code = {path.name for path in (REPOSITORY / "hub_model").glob("*.py")}
     needed = {"config.json", "model.safetensors", "preprocessor_config.json", "eval_results.json"}
+    needed.add("differential.schema.json")
     assert {path.name for path in folder.iterdir()} == needed | code
     assert str(folder) in said
 
