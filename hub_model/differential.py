@@ -16,6 +16,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ LEVEL = 0.95
 USUAL_COUNTS = (200, 400)  # cells; 400 are the reference method's, CLSI H20-A2
 FEWEST_CELLS = 100
 
+LOW_TOTAL = 100.0  # white cells in a microlitre: likelier a count in thousands
 REVIEW_SHARE = 0.1  # of the cells counted, unidentified
 
 
@@ -93,8 +95,10 @@ def count_cells(
     """
     ranges = _check_ranges(REFERENCE_RANGES if references is None else references, labels)
     total = white_cells_per_microlitre
-    if total is not None and not (isinstance(total, int | float) and math.isfinite(total) and total > 0):
-        raise ValueError(f"white_cells_per_microlitre is {total!r}; expected a number above 0, such as 7200.")
+    if total is not None:
+        if isinstance(total, bool) or not isinstance(total, Real) or not math.isfinite(total) or total <= 0:
+            raise ValueError(f"white_cells_per_microlitre is {total!r}; expected a number above 0, such as 7200.")
+        total = float(total)
     if laboratory is not None and laboratory not in (confusion or {}):
         raise ValueError(f"laboratory is {laboratory!r}; expected one of {sorted(confusion or {})}, or None.")
     order = clinical_order(labels, negatives)
@@ -155,6 +159,10 @@ def clinical_order(labels: Sequence[str], negatives: str | None = None) -> list[
 
 
 def _check_ranges(ranges: Mapping[str, Sequence[float]], labels: Sequence[str]) -> dict[str, tuple[float, float]]:
+    if not isinstance(ranges, Mapping):
+        raise ValueError(
+            f"The reference ranges are {ranges!r}; expected per cents by class, such as {{'monocyte': [2, 8]}}."
+        )
     by_name = {label.casefold(): label for label in labels}
     checked = {}
     for name, limits in ranges.items():
@@ -277,6 +285,11 @@ def _warnings(
     if counted < FEWEST_CELLS:
         warnings.append(
             f"Only {counted} cells were counted: intervals are wide. Count {FEWEST_CELLS} at least, {USUAL_COUNTS[0]} better."
+        )
+    total = differential["white_cells_per_microlitre"]
+    if total is not None and total < LOW_TOTAL:
+        warnings.append(
+            f"{total:g} white cells in a microlitre are hardly possible: 7.2 times 10^9 in a litre are 7200."
         )
     open_cells = machine[UNIDENTIFIED]
     if open_cells:

@@ -49,7 +49,8 @@ class ReadImage:
 
 def image_name(source: Any, number: int = 1) -> str:
     """Name a picture: the file's name, else "image" and its number."""
-    path = source if isinstance(source, str | os.PathLike) else getattr(source, "filename", None)
+    named = getattr(source, "filename", None) or getattr(source, "name", None)  # of a PIL image, of a stream
+    path = source if isinstance(source, str | os.PathLike) else named
     try:
         name = Path(os.fsdecode(path)).name if path else ""
     except (TypeError, ValueError):
@@ -61,8 +62,8 @@ def read_image(source: Any, name: str | None = None) -> ReadImage:
     """Read a picture.
 
     Args:
-        source: a path; the bytes of a file; a PIL image; an array, (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), of uint8,
-            0..255, of floating point, 0..1, or of bool.
+        source: a path; the bytes of a file, or a stream of them; a PIL image; an array, (H, W), (H, W, 1), (H, W, 3) or
+            (H, W, 4), of uint8, 0..255, of floating point, 0..1, or of bool.
         name: what to call it; None takes ``image_name``.
 
     Raises:
@@ -74,6 +75,8 @@ def read_image(source: Any, name: str | None = None) -> ReadImage:
             return _finish(source, name)
         if isinstance(source, np.ndarray):
             return _finish(_from_array(source, name), name)
+        if hasattr(source, "read"):
+            source = source.read()
         if isinstance(source, bytes | bytearray | memoryview):
             if not len(source):
                 raise ImageError(f"{name}: there are no bytes. Send the file's content.")
@@ -88,8 +91,12 @@ def read_image(source: Any, name: str | None = None) -> ReadImage:
 
 
 def _existing(source: str | os.PathLike, name: str) -> Path:
+    if str(source).startswith(("http://", "https://")):
+        raise ImageError(f"{name}: addresses are not fetched. Download the picture first.")
     try:
         path = Path(os.fsdecode(source))
+        if not os.fspath(source):
+            raise ImageError(f"{name}: the path is empty. Name a picture.")
         if path.is_dir():
             raise ImageError(f"{name}: this is a folder. Name the pictures in it.")
         if not path.is_file():
@@ -128,9 +135,11 @@ def _from_array(values: np.ndarray, name: str) -> Image.Image:
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
     if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] not in (3, 4)) or not values.size:
+        remedy = (
+            "Pass the pictures of a batch as a list." if values.ndim == 4 else "Pass one picture, its channels last."
+        )
         raise ImageError(
-            f"{name}: the array has shape {values.shape}; expected (height, width), or (height, width, 3) in RGB. "
-            "Put the channels last."
+            f"{name}: the array has shape {values.shape}; expected (height, width), or (height, width, 3) in RGB. {remedy}"
         )
     if values.dtype == bool or np.issubdtype(values.dtype, np.floating):
         low, high = (values.min(), values.max()) if np.isfinite(values).all() else (np.nan, np.nan)

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -50,7 +49,8 @@ def crop_cell(image: Image.Image, box: Sequence[int]) -> Image.Image:
 class WbcClassificationPipeline(ImageClassificationPipeline):
     """Find the white blood cells in photos of a smear, name each or say that it is unidentified, and count them.
 
-    It takes a photo, as a path, a PIL image, an array (H, W, 3) or the bytes of a file, or several of one slide, and gives
+    It takes a photo, as a path, a PIL image, an array (H, W, 3), the bytes of a file or a stream of them, or several of one
+    slide, and gives
 
     - ``images``: for each its ``name``, ``height`` and ``width`` in px, ``notes`` on what was done to it, ``refused``, why it
       is counted nowhere, or None, and its ``cells``. Of each cell: ``box`` (row_min, col_min, row_max, col_max), px of the
@@ -186,7 +186,8 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
                 description = describe_field(read.image)
                 for cell in find_cells(read.image):
                     photo["cells"].append(cell)
-                    waiting.append((cell, self.preprocess(crop_cell(read.image, cell["box"]))["pixel_values"]))
+                    crop = crop_cell(read.image, cell["box"])
+                    waiting.append((cell, super().preprocess(crop)["pixel_values"]))
             photos.append((photo, description))
             while len(waiting) >= batch_size:
                 self._name(waiting[:batch_size], forward)
@@ -208,6 +209,11 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
             named = {labels[number]: value for number, value in enumerate(probabilities.tolist())}
             cell |= {"label": label, "score": named[label], "probabilities": named, "energy": energy}
             cell |= {"verdict": verdict, "reason": reason, "same_as": None, "reviewed": None}
+
+    def preprocess(self, image: Any, timeout: float | None = None) -> dict[str, Tensor]:
+        if not (isinstance(image, str) and image.startswith(("http://", "https://"))):  # these the library fetches
+            image = read_image(image).image
+        return super().preprocess(image, timeout=timeout)
 
     def _forward(self, model_inputs: dict[str, Tensor], views: int = 1) -> dict[str, Tensor]:
         seen = flips_and_turns(model_inputs["pixel_values"])[:views]
@@ -248,6 +254,7 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
 
 
 def _each(inputs: Any) -> Iterable[Any]:
-    """Tell one photo from several."""
-    one = isinstance(inputs, str | bytes | bytearray | memoryview | Path | Image.Image | np.ndarray | Mapping)
+    """Tell one photo from several; streams and tensors could be gone through as well, but are one."""
+    one = isinstance(inputs, str | bytes | bytearray | memoryview | Path | Image.Image | Mapping)
+    one = one or hasattr(inputs, "read") or hasattr(inputs, "__array__")
     return [inputs] if one or not isinstance(inputs, Iterable) else inputs

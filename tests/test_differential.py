@@ -149,6 +149,8 @@ def test_the_default_ranges_are_cited_and_own_ones_are_not_taken_for_them():
         ({"white_cells_per_microlitre": 0}, "is 0; expected a number above 0"),
         ({"white_cells_per_microlitre": float("nan")}, "expected a number above 0"),
         ({"white_cells_per_microlitre": "7000"}, "expected a number above 0"),
+        ({"white_cells_per_microlitre": True}, "is True; expected a number above 0"),
+        ({"references": [1]}, r"ranges are \[1\]; expected per cents by class"),
         ({"laboratory": "here"}, r"laboratory is 'here'; expected one of \[\]"),
         ({"laboratory": "x", "confusion": {"y": SURE}}, r"expected one of \['y'\]"),
         ({"confusion": {"y": {"blast": {"blast": 3}}}}, "confusion of y says 'blast'"),
@@ -176,6 +178,18 @@ def test_absolute_counts_add_up_to_the_total():
     adjusted = count(images, white_cells_per_microlitre=8000, confusion=errors)
     assert sum(row["per_microlitre"] or 0 for row in adjusted["rows"]) == pytest.approx(8000, abs=1)
     assert rows(adjusted)["unidentified"]["per_microlitre"] is None  # shared out
+
+
+def test_a_total_may_be_numpys_and_one_in_thousands_is_doubted():
+    found = count(slide(neutrophil=150, lymphocyte=50), white_cells_per_microlitre=np.float32(8000))
+    assert json.loads(json.dumps(found))["white_cells_per_microlitre"] == 8000
+    assert (
+        rows(count(slide(neutrophil=200), white_cells_per_microlitre=np.int64(7200)))["neutrophil"]["per_microlitre"]
+        == 7200
+    )
+    doubt = "7.2 times 10^9 in a litre are 7200"
+    assert any(doubt in warning for warning in count(slide(neutrophil=200), white_cells_per_microlitre=7.2)["warnings"])
+    assert not any(doubt in warning for warning in found["warnings"])
 
 
 def test_a_classifier_that_never_errs_leaves_sampling_alone():

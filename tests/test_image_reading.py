@@ -29,7 +29,8 @@ def pixels(source, **options):
 def test_the_same_pixels_through_every_way_in(form, tmp_path):
     path = tmp_path / "field.any"
     path.write_bytes(saved(PICTURE, form))
-    for source in (path, str(path), path.read_bytes(), bytearray(path.read_bytes()), Image.open(path), PICTURE, DRAWN):
+    data = path.read_bytes()
+    for source in (path, str(path), data, bytearray(data), io.BytesIO(data), Image.open(path), PICTURE, DRAWN):
         answer = read_image(source)
         assert answer.image.mode == "RGB" and not answer.notes
         assert (np.asarray(answer.image) == DRAWN).all()
@@ -60,7 +61,8 @@ def test_arrays_of_every_usual_kind():
         (DRAWN.astype(float), r"reaches from \d+.0 to 2\d\d.0; expected 0 to 1"),
         (DRAWN / 255 - 0.5, "expected 0 to 1"),
         (np.full((64, 64, 3), np.nan), "from nan to nan; expected 0 to 1"),
-        (DRAWN.transpose(2, 0, 1), r"shape \(3, 72, 96\); expected .* Put the channels last"),
+        (DRAWN.transpose(2, 0, 1), r"shape \(3, 72, 96\); expected .* its channels last"),
+        (DRAWN[None], r"shape \(1, 72, 96, 3\); expected .* Pass the pictures of a batch as a list"),
         (np.zeros((64, 64, 2), np.uint8), r"shape \(64, 64, 2\)"),
         (np.zeros((0, 64, 3), np.uint8), r"shape \(0, 64, 3\)"),
         (np.zeros((1, 1, 3), np.uint8), "1 x 1 px; expected 32 or more each side"),
@@ -164,9 +166,12 @@ def test_files_that_are_no_pictures(tmp_path):
         "drawing.eps": "this is no picture that can be read",
         "album": "this is a folder",
         "absent.png": "there is no such file",
+        "http://x/a.png": "addresses are not fetched",
     }.items():
-        with pytest.raises(ImageError, match=f"^{name}: {said}"):
-            read_image(tmp_path / name)
+        with pytest.raises(ImageError, match=f"^{name.rpartition('/')[2]}: {said}"):
+            read_image(name if "/" in name else tmp_path / name)
+    with pytest.raises(ImageError, match="image 1: the path is empty"):
+        read_image("")
 
 
 @pytest.mark.parametrize("source", [b"", 7, None, {"path": "x"}, "a\0b", "x" * 5000, object()])

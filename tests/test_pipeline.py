@@ -167,6 +167,17 @@ def test_photos_may_come_one_by_one_in_batches_and_as_files(published, tmp_path)
     )
 
 
+def test_one_cell_may_come_in_every_form_and_what_cannot_be_read_is_named(published, tmp_path):
+    classify, photo = ours(published()), photos(1)[0]
+    photo.save(tmp_path / "cell.png")
+    expected = classify(photo)
+    for source in (tmp_path / "cell.png", (tmp_path / "cell.png").read_bytes(), np.asarray(photo)):
+        assert classify(source) == expected
+    (tmp_path / "short.jpg").write_bytes((tmp_path / "cell.png").read_bytes()[:2000])
+    with pytest.raises(ValueError, match="short.jpg: the file is damaged or cut short"):
+        classify(str(tmp_path / "short.jpg"))
+
+
 def test_the_librarys_own_task_is_as_it_was(published, logits):
     """Also without remote code: what the hosted inference API runs."""
     folder, photo = published(acceptance_threshold=1.0, acceptance_risk=0.0), photos(1)[0]
@@ -258,8 +269,19 @@ def test_a_field_may_come_in_every_form(published, tmp_path):
     path = write_image(tmp_path / "field.png", picture)
     count = fields(published())
     expected = count(picture)["images"][0]["cells"]
-    for source in (str(path), path, path.read_bytes(), Image.open(path), [picture], (path,), iter([path])):
+    for source in (
+        str(path),
+        path,
+        path.read_bytes(),
+        path.open("rb"),
+        Image.open(path),
+        [picture],
+        (path,),
+        iter([path]),
+    ):
         assert count(source)["images"][0]["cells"] == expected
+    (refused,) = count(torch.zeros(480, 640, 3))["images"]  # one picture, not 480
+    assert "Tensor is no picture" in refused["refused"]
 
 
 def test_cells_of_many_fields_share_batches(published):
