@@ -314,9 +314,21 @@ def _warnings(
     return warnings
 
 
-def report_json(images: Sequence[Mapping[str, Any]], differential: Mapping[str, Any]) -> str:
-    """Write images and differential as a JSON document after ``differential.schema.json``; the same input, the same text."""
+def report_json(
+    images: Sequence[Mapping[str, Any]],
+    differential: Mapping[str, Any],
+    changes: Sequence[Mapping[str, Any]] | None = None,
+) -> str:
+    """Write images and differential as a JSON document after ``differential.schema.json``; the same input, the same text.
+
+    Args:
+        images, differential: as the pipeline gives them.
+        changes: what a reviewer did, in order: ``image`` and ``cell``, their numbers from 0; ``from`` and ``to``, a class,
+            "unidentified" or "dropped"; ``time``, ISO 8601. None where nobody kept them.
+    """
     document = {"schema": differential["schema"], "differential": differential, "images": list(images)}
+    if changes is not None:
+        document["changes"] = list(changes)
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -149,9 +149,14 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
         """
         return read_image(source).image
 
+    @staticmethod
+    def why_no_smear(image: Image.Image) -> str | None:
+        """Say why an upright RGB image shows no stained smear, or None where it does; fields are refused by it."""
+        return why_no_smear(image)
+
     def as_json(self, answer: Mapping[str, Any]) -> str:
-        """Write an answer for fields as a JSON document, see ``differential.schema.json``."""
-        return report_json(answer["images"], answer["differential"])
+        """Write an answer for fields as a JSON document, see ``differential.schema.json``; with its ``changes``, if it has any."""
+        return report_json(answer["images"], answer["differential"], answer.get("changes"))
 
     def cells_csv(self, answer: Mapping[str, Any]) -> str:
         """Write a row for each cell of an answer for fields."""

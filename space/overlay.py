@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 STRIDE = 8  # photograph pixels, at the network's size, from one place of the evidence map to the next
-LONGEST = 1024  # px, the longer side of the overlay: sharp on a large screen, light to send
+LONGEST = 1024  # px, the longer side of what is shown: sharp on a large screen, light to send
 
 
 def speaks_for(evidence: NDArray[np.floating], number: int) -> NDArray[np.float64]:
@@ -45,15 +45,24 @@ def stretch(values: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.f
     return np.clip(np.asarray(resized, dtype=np.float64), 0, 1)
 
 
-def overlay(photo: Image.Image, values: NDArray[np.floating]) -> Image.Image:
-    """Colour the places where ``values`` (h, w; 0..1) are high, over the photograph in grey.
+def heat_layer(values: NDArray[np.floating], size: tuple[int, int]) -> Image.Image:
+    """Colour the places where ``values`` (h, w; 0..1) are high: a layer to lay over the photo.
 
-    The photograph loses its own colours so that the stain cannot be taken for evidence.
+    Args:
+        values: as ``speaks_for`` gives them.
+        size: width and height of the photo, px.
+
+    Returns:
+        RGBA; the stronger a place, the less transparent. Lay it over the photo in grey, so that the stain cannot be taken for
+        evidence.
     """
+    heat = stretch(values, size)
+    opacity = 255 * 0.88 * heat[..., None] ** 0.75
+    return Image.fromarray(np.rint(np.concatenate([evidence_colours(heat), opacity], axis=-1)).astype(np.uint8))
+
+
+def shown_photo(photo: Image.Image) -> Image.Image:
+    """Make a photo small enough to show, ``LONGEST`` px at most."""
     photo = photo.copy()
     photo.thumbnail((LONGEST, LONGEST))
-    grey = np.asarray(photo.convert("L"), dtype=np.float64)[..., None] * 0.92  # (height, width, 1)
-    heat = stretch(values, photo.size)
-    opacity = 0.88 * heat[..., None] ** 0.75
-    mixed = grey * (1 - opacity) + evidence_colours(heat) * opacity  # (height, width, 3)
-    return Image.fromarray(np.rint(mixed).astype(np.uint8))
+    return photo

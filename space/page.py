@@ -2,20 +2,17 @@
 
 import base64
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 import texts
 from colours import VIRIDIS, subtype_colours
+from languages import Words
 from PIL import Image
 
 CSS = Path(__file__).with_name("page.css")
-
-
-def human(label: str) -> str:
-    """Turn a label into words: ``"EOSINOPHIL"`` becomes ``"Eosinophil"``."""
-    return label.replace("_", " ").strip().capitalize()
+STRENGTH = 85  # per cent of the overlay, to begin with
 
 
 def per_cent(probability: float) -> str:
@@ -27,30 +24,35 @@ def per_cent(probability: float) -> str:
     return f"{100 * probability:.1f}%"
 
 
-def header() -> str:
+def header(words: Words) -> str:
     """Return the title, what the page does, and what it is not for."""
     return (
-        f'<header class="wbc-header"><h1>{escape(texts.TITLE)}</h1>'
-        f"<p>{escape(texts.LEAD)}</p><p><strong>{escape(texts.PURPOSE)}</strong></p></header>"
+        f'<header class="wbc-header"><h1>{escape(words["title"])}</h1>'
+        f"<p>{escape(words['lead'])} <strong>{escape(words['purpose'])}</strong></p></header>"
     )
 
 
-def welcome(labels: Iterable[str]) -> str:
+def welcome(labels: Iterable[str], words: Words) -> str:
     """Return what stands in the answer's place before there is one: the subtypes and how to know them."""
     rows = "".join(
-        f'<li style="--subtype:{colour}"><i class="wbc-dot" aria-hidden="true"></i><span><b>{escape(human(label))}</b> '
-        f"{escape(texts.SUBTYPES.get(label.upper(), ''))}</span></li>"
+        f'<li style="--subtype:{colour}"><i class="wbc-dot" aria-hidden="true"></i><span><b>{escape(words.label(label))}</b> '
+        f"{escape(morphology(label, words)[0])}</span></li>"
         for label, colour in subtype_colours(labels).items()
     )
     return (
-        f'<section class="wbc-welcome"><h2>{escape(texts.WELCOME)}</h2><ul>{rows}</ul>'
-        f"<p>{escape(texts.WELCOME_HINT)}</p></section>"
+        f'<section class="wbc-welcome"><h2>{escape(words["welcome"])}</h2><ul>{rows}</ul>'
+        f"<p>{escape(words['welcome_hint'])}</p></section>"
     )
 
 
-def examples_label() -> str:
+def morphology(label: str, words: Words) -> tuple[str, str]:
+    """Give the two lines on nucleus and cytoplasm by which a class is known; empty for a class unknown here."""
+    return words.get(f"nucleus_{label.lower()}", ""), words.get(f"cytoplasm_{label.lower()}", "")
+
+
+def examples_label(words: Words) -> str:
     """Return the line over the example pictures, which says that they are drawings."""
-    return f'<p class="wbc-examples-label">{escape(texts.EXAMPLES)}</p>'
+    return f'<p class="wbc-examples-label">{escape(words["examples"])}</p>'
 
 
 def problem(message: str) -> str:
@@ -60,73 +62,117 @@ def problem(message: str) -> str:
 
 def answer(
     probabilities: Mapping[str, float],
-    overlay: Image.Image,
+    photo: Image.Image,
+    heat: Image.Image,
     looked: bool,
     notes: Iterable[str],
+    words: Words,
     verdict: str | None = None,
     reason: str | None = None,
+    confused: tuple[int, str | None, float] | None = None,
 ) -> str:
-    """Return the answer: the name, how sure, every subtype's bar, and where the network looked.
+    """Return the answer: the name, how sure, every class's bar, how to know the class, and where the network looked.
 
     Args:
         probabilities: of each label, 0..1, in the order in which they shall stand; the largest is the likeliest.
-        overlay: the photograph with the evidence over it.
+        photo: as it was looked at.
+        heat: the evidence, of the same size, transparent where there is none.
         looked: whether any place of the evidence map stands out.
-        notes: what was done to the picture before.
+        notes: what was done to the photo before.
+        words: of the reader's language.
         verdict: what the answer is called; None for the likeliest label's name.
-        reason: why the verdict is not the likeliest label, as the model says it; None if it is.
+        reason: in words, why the verdict is not the likeliest label; None if it is.
+        confused: of the likeliest label, as ``smear_model.most_confused`` gives it.
     """
     colours = subtype_colours(sorted(probabilities))
     label = max(probabilities, key=lambda key: probabilities[key])
-    name, score = human(label), probabilities[label]
-    verdict, sure, percent = verdict or name, texts.SURE, per_cent(score)
+    name, score = words.label(label), probabilities[label]
+    sure = words("sure" if reason is None else "likeliest", name=name, percent=per_cent(score))
     bars = "".join(
         f'<li style="--subtype:{colours[key]}" data-label="{escape(key)}"{" class=wbc-first" if key == label else ""}>'
-        f'<span class="wbc-label"><i class="wbc-dot" aria-hidden="true"></i>{escape(human(key))}</span>'
+        f'<span class="wbc-label"><i class="wbc-dot" aria-hidden="true"></i>{escape(words.label(key))}</span>'
         f'<span class="wbc-value">{escape(per_cent(value))}</span>'
         f'<span class="wbc-track" aria-hidden="true"><i style="width:{100 * value:.2f}%"></i></span></li>'
         for key, value in probabilities.items()
     )
-    remarks = [texts.DOUBTFUL] if score < 0.5 else []
+    remarks = [words["doubtful"]] if score < 0.5 and reason is None else []
     if reason is not None:
-        sure, remarks = texts.LIKELIEST, [texts.REASONS.get(reason, reason)]
+        remarks = [reason]
     remarks = "".join(f'<p class="wbc-note">{escape(note)}</p>' for note in (*remarks, *notes))
-    scale = ",".join(f"rgb({','.join(f'{value:.0f}' for value in point)})" for point in VIRIDIS)
-    explanation = texts.EXPLANATION if looked else texts.EXPLANATION_EMPTY
     return (
         f'<section class="wbc-answer" role="status" style="--subtype:{colours[label]}">'
-        f'<div class="wbc-verdict"><h2 class="wbc-name">{escape(verdict)}</h2>'
-        f'<p class="wbc-sure">{escape(sure.format(name=name, percent=percent))}</p>{remarks}'
-        f'<ul class="wbc-bars" aria-label="{escape(texts.PROBABILITIES)}">{bars}</ul></div>'
-        f'<figure class="wbc-figure"><img class="wbc-overlay" src="{_as_url(overlay)}" width="{overlay.width}" '
-        f'height="{overlay.height}" alt="{escape(texts.LOOKED_ALT.format(name=name))}">'
-        f'<figcaption><p class="wbc-caption"><b>{escape(texts.LOOKED)}</b>'
-        f'<span class="wbc-scale" aria-hidden="true">{escape(texts.SCALE[0])}'
-        f'<i style="background:linear-gradient(90deg,{scale})"></i>{escape(texts.SCALE[1])}</span></p>'
-        f"<p>{escape(explanation)}</p></figcaption></figure></section>"
+        f'<div class="wbc-verdict"><h2 class="wbc-name">{escape(verdict or name)}</h2>'
+        f'<p class="wbc-sure">{escape(sure)}</p>{remarks}'
+        f'<ul class="wbc-bars" aria-label="{escape(words["probabilities"])}">{bars}</ul></div>'
+        f"{_figure(photo, heat, name, looked, words)}{_known_by(label, confused, words)}</section>"
     )
 
 
-def footer(model: str, revision: str | None, sha256: str, risk: float | None = None) -> str:
-    """Return what to expect, which weights answer, under which licence, and what becomes of the pictures.
+def _figure(photo: Image.Image, heat: Image.Image, name: str, looked: bool, words: Words) -> str:
+    scale = ",".join(f"rgb({','.join(f'{value:.0f}' for value in point)})" for point in VIRIDIS)
+    return (
+        f'<figure class="wbc-figure" style="--strength:{STRENGTH / 100}"><div class="wbc-layers">'
+        f'<img class="wbc-photo" src="{as_url(photo)}" width="{photo.width}" height="{photo.height}" '
+        f'alt="{escape(words("looked_alt", name=name))}">'
+        f'<img class="wbc-overlay" src="{as_url(heat)}" width="{heat.width}" height="{heat.height}" alt=""></div>'
+        f'<figcaption><p class="wbc-caption"><b>{escape(words["looked"])}</b>'
+        f'<span class="wbc-scale" aria-hidden="true">{escape(words["less"])}'
+        f'<i style="background:linear-gradient(90deg,{scale})"></i>{escape(words["more"])}</span></p>'
+        f'<label class="wbc-strength">{escape(words["strength"])}'
+        f'<input type="range" min="0" max="100" value="{STRENGTH}" data-strength></label>'
+        f"<p>{escape(words['explanation' if looked else 'explanation_empty'])}</p></figcaption></figure>"
+    )
+
+
+def _known_by(label: str, confused: tuple[int, str | None, float] | None, words: Words) -> str:
+    lines = [line for line in morphology(label, words) if line]
+    if confused is not None:
+        number, other, share = confused
+        lines.append(
+            words("never_confused", n=f"{number:,}")
+            if other is None
+            else words("confused", n=f"{number:,}", percent=per_cent(share), other=words.label(other))
+        )
+    if not lines:
+        return ""
+    rows = "".join(f"<p>{escape(line)}</p>" for line in lines)
+    title = f"{words['look_for']}: {words.label(label)}"
+    return f'<div class="wbc-known"><h3>{escape(title)}</h3>{rows}</div>'
+
+
+def footer(identity: Mapping[str, str | None], risk: float | None, words: Words) -> str:
+    """Return what to expect, which weights answer, under which licence, and what becomes of the photos.
 
     Args:
-        model: name of the weights.
-        revision: of the model on the Hub.
-        sha256: of the weights.
+        identity: ``name``, ``revision`` and ``sha256`` of the weights.
         risk: the most wrong answers, 0..1, among those that the model gave on validation; None if it answers always.
+        words: of the reader's language.
     """
-    name = " ".join(filter(None, (model, revision)))
-    weights = texts.FOOTER_WEIGHTS.format(name=name, sha256=sha256[:12], licence=texts.LICENCE)
-    choice = texts.FOOTER_CHOICE if risk is None else texts.FOOTER_UNIDENTIFIED.format(risk=per_cent(risk))
+    name = " ".join(filter(None, (identity["name"], identity["revision"])))
+    sha256 = identity["sha256"] or ""
+    weights = words("foot_weights", name=name, sha256=sha256[:12], licence=texts.LICENCE)
+    choice = words["foot_always"] if risk is None else words("foot_unidentified", risk=per_cent(risk))
     return (
-        f'<footer class="wbc-footer"><p>{escape(choice)} {escape(texts.FOOTER_PRIVACY)}</p>'
-        f'<p title="sha256 {escape(sha256)}">{escape(weights)}</p></footer>'
+        f'<footer class="wbc-footer"><p><strong>{escape(words["purpose"])}</strong> {escape(choice)} '
+        f'{escape(words["foot_privacy"])}</p><p title="SHA-256 {escape(sha256)}">{escape(weights)}</p></footer>'
     )
 
 
-def _as_url(image: Image.Image) -> str:
-    # Inside the page, not in a file: nothing of the picture stays on the server.
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
+    """Return a table; its first column heads the rows. Cells are HTML already."""
+    top = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    lines = "".join(
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{value}</td>" for value in others)}</tr>' for first, *others in rows
+    )
+    return (
+        f'<div class="wbc-wide" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="wbc-table">'
+        f'<caption class="wbc-hidden">{escape(caption)}</caption><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table></div>'
+    )
+
+
+def as_url(image: Image.Image) -> str:
+    """Write a picture into an address: inside the page, not in a file, so that nothing of it stays on the server."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    kind = "png" if image.mode == "RGBA" else "jpeg"
+    image.save(buffer, kind, **({} if kind == "png" else {"quality": 88}))
+    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

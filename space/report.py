@@ -34,37 +34,43 @@ def write_report(
     target: Path | str | BinaryIO,
     date: datetime,
     title: str = "",
+    thumbnails: Mapping[tuple[int, int], bytes] | None = None,
 ) -> None:
     """Write a report of one page; the same arguments give the same bytes.
 
     Args:
-        result: what the pipeline gives: ``images`` and ``differential``.
+        result: what the pipeline gives: ``images`` and ``differential``; and ``changes``, as ``differential.report_json``
+            takes them, where a reviewer's were kept.
         pictures: the upright field of each image, RGB; None for one that was refused.
         target: a file to write, or a stream.
         date: of the report.
         title: what the slide is called; no name of a patient.
+        thumbnails: JPEG of each cell, by the numbers of image and cell, as ``cell_thumbnail`` makes it; where they are given,
+            ``pictures`` are not looked at.
 
     Raises:
         ValueError: there is not one picture for each image, or one is of another size.
     """
     images, differential = result["images"], result["differential"]
-    if len(pictures) != len(images):
+    if thumbnails is None and len(pictures) != len(images):
         raise ValueError(f"{len(pictures)} pictures came for {len(images)} images; expected one for each.")
-    for image, picture in zip(images, pictures, strict=True):
+    for image, picture in zip(images, pictures, strict=True) if thumbnails is None else ():
         if picture is not None and image["refused"] is None and picture.size != (image["width"], image["height"]):
             raise ValueError(
                 f"The picture of {image['name']} has {picture.width} x {picture.height} px, its cells lie in one of "
                 f"{image['width']} x {image['height']}; expected the upright photo."
             )
     page = _Page(date, title)
-    page.heading(differential, date, title)
+    page.heading(differential, date, title, open_cells(images))
     colours = verdict_colours([row["class"] for row in differential["rows"] if row["class"] != "unidentified"])
     page.table(differential, colours)
     page.section("warnings", differential["warnings"])
     page.section("overlaps", [f"{image['name']}: {note}" for image in images for note in image["notes"]])
     page.section("refused", [image["refused"] for image in images if image["refused"] is not None])
-    page.section("reviewed", changes(images))
-    page.gallery(chosen_cells(images), pictures, [row["class"] for row in differential["rows"]], colours)
+    page.section("reviewed", changes(images, result.get("changes")))
+    if thumbnails is None:
+        thumbnails = _Cut(images, pictures)
+    page.gallery(chosen_cells(images), thumbnails, [row["class"] for row in differential["rows"]], colours)
     page.foot(differential)
     data = bytes(page.output())
     if isinstance(target, str | Path):
@@ -73,8 +79,34 @@ def write_report(
         target.write(data)
 
 
-def chosen_cells(images: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, Mapping[str, Any]]]]:
-    """Give the cells that are counted, by what they are counted as: number of the image, and the cell."""
+class _Cut:
+    """Thumbnails cut out of the fields when they are asked for."""
+
+    def __init__(self, images: Sequence[Mapping[str, Any]], pictures: Sequence[Image.Image | None]):
+        self.images, self.pictures = images, pictures
+
+    def __getitem__(self, place: tuple[int, int]) -> bytes:
+        image, cell = place
+        return cell_thumbnail(self.pictures[image], self.images[image]["cells"][cell]["box"])
+
+
+def open_cells(images: Sequence[Mapping[str, Any]]) -> int:
+    """Count the unidentified cells that no reviewer looked at."""
+    looked = {
+        tuple(cell["same_as"] or (number, place))
+        for number, image in enumerate(images)
+        for place, cell in enumerate(image["cells"])
+        if cell.get("reviewed") is not None
+    }
+    return sum(
+        cell["same_as"] is None and cell["verdict"] == "unidentified" and (number, place) not in looked
+        for number, image in enumerate(images)
+        for place, cell in enumerate(image["cells"])
+    )
+
+
+def chosen_cells(images: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, int]]]:
+    """Give the cells that are counted, by what they are counted as: numbers of the image and of the cell in it."""
     said: dict[tuple[int, int], str] = {}
     for number, image in enumerate(images):
         for place, cell in enumerate(image["cells"]):
@@ -85,12 +117,23 @@ def chosen_cells(images: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[in
         for place, cell in enumerate(image["cells"]):
             name = said.get((number, place), cell["verdict"])
             if cell["same_as"] is None and name != "dropped":
-                found[name].append((number, cell))
+                found[name].append((number, place))
     return found
 
 
-def changes(images: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say in words what a reviewer changed."""
+def changes(images: Sequence[Mapping[str, Any]], log: Sequence[Mapping[str, Any]] | None = None) -> list[str]:
+    """Say in words what a reviewer changed, and when where that was kept."""
+    if log is not None:
+        return [
+            texts.REPORT_CHANGE.format(
+                image=images[change["image"]]["name"],
+                cell=change["cell"] + 1,
+                before=texts.REPORT_DROPPED_AS if change["from"] == "dropped" else change["from"],
+                after=texts.REPORT_DROPPED_AS if change["to"] == "dropped" else change["to"],
+            )
+            + texts.REPORT_CHANGED_AT.format(time=change["time"])
+            for change in log
+        ]
     return [
         texts.REPORT_CHANGE.format(
             image=image["name"],
@@ -159,7 +202,7 @@ class _Page(FPDF):
         for line in lines:
             self.write_line(line, size, colour=colour)
 
-    def heading(self, differential: Mapping[str, Any], date: datetime, title: str) -> None:
+    def heading(self, differential: Mapping[str, Any], date: datetime, title: str, unseen: int) -> None:
         self.set_font("DejaVu", "B", 17)
         self.set_text_color(*INK)
         self.cell(self.wide - 40, 9, texts.REPORT_TITLE)
@@ -179,6 +222,8 @@ class _Page(FPDF):
             if number:
                 facts.append(text.format(number=number))
         self.wrapped("; ".join(facts) + ".", 8.5, 2)
+        if unseen:
+            self.write_line(texts.REPORT_NOT_REVIEWED.format(number=unseen), 8.5, "B")
         self.ln(2)
 
     def table(self, differential: Mapping[str, Any], colours: Mapping[str, str]) -> None:
@@ -281,8 +326,8 @@ class _Page(FPDF):
 
     def gallery(
         self,
-        cells: Mapping[str, Sequence[tuple[int, Mapping[str, Any]]]],
-        pictures: Sequence[Image.Image | None],
+        cells: Mapping[str, Sequence[tuple[int, int]]],
+        thumbnails: Mapping[tuple[int, int], bytes],
         order: Sequence[str],
         colours: Mapping[str, str],
     ) -> None:
@@ -308,9 +353,8 @@ class _Page(FPDF):
             self.set_font("DejaVu", "", min(6.5, side / MM / 2.6))
             self.set_text_color(*GREY)
             self.cell(COLUMNS[0] - 2, side / 2, texts.REPORT_SHOWN.format(shown=len(shown), count=len(own)))
-            for place, (number, cell) in enumerate(shown):
-                thumbnail = _thumbnail(pictures[number], cell["box"])
-                self.image(thumbnail, MARGIN + COLUMNS[0] + place * (side + GAP), top, side, side)
+            for place, cell in enumerate(shown):
+                self.image(io.BytesIO(thumbnails[cell]), MARGIN + COLUMNS[0] + place * (side + GAP), top, side, side)
             self.set_xy(MARGIN, top + side + GAP)
 
     def foot(self, differential: Mapping[str, Any]) -> None:
@@ -335,7 +379,13 @@ def limits(interval: Sequence[float] | None) -> str:
     return "–".join(f"{limit:.1f}".removesuffix(".0") if limit in (0, 100) else f"{limit:.1f}" for limit in interval)
 
 
-def _thumbnail(picture: Image.Image, box: Sequence[int]) -> io.BytesIO:
+def cell_thumbnail(picture: Image.Image, box: Sequence[int]) -> bytes:
+    """Cut a cell out of its field: a JPEG of ``THUMBNAIL_SIDE`` px, without what a camera writes into a file.
+
+    Args:
+        picture: the upright field, RGB.
+        box: (row_min, col_min, row_max, col_max), px.
+    """
     row_min, col_min, row_max, col_max = box
     half = max(row_max - row_min, col_max - col_min) * SURROUNDINGS / 2
     half = min(half, min(picture.size) / 2)
@@ -347,5 +397,4 @@ def _thumbnail(picture: Image.Image, box: Sequence[int]) -> io.BytesIO:
     square.convert("RGB").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC).save(
         stream, "JPEG", quality=88
     )
-    stream.seek(0)
-    return stream
+    return stream.getvalue()

@@ -122,7 +122,9 @@ REPORT_SECTIONS = {
     "overlaps": "Notes on photos",
 }
 REPORT_CHANGE = "{image}, cell {cell}: {before} → {after}"
+REPORT_CHANGED_AT = ", {time}"
 REPORT_DROPPED_AS = "no cell"
+REPORT_NOT_REVIEWED = "NOT REVIEWED: nobody has looked at {number} unidentified cell(s)."
 REPORT_MODEL = "Model {name}, revision {revision}, weights SHA-256 {sha256}. Schema {schema}."
 REPORT_UNKNOWN = "not known"
 # On a picture of a field.

@@ -1,0 +1,225 @@
+"""The parts of the tab for smear fields, as HTML: progress, count, cells to look through, photos with their boxes."""
+
+import base64
+from collections.abc import Iterator, Mapping
+from html import escape
+from typing import Any
+
+import page
+from colours import NOT_COUNTED, ink_on, verdict_colours
+from field_picture import told
+from languages import Words
+from review import DROPPED, UNIDENTIFIED, Slide, called
+
+LINE = 1 / 300  # of a photo's longer side: a box's line
+TEXT = 1 / 34  # of a photo's longer side: a label's height
+
+
+def progress(done: int, total: int, cells: int, words: Words) -> str:
+    """Return how far the count has come."""
+    text = words("fields_busy", done=min(done + 1, total), total=total, cells=cells) if done < total else words["fields_counting"]
+    return (
+        f'<div class="wbc-progress"><progress max="{total}" value="{done}" aria-label="{escape(text)}"></progress>'
+        f'<p role="status">{escape(text)}</p></div>'
+    )
+
+
+def message(text: str) -> str:
+    """Return a sentence in the progress bar's place."""
+    return f'<p class="wbc-note" role="status">{escape(text)}</p>'
+
+
+def summary(slide: Slide, words: Words, wrong: str | None = None) -> str:
+    """Return the count: whether it was reviewed, the table, and what to mind.
+
+    Args:
+        slide: the count under review.
+        words: of the reader's language.
+        wrong: why an option that the visitor set was not taken over, if so.
+    """
+    differential = slide.answer["differential"]
+    cells, images = differential["cells"], differential["images"]
+    facts = [words("counted", counted=cells["counted"], images=images["counted"])]
+    for number, name in (
+        (cells["repeated"], "facts_repeated"),
+        (cells["dropped"], "facts_dropped"),
+        (cells["reviewed"], "facts_reviewed"),
+        (images["refused"], "facts_refused"),
+    ):
+        if number:
+            facts.append(words(name, number=number))
+    unseen = slide.open
+    mark = "not_reviewed" if unseen else "reviewed"
+    parts = [
+        f'<div class="wbc-headline"><h2>{escape(words["differential"])}</h2>'
+        f'<p class="wbc-mark" data-reviewed="{"no" if unseen else "yes"}"><b>{escape(words[mark])}</b> '
+        f"{escape(words(f'{mark}_why', number=unseen))}</p></div>",
+        f'<p class="wbc-facts">{escape("; ".join(facts))}.</p>',
+    ]
+    if wrong:
+        parts.append(f'<p class="wbc-note" role="alert">{escape(words("option_wrong", reason=wrong))}</p>')
+    parts.append(_count_table(slide, words))
+    if any(row["adjusted_percent"] is not None for row in differential["rows"]):
+        parts.append(f'<p class="wbc-small">{escape(words["adjusted_means"])}</p>')
+    notes = [f"{image['name']}: {note}" for image in slide.images for note in image["notes"]]
+    refused = [image["refused"] for image in slide.images if image["refused"] is not None]
+    for name, lines in (("warnings", differential["warnings"]), ("refused", refused), ("notes", notes)):
+        if lines:
+            # the model's own sentences are in English
+            rows = "".join(f"<li>{escape(line)}</li>" for line in lines)
+            parts.append(f'<div class="wbc-list" data-list="{name}"><h3>{escape(words[name])}</h3><ul lang="en">{rows}</ul></div>')
+    return f'<section class="wbc-count">{"".join(parts)}</section>'
+
+
+def _count_table(slide: Slide, words: Words) -> str:
+    rows = slide.answer["differential"]["rows"]
+    colours = verdict_colours([row["class"] for row in rows if row["class"] != UNIDENTIFIED])
+    absolute = slide.answer["differential"]["white_cells_per_microlitre"] is not None
+    head = ["class", "count", "percent", "interval", "adjusted", "usual", *(["absolute"] if absolute else [])]
+    lines = []
+    for row in rows:
+        flag = ""
+        if row["flag"]:
+            flag = words[f"flag_{row['flag']}"]
+            flag = flag if row["flag_sure"] else words("flag_unsure", flag=flag)
+            flag = f' <span class="wbc-flag">{escape(flag)}</span>'
+        usual = "" if row["reference"] is None else "–".join(f"{limit:g}" for limit in row["reference"])
+        line = [
+            f'<span data-class="{escape(row["class"])}"><i class="wbc-dot" style="--subtype:{colours[row["class"]]}" aria-hidden="true"></i> '
+            f"{escape(words.label(row['class']))}</span>",
+            str(row["count"]),
+            "" if row["percent"] is None else f"{row['percent']:.1f}",
+            _interval(row["interval"]),
+            "" if row["adjusted_percent"] is None else f"{row['adjusted_percent']:.1f} ({_interval(row['adjusted_interval'])})",
+            usual + flag,
+        ]
+        if absolute:
+            around = row["per_microlitre_interval"]
+            per = "" if row["per_microlitre"] is None else f"{row['per_microlitre']:.0f}"
+            line.append(per if around is None else f"{per} ({around[0]:.0f}–{around[1]:.0f})")
+        lines.append(line)
+    return page.table([words[f"column_{name}"] for name in head], lines, words["differential"])
+
+
+def _interval(limits: Any) -> str:
+    return "" if limits is None else f"{limits[0]:.1f}–{limits[1]:.1f}"
+
+
+def gallery(slide: Slide, words: Words) -> str:
+    """Return the cells by what they count as, the panel in which a person says what one is, and what was changed."""
+    choices = slide.choices
+    colours = {**verdict_colours([name for name in choices if name not in (UNIDENTIFIED, DROPPED)]), DROPPED: NOT_COUNTED}
+    buttons = "".join(
+        f'<button type="button" data-to="{escape(name)}" style="--subtype:{colours[name]}" disabled>'
+        f'<i class="wbc-dot" aria-hidden="true"></i>{escape(words.label(name))} <kbd>{key}</kbd></button>'
+        for key, name in enumerate(choices, 1)
+    )
+    groups = "".join(
+        f'<section class="wbc-group" data-group="{escape(name)}"><h4><i class="wbc-dot" style="--subtype:{colours[name]}" '
+        f'aria-hidden="true"></i>{escape(words.label(name))} <span>{len(own)}</span></h4><ul class="wbc-cells">'
+        f"{''.join(_cell(slide, number, place, cell, colours[name], words) for number, place, cell in own)}</ul></section>"
+        for name, own in slide.groups().items()
+    )
+    return (
+        f'<section class="wbc-review"><h3>{escape(words["cells"])}</h3>'
+        f'<p class="wbc-small">{escape(words("cells_hint", keys=len(choices)))}</p>'
+        f'<div class="wbc-panel" role="group" aria-label="{escape(words["panel_label"])}"><div class="wbc-big" aria-hidden="true"></div>'
+        f'<div><p class="wbc-told" role="status">{escape(words["panel_none"])}</p><div class="wbc-choices">{buttons}</div></div></div>'
+        f"{groups or _nothing(words)}{_log(slide, words)}</section>"
+    )
+
+
+def _nothing(words: Words) -> str:
+    return f'<p class="wbc-note">{escape(words["fields_no_cells"])}</p>'
+
+
+def _cell(slide: Slide, number: int, place: int, cell: Mapping[str, Any], colour: str, words: Words) -> str:
+    score = page.per_cent(cell["score"])
+    sure = words["cell_yours"] if cell["reviewed"] else score
+    image = slide.images[number]["name"]
+    name = words("cell_name", name=words.label(called(cell)), sure=sure, cell=place + 1, image=image)
+    told_ = words("panel_machine", verdict=words.label(cell["verdict"]), label=words.label(cell["label"]), percent=score)
+    return (
+        f'<li><button type="button" class="wbc-cell wbc-c{number}-{place}" data-cell="{number}-{place}" '
+        f'data-score="{cell["score"]:.6f}" data-told="{escape(told_)}" aria-label="{escape(name)}" style="--subtype:{colour}">'
+        f"<span>{escape('✓' if cell['reviewed'] else score)}</span></button></li>"
+    )
+
+
+def _log(slide: Slide, words: Words) -> str:
+    changes = slide.answer["changes"]
+    rows = "".join(
+        f"<li><time>{escape(change['time'])}</time> "
+        f"{escape(words('log_row', cell=change['cell'] + 1, image=slide.images[change['image']]['name']))}: "
+        f"{escape(words.label(change['from']))} → {escape(words.label(change['to']))}</li>"
+        for change in reversed(changes)
+    )
+    rows = rows or f"<li>{escape(words['log_none'])}</li>"
+    disabled = "" if slide.can_undo else " disabled"
+    return (
+        f'<section class="wbc-log"><h3>{escape(words["log"])}</h3>'
+        f'<button type="button" data-undo{disabled}>{escape(words["undo"])}</button><ol>{rows}</ol></section>'
+    )
+
+
+def photos(slide: Slide, words: Words) -> str:
+    """Return the photos with a box about each cell."""
+    figures = "".join(
+        _photo(slide, number, words) for number, image in enumerate(slide.images) if image["refused"] is None
+    )
+    return f'<section class="wbc-photos"><h3>{escape(words["photos"])}</h3><div>{figures}</div></section>'
+
+
+def _photo(slide: Slide, number: int, words: Words) -> str:
+    image = slide.images[number]
+    wide, tall = image["width"], image["height"]
+    labels = {row["class"] for row in slide.answer["differential"]["rows"]} - {UNIDENTIFIED}
+    colours = verdict_colours(sorted(labels, key=slide.choices.index))
+    boxes = "".join(_boxes(image, number, max(wide, tall), colours, words))
+    name = words("field_alt", name=image["name"], cells=len(image["cells"]))
+    return (
+        f'<figure><div class="wbc-field wbc-f{number}" style="aspect-ratio:{wide}/{tall}"><svg viewBox="0 0 {wide} {tall}" '
+        f'role="img" aria-label="{escape(name)}">{boxes}</svg></div><figcaption>{escape(image["name"])}</figcaption></figure>'
+    )
+
+
+def _boxes(
+    image: Mapping[str, Any], number: int, longer: int, colours: Mapping[str, str], words: Words
+) -> Iterator[str]:
+    line, size = max(1, longer * LINE), longer * TEXT
+    for place, cell in enumerate(image["cells"]):
+        name, _, counted = told(cell)
+        colour = colours.get(name, NOT_COUNTED) if counted else NOT_COUNTED
+        row_min, col_min, row_max, col_max = cell["box"]
+        text = words.label(name) if counted or name == DROPPED else words["field_again"]
+        if name == UNIDENTIFIED and not cell["reviewed"]:
+            text = f"{words.label(cell['label'])}?"
+        dash = f' stroke-dasharray="{4 * line:.0f}"' if name == UNIDENTIFIED else ""
+        wide = 0.58 * size * len(text) + 0.5 * size
+        left = min(max(0, col_min), max(0, image["width"] - wide))
+        top = row_min - 1.3 * size if row_min > 1.3 * size else min(row_max, image["height"] - 1.3 * size)
+        first = cell["same_as"] or (number, place)
+        yield (
+            f'<g data-cell="{first[0]}-{first[1]}"><rect x="{col_min}" y="{row_min}" width="{col_max - col_min}" '
+            f'height="{row_max - row_min}" fill="transparent" stroke="#fff" stroke-width="{2.4 * line:.1f}"/>'
+            f'<rect x="{col_min}" y="{row_min}" width="{col_max - col_min}" height="{row_max - row_min}" fill="none" '
+            f'stroke="{colour}" stroke-width="{1.4 * line:.1f}"{dash}/>'
+            f'<rect x="{left:.0f}" y="{top:.0f}" width="{wide:.0f}" height="{1.3 * size:.0f}" fill="{colour}"/>'
+            f'<text x="{left + 0.25 * size:.0f}" y="{top + 0.98 * size:.0f}" font-size="{size:.1f}" fill="{ink_on(colour)}">'
+            f"{escape(text)}</text></g>"
+        )
+
+
+def pictures(slide: Slide) -> str:
+    """Return a style sheet with every photo and every cell's picture: sent once, while what stands on them changes."""
+    rules = [
+        f'.wbc-c{number}-{place}{{background-image:url("{_url(data)}")}}' for (number, place), data in slide.thumbnails.items()
+    ]
+    rules += [
+        f'.wbc-f{number}{{background-image:url("{_url(data)}")}}' for number, data in enumerate(slide.fields) if data is not None
+    ]
+    return f"<style>{''.join(rules)}</style>"
+
+
+def _url(data: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")

@@ -1,0 +1,118 @@
+"""The tab where one photo is dropped and one cell is named."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import page
+from gradio.utils import get_upload_folder
+from languages import I18N, Words, words
+from overlay import heat_layer, shown_photo, speaks_for
+from reading import Picture, PictureError, read_upload
+from smear_model import CellAnswer, SmearModel, most_confused
+from visits import Visits
+
+EXAMPLES = Path(__file__).resolve().parent / "examples"
+# The slider sets a value that only the style sheet reads: the photo is not sent again.
+SLIDER = """
+element.addEventListener('input', event => {
+  if (event.target.matches('[data-strength]'))
+    event.target.closest('figure').style.setProperty('--strength', event.target.value / 100);
+});
+"""
+
+
+def read_photo(sent: Mapping[str, Any] | None) -> Picture:
+    """Read what a visitor or a client sent.
+
+    Raises:
+        PictureError: it cannot be used.
+    """
+    return read_upload(sent, (Path(get_upload_folder()), EXAMPLES))
+
+
+def explain(picture: Picture, said: CellAnswer, model: SmearModel, speech: Words) -> str:
+    """Return the answer as HTML."""
+    verdict, reason = None, None
+    if said.no_smear is not None:
+        verdict, reason = speech["no_smear"], said.no_smear
+    elif said.reason is not None:
+        verdict, reason = speech.label("unidentified"), speech.get(f"reason_{said.reason}", said.reason)
+    elif said.verdict == model.negatives:
+        verdict = speech["no_white_cell"]
+    values = speaks_for(said.evidence, list(said.probabilities).index(said.label))
+    photo = shown_photo(picture.image)
+    return page.answer(
+        said.probabilities,
+        photo,
+        heat_layer(values, photo.size),
+        bool(values.any()),
+        picture.notes,
+        speech,
+        verdict,
+        reason,
+        most_confused(model.results, said.label),
+    )
+
+
+def build_one_cell(model: SmearModel, visits: Visits) -> gr.Image:
+    """Build the tab's content; gives the photo's component, which the endpoint takes too."""
+
+    def show(sent: dict[str, Any] | None, request: gr.Request) -> str:
+        speech = words(request)
+        if sent is None:
+            return page.welcome(model.subtypes, speech)
+        try:
+            picture = read_photo(sent)
+        except PictureError as error:
+            return page.problem(str(error))
+        finally:
+            remember(sent, visits, request)
+        return explain(picture, model.classify(picture.image), model, speech)
+
+    with gr.Row(elem_classes="wbc-row"):
+        with gr.Column(scale=4, min_width=300):
+            photo = gr.Image(
+                label=I18N("photo"),
+                show_label=False,
+                placeholder=I18N("photo_place"),
+                sources=["upload", "clipboard", "webcam"],
+                type="filepath",
+                image_mode=None,
+                height=312,
+                buttons=[],
+                elem_id="photo",
+            )
+            gr.HTML(I18N("examples"), elem_classes="wbc-examples-label")
+            with gr.Row(elem_classes="wbc-examples"):
+                for file in sorted(EXAMPLES.glob("*.png")):
+                    example = gr.Button(I18N(f"name_{file.stem}"), icon=file, variant="secondary", min_width=60)
+                    example.click(
+                        partial(str, file), outputs=photo, api_visibility="private", show_progress="hidden", queue=False
+                    )
+        with gr.Column(scale=9, min_width=300, elem_classes="wbc-result"):
+            result = gr.HTML(partial(page.welcome, model.subtypes, words()), elem_id="result", js_on_load=SLIDER)
+    # preprocess=False: gradio's own reading would clip 16-bit grey and raise Pillow's errors at the visitor.
+    photo.change(
+        show,
+        inputs=photo,
+        outputs=result,
+        preprocess=False,
+        api_visibility="private",
+        show_progress="hidden",
+        trigger_mode="always_last",
+        concurrency_id="cell",
+        concurrency_limit=1,
+    )
+    return photo
+
+
+def remember(sent: Mapping[str, Any] | None, visits: Visits, request: gr.Request | None) -> None:
+    """Note a file that a visitor sent, so that it goes when the visitor does."""
+    path = Path((sent or {}).get("path") or "")
+    if request is not None and request.session_hash and path.is_file():
+        resolved = path.resolve()
+        if resolved.is_relative_to(Path(get_upload_folder()).resolve()):
+            visits.of(request.session_hash).files.add(resolved)

@@ -1,0 +1,161 @@
+"""A slide's count under review: a person names cells anew or drops them, and takes it back; the count follows."""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from report import open_cells
+
+DROPPED, UNIDENTIFIED = "dropped", "unidentified"
+
+
+@dataclass
+class Options:
+    """What a visitor may say about a slide; see the pipeline's ``count``."""
+
+    white_cells_per_microlitre: float | None = None
+    laboratory: str | None = None
+    reference_ranges: dict[str, list[float]] | None = None
+
+
+@dataclass
+class Slide:
+    """The answer for the fields of one slide, what is changed in it, and how its cells look.
+
+    Attributes:
+        count: the pipeline.
+        answer: ``images``, ``differential`` and ``changes``, as they are kept and reported.
+        thumbnails: JPEG of each cell, by the numbers of its image and of itself in it.
+        fields: JPEG of each image, made smaller; None for one that was refused.
+        model: name, revision and SHA-256 of the weights.
+    """
+
+    count: Any
+    answer: dict[str, Any]
+    thumbnails: dict[tuple[int, int], bytes]
+    fields: list[bytes | None]
+    model: Mapping[str, str | None]
+    options: Options = field(default_factory=Options)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    _before: list[tuple[int, int, str | None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.answer.setdefault("changes", [])
+        self.answer["differential"]["model"] = dict(self.model)
+
+    @property
+    def images(self) -> Sequence[Mapping[str, Any]]:
+        return self.answer["images"]
+
+    @property
+    def open(self) -> int:
+        """Unidentified cells that nobody looked at."""
+        return open_cells(self.images)
+
+    @property
+    def choices(self) -> list[str]:
+        """What a cell can be named: every class in clinical order, "unidentified", "dropped"."""
+        return [*(row["class"] for row in self.answer["differential"]["rows"]), DROPPED]
+
+    def cell(self, image: int, place: int) -> dict[str, Any]:
+        """Give a cell.
+
+        Raises:
+            ValueError: there is none with these numbers.
+        """
+        if not (0 <= image < len(self.images) and 0 <= place < len(self.images[image]["cells"])):
+            raise ValueError(f"There is no cell {place} in image {image}.")
+        return self.images[image]["cells"][place]
+
+    def cells(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """Give each cell once, at its first sight: numbers of the image and of the cell, and the cell."""
+        for number, image in enumerate(self.images):
+            for place, cell in enumerate(image["cells"]):
+                if cell["same_as"] is None:
+                    yield number, place, cell
+
+    def groups(self) -> dict[str, list[tuple[int, int, dict[str, Any]]]]:
+        """Sort the cells as they are looked through: unidentified, then the classes in clinical order, then the dropped ones; in
+        each the surest first."""
+        names = self.choices
+        order = [UNIDENTIFIED, *(name for name in names if name not in (UNIDENTIFIED, DROPPED)), DROPPED]
+        found = {name: [] for name in order}
+        for number, place, cell in self.cells():
+            found[called(cell)].append((number, place, cell))
+        for own in found.values():
+            own.sort(key=lambda one: (-one[2]["score"], one[0], one[1]))
+        return {name: own for name, own in found.items() if own}
+
+    def change(self, image: int, place: int, to: str) -> None:
+        """Name a cell, drop it, or say that it stays unidentified; count anew and log it.
+
+        A cell that an earlier photo shows is changed there. Nothing happens where the same was said before.
+
+        Raises:
+            ValueError: no such cell, or no such choice.
+        """
+        if to not in self.choices:
+            raise ValueError(f"{to!r} is no choice; expected one of {self.choices}.")
+        cell = self.cell(image, place)
+        if cell["same_as"] is not None:
+            image, place = cell["same_as"]
+            cell = self.cell(image, place)
+        if cell["reviewed"] == to:
+            return
+        self._before.append((image, place, cell["reviewed"]))
+        self._log(image, place, called(cell), to)
+        cell["reviewed"] = to
+        self.recount()
+
+    def undo(self) -> None:
+        """Take the last change back that was not taken back yet; nothing happens if there is none."""
+        if not self._before:
+            return
+        image, place, before = self._before.pop()
+        cell = self.cell(image, place)
+        self._log(image, place, cell["reviewed"], before or cell["verdict"])
+        cell["reviewed"] = before
+        self.recount()
+
+    @property
+    def can_undo(self) -> bool:
+        return bool(self._before)
+
+    def set_options(self, options: Options) -> None:
+        """Count with other options.
+
+        Raises:
+            ValueError: one of them does not fit; the old ones stay.
+        """
+        before, self.options = self.options, options
+        try:
+            self.recount()
+        except ValueError:
+            self.options = before
+            raise
+
+    def recount(self) -> None:
+        """Count the cells as they are called now."""
+        differential = self.count.count(self.images, **_given(self.options))
+        differential["model"] = dict(self.model)
+        self.answer["differential"] = differential
+
+    def _log(self, image: int, place: int, before: str, after: str) -> None:
+        time = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        self.answer["changes"].append({"image": image, "cell": place, "from": before, "to": after, "time": time})
+
+
+def called(cell: Mapping[str, Any]) -> str:
+    """Say what a cell counts as now."""
+    return cell["reviewed"] or cell["verdict"]
+
+
+def _given(options: Options) -> dict[str, Any]:
+    names = {
+        "white_cells_per_microlitre": options.white_cells_per_microlitre,
+        "laboratory": options.laboratory,
+        "references": options.reference_ranges,
+    }
+    return {name: value for name, value in names.items() if value is not None}

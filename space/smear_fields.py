@@ -1,0 +1,326 @@
+"""The tab where the photos of a slide are dropped, its cells counted, and the count reviewed."""
+
+import base64
+import io
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import fields_page
+import gradio as gr
+from gradio.utils import get_upload_folder
+from languages import I18N, words
+from one_cell import EXAMPLES
+from PIL import Image
+from reading import HEAVIEST, LARGEST
+from report import cell_thumbnail, write_report
+from review import Options, Slide
+from smear_model import SmearModel
+from visits import Visits
+
+MOST_FILES = 200  # photos of one slide
+LONGEST = 960  # px, the longer side of a photo as it is shown
+TICK = 0.2  # seconds between two looks at how far the count has come
+REVIEW = (Path(__file__).with_name("review.js")).read_text(encoding="utf-8")
+POINT = """
+element.addEventListener('click', event => {
+  const box = event.target.closest('[data-cell]');
+  if (box) document.dispatchEvent(new CustomEvent('wbc-cell', {detail: box.dataset.cell}));
+});
+"""
+# The file goes to the browser inside the answer: no copy of it lies on the server.
+SAVE = """(file) => {
+  if (!file) return;
+  const link = document.createElement('a');
+  const bytes = Uint8Array.from(atob(file.content), letter => letter.charCodeAt(0));
+  link.href = URL.createObjectURL(new Blob([bytes], {type: file.type}));
+  link.download = file.name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}"""
+
+
+class Cancelled(Exception):
+    """The visitor wants no answer any more."""
+
+
+class FieldsError(ValueError):
+    """The photos cannot be counted; the message says why and what to do."""
+
+
+def sent_paths(sent: Sequence[Mapping[str, Any]] | None, extra: Iterable[Path] = ()) -> list[Path]:
+    """Give the files that a client sent, or names: only such as lie in the upload folder or among the examples.
+
+    Raises:
+        FieldsError: none, too many, too heavy, or others.
+    """
+    speech = words()
+    folders = [Path(get_upload_folder()).resolve(), EXAMPLES, *extra]
+    paths = []
+    for one in sent or []:
+        path = Path(one.get("path") or "") if isinstance(one, Mapping) else Path(str(one))
+        if not (path.is_file() and any(path.resolve().is_relative_to(folder) for folder in folders)):
+            raise FieldsError(speech["fields_none"])
+        if path.stat().st_size > HEAVIEST:
+            raise FieldsError(speech("fields_too_heavy", name=path.name, limit=HEAVIEST / 1e6))
+        paths.append(path)
+    if not paths:
+        raise FieldsError(speech["fields_none"])
+    if len(paths) > MOST_FILES:
+        raise FieldsError(speech("fields_too_many", given=len(paths), files=MOST_FILES))
+    return paths
+
+
+class Counting:
+    """A count that runs: how far it has come, and the slide when it is through."""
+
+    def __init__(self, model: SmearModel, paths: Sequence[Path], options: Options, cancelled: Event):
+        self.model, self.paths, self.options, self.cancelled = model, paths, options, cancelled
+        self.done = self.cells = 0
+
+    def run(self) -> Slide:
+        """Count.
+
+        Raises:
+            Cancelled: as asked for.
+            ValueError: an option that does not fit.
+        """
+        given = {
+            "white_cells_per_microlitre": self.options.white_cells_per_microlitre,
+            "laboratory": self.options.laboratory,
+            "reference_ranges": self.options.reference_ranges,
+        }
+        answer = self.model.count(self._each(), **{name: value for name, value in given.items() if value is not None})
+        thumbnails, fields = {}, []
+        for number, (path, image) in enumerate(zip(self.paths, answer["images"], strict=True)):
+            self._stop_if_asked()
+            fields.append(None)
+            if image["refused"] is None:
+                picture = self.model.count.read(path)
+                fields[-1] = _small(picture)
+                for place, cell in enumerate(image["cells"]):
+                    thumbnails[number, place] = cell_thumbnail(picture, cell["box"])
+        return Slide(self.model.count, answer, thumbnails, fields, self.model.identity, self.options)
+
+    def _each(self) -> Iterator[Path]:
+        for number, path in enumerate(self.paths):
+            self._stop_if_asked()
+            self.done = number
+            yield path
+        self.done = len(self.paths)
+
+    def _stop_if_asked(self) -> None:
+        if self.cancelled.is_set():
+            raise Cancelled
+
+
+def _small(picture: Image.Image) -> bytes:
+    picture = picture.copy()
+    picture.thumbnail((LONGEST, LONGEST))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()
+
+
+def pdf(slide: Slide) -> bytes:
+    """Write the report of a slide."""
+    buffer = io.BytesIO()
+    write_report(slide.answer, [], buffer, datetime.now(UTC), thumbnails=slide.thumbnails)
+    return buffer.getvalue()
+
+
+FILES = {
+    "pdf": ("report.pdf", "application/pdf", pdf),
+    "json": ("differential.json", "application/json", lambda slide: slide.count.as_json(slide.answer).encode()),
+    "cells": ("cells.csv", "text/csv", lambda slide: slide.count.cells_csv(slide.answer).encode()),
+    "count": ("count.csv", "text/csv", lambda slide: slide.count.count_csv(slide.answer).encode()),
+}
+
+
+def build_smear_fields(model: SmearModel, visits: Visits) -> None:
+    """Build the tab's content and its events."""
+    usual = {row["class"]: row["reference"] for row in model.count.count([])["rows"] if row["reference"]}
+
+    gr.HTML(I18N("fields_lead"), elem_classes="wbc-lead")
+    with gr.Row(elem_classes="wbc-row"):
+        with gr.Column(scale=3, min_width=300):
+            files = gr.File(
+                label=I18N("fields_photos"), file_count="multiple", file_types=["image"], height=170, elem_id="fields"
+            )
+        with gr.Column(scale=1, min_width=200, elem_classes="wbc-buttons"):
+            example = gr.Button(I18N("fields_example"), elem_id="fields-example")
+            cancel = gr.Button(I18N("fields_cancel"), variant="stop", visible=False, elem_id="fields-cancel")
+            again = gr.Button(I18N("fields_again"), visible=False, elem_id="fields-again")
+    status = gr.HTML(elem_id="fields-status")
+    with gr.Column(visible=False, elem_id="fields-result") as result:
+        with gr.Row(elem_classes="wbc-row"):
+            with gr.Column(scale=3, min_width=300):
+                count = gr.HTML(elem_id="fields-count")
+            with gr.Column(scale=1, min_width=220):
+                total = gr.Number(label=I18N("total"), minimum=1, elem_id="fields-total")
+                known = [(I18N("laboratory_any"), ""), *((name, name) for name in model.laboratories)]
+                laboratory = gr.Dropdown(known, value="", label=I18N("laboratory"), elem_id="fields-laboratory")
+                with gr.Accordion(I18N("ranges"), open=False, elem_id="fields-ranges"):
+                    gr.HTML(I18N("ranges_hint"), elem_classes="wbc-small")
+                    limits = []
+                    for name, (low, high) in usual.items():
+                        with gr.Row(elem_classes="wbc-range"):
+                            for value, end in ((low, "low"), (high, "high")):
+                                label = f"{words().label(name)}, {'lowest' if end == 'low' else 'highest'}"
+                                limits.append(gr.Number(value, label=label, minimum=0, maximum=100, min_width=80))
+                with gr.Row(elem_classes="wbc-downloads"):
+                    downloads = {
+                        kind: gr.Button(I18N(f"download_{kind}"), size="sm", min_width=120, elem_id=f"download-{kind}")
+                        for kind in FILES
+                    }
+        gallery = gr.HTML(elem_id="fields-cells", js_on_load=REVIEW)
+        shown = gr.HTML(elem_id="fields-photos", js_on_load=POINT)
+        pictures = gr.HTML(elem_id="fields-pictures")
+    file = gr.JSON(visible=False)
+    settings = [total, laboratory, *limits]
+    private = {"api_visibility": "private", "show_progress": "hidden"}
+
+    def options_of(total: float | None, laboratory: str, *limits: float | None) -> Options:
+        ranges = {
+            name: [0.0 if low is None else low, 100.0 if high is None else high]
+            for name, low, high in zip(usual, limits[::2], limits[1::2], strict=True)
+            if (low, high) != (None, None)
+        }
+        changed = ranges != {name: list(limits) for name, limits in usual.items()}
+        return Options(total, laboratory or None, ranges if changed else None)
+
+    def run(sent: list[dict[str, Any]] | None, *asked: Any) -> Iterator[dict[Any, Any]]:
+        *settings_, request = asked
+        speech = words(request)
+        if not sent:
+            yield {status: "", result: gr.Column(visible=False), again: gr.Button(visible=False)}
+            return
+        visit = visits.of(request.session_hash)
+        visit.cancelled.set()  # what still ran for this visitor
+        cancelled = visit.cancelled = Event()
+        try:
+            paths = sent_paths(sent)
+            visit.files |= {path.resolve() for path in paths if not path.is_relative_to(EXAMPLES)}
+            counting = Counting(model, paths, options_of(*settings_), cancelled)
+            with ThreadPoolExecutor(1) as worker:
+                future = worker.submit(counting.run)
+                while not future.done():
+                    bar = fields_page.progress(counting.done, len(paths), counting.cells, speech)
+                    yield {status: bar, cancel: gr.Button(visible=True), result: gr.Column(visible=False)}
+                    time.sleep(TICK)
+                slide = future.result()
+        except Cancelled:
+            text = speech("fields_cancelled", done=counting.done, total=len(paths))
+            yield {status: fields_page.message(text), cancel: gr.Button(visible=False), files: None}
+            return
+        except (ValueError, OSError) as error:
+            text = str(error) if isinstance(error, FieldsError) else speech("fields_failed", reason=error)
+            yield {status: fields_page.message(text), cancel: gr.Button(visible=False), files: None}
+            return
+        visit.slide = slide
+        yield {
+            status: "",
+            cancel: gr.Button(visible=False),
+            again: gr.Button(visible=True),
+            result: gr.Column(visible=True),
+            pictures: fields_page.pictures(slide),
+            **render(slide, speech),
+        }
+
+    def render(slide: Slide, speech: Any, wrong: str | None = None) -> dict[Any, str]:
+        return {
+            count: fields_page.summary(slide, speech, wrong),
+            gallery: fields_page.gallery(slide, speech),
+            shown: fields_page.photos(slide, speech),
+        }
+
+    def change(request: gr.Request, event: gr.EventData) -> dict[Any, Any]:
+        slide = visits.of(request.session_hash).slide
+        if slide is None:
+            return {status: ""}
+        asked = event._data or {}
+        with slide.lock:
+            if asked.get("undo"):
+                slide.undo()
+            else:
+                image, _, place = str(asked.get("cell")).partition("-")
+                try:
+                    slide.change(int(image), int(place), str(asked.get("to")))
+                except ValueError as error:
+                    raise gr.Error(str(error), print_exception=False) from error
+            return render(slide, words(request))
+
+    def set_options(*asked: Any) -> dict[Any, Any]:
+        *settings_, request = asked
+        slide = visits.of(request.session_hash).slide
+        if slide is None:
+            return {status: ""}
+        with slide.lock:
+            try:
+                slide.set_options(options_of(*settings_))
+                wrong = None
+            except ValueError as error:
+                wrong = str(error)
+            return {count: fields_page.summary(slide, words(request), wrong)}
+
+    def save(kind: str, request: gr.Request) -> dict[str, str] | None:
+        slide = visits.of(request.session_hash).slide
+        if slide is None:
+            return None
+        name, type_, write = FILES[kind]
+        with slide.lock:
+            return {"name": name, "type": type_, "content": base64.b64encode(write(slide)).decode()}
+
+    def stop(request: gr.Request) -> None:
+        visits.of(request.session_hash).cancelled.set()
+
+    def start_over(request: gr.Request) -> dict[Any, Any]:
+        visits.of(request.session_hash).slide = None
+        hidden = {result: gr.Column(visible=False), again: gr.Button(visible=False), status: "", pictures: ""}
+        return {files: None, **hidden, gallery: "", shown: "", count: ""}
+
+    def with_request(fn: Any) -> Any:
+        """gradio hands the request to an argument that is annotated with it; these take any number before it."""
+
+        def called(request: gr.Request, *values: Any) -> Any:
+            return fn(*values, request)
+
+        return called
+
+    def running(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
+        yield from run(*values, request)
+
+    outputs = [files, status, cancel, again, result, pictures, count, gallery, shown]
+    queue = {"concurrency_id": "fields", "concurrency_limit": 2}
+    gr.on(
+        [files.upload, files.delete, files.clear],
+        running,
+        inputs=[files, *settings],
+        outputs=outputs,
+        preprocess=False,
+        **queue,
+        **private,
+    )
+    drawn = [{"path": str(path)} for path in sorted(EXAMPLES.glob("*.png"))]
+    def run_drawn(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
+        yield from run(drawn, *values, request)
+
+    example.click(run_drawn, inputs=settings, outputs=outputs, **queue, **private)
+    cancel.click(stop, queue=False, **private)
+    again.click(start_over, outputs=outputs, queue=False, **private)
+    order = {"concurrency_id": "review", "concurrency_limit": 1}  # one after the other, as they were said
+    gallery.submit(change, outputs=[status, count, gallery, shown], trigger_mode="multiple", **order, **private)
+    for setting in settings:
+        setting.change(
+            with_request(set_options), inputs=settings, outputs=[status, count], trigger_mode="always_last", **order, **private
+        )
+    for kind, button in downloads.items():
+
+        def give(request: gr.Request, kind: str = kind) -> dict[str, str] | None:
+            return save(kind, request)
+
+        button.click(give, outputs=file, **order, **private).then(None, inputs=file, js=SAVE)

@@ -1,0 +1,74 @@
+"""What a visit holds while it lasts: the fields' answer, its changes, and which files the visitor sent. Nothing outlives it."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+LONGEST = 3600  # seconds that nothing happened in, after which a visit is over
+SWEEP = 300  # seconds between two looks for such visits
+
+
+@dataclass
+class Visit:
+    """One visitor's page, from its first question until it is closed.
+
+    Attributes:
+        work: held while the visit is changed.
+        cancelled: set to stop what runs.
+        slide: the fields' count under review, or None.
+        laboratory: what the visitor's laboratory brought, by name.
+        files: what was sent, to be deleted with the visit.
+    """
+
+    work: threading.RLock = field(default_factory=threading.RLock)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    slide: Any = None
+    laboratory: dict[str, Any] = field(default_factory=dict)
+    files: set[Path] = field(default_factory=set)
+    touched: float = field(default_factory=time.monotonic)
+
+
+class Visits:
+    """The visits that last, by gradio's random name of each page."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._visits: dict[str, Visit] = {}
+        self._lock = threading.Lock()
+        self._clock = clock
+        self._swept = clock()
+
+    def of(self, name: str) -> Visit:
+        """Give the visit of this name, a new one if there is none."""
+        now = self._clock()
+        if now - self._swept > SWEEP:
+            self.sweep()
+        with self._lock:
+            visit = self._visits.setdefault(name, Visit())
+            visit.touched = now
+            return visit
+
+    def close(self, name: str) -> None:
+        """Stop what a visit still does and forget it, with the files that it sent and no other visit did."""
+        with self._lock:
+            visit = self._visits.pop(name, None)
+            if visit is None:
+                return
+            visit.cancelled.set()
+            kept = set().union(*(other.files for other in self._visits.values()))
+            forgotten = visit.files - kept
+        for path in forgotten:
+            path.unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Close the visits that are over."""
+        self._swept = self._clock()
+        with self._lock:
+            over = [name for name, visit in self._visits.items() if self._swept - visit.touched > LONGEST]
+        for name in over:
+            self.close(name)
+
+    def __len__(self) -> int:
+        return len(self._visits)
