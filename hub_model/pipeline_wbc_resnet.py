@@ -155,7 +155,7 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
         return why_no_smear(image)
 
     def as_json(self, answer: Mapping[str, Any]) -> str:
-        """Write an answer for fields as a JSON document, see ``differential.schema.json``; with its ``changes``, if it has any."""
+        """Write an answer for fields, and its ``changes`` if it has any, after ``differential.schema.json``."""
         return report_json(answer["images"], answer["differential"], answer.get("changes"))
 
     def cells_csv(self, answer: Mapping[str, Any]) -> str:

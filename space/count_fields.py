@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import texts
-from app import chosen_model, pinned_revision
 from colours import verdict_colours
 from field_picture import draw_field_picture
 from report import write_report
+from smear_model import chosen_model, pinned_revision
 from transformers import pipeline
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")

@@ -17,7 +17,11 @@ TEXT = 1 / 34  # of a photo's longer side: a label's height
 
 def progress(done: int, total: int, cells: int, words: Words) -> str:
     """Return how far the count has come."""
-    text = words("fields_busy", done=min(done + 1, total), total=total, cells=cells) if done < total else words["fields_counting"]
+    text = (
+        words("fields_busy", done=min(done + 1, total), total=total, cells=cells)
+        if done < total
+        else words["fields_counting"]
+    )
     return (
         f'<div class="wbc-progress"><progress max="{total}" value="{done}" aria-label="{escape(text)}"></progress>'
         f'<p role="status">{escape(text)}</p></div>'
@@ -67,7 +71,9 @@ def summary(slide: Slide, words: Words, wrong: str | None = None) -> str:
         if lines:
             # the model's own sentences are in English
             rows = "".join(f"<li>{escape(line)}</li>" for line in lines)
-            parts.append(f'<div class="wbc-list" data-list="{name}"><h3>{escape(words[name])}</h3><ul lang="en">{rows}</ul></div>')
+            parts.append(
+                f'<div class="wbc-list" data-list="{name}"><h3>{escape(words[name])}</h3><ul lang="en">{rows}</ul></div>'
+            )
     return f'<section class="wbc-count">{"".join(parts)}</section>'
 
 
@@ -85,12 +91,15 @@ def _count_table(slide: Slide, words: Words) -> str:
             flag = f' <span class="wbc-flag">{escape(flag)}</span>'
         usual = "" if row["reference"] is None else "–".join(f"{limit:g}" for limit in row["reference"])
         line = [
-            f'<span data-class="{escape(row["class"])}"><i class="wbc-dot" style="--subtype:{colours[row["class"]]}" aria-hidden="true"></i> '
+            f'<span data-class="{escape(row["class"])}">'
+            f'<i class="wbc-dot" style="--subtype:{colours[row["class"]]}" aria-hidden="true"></i> '
             f"{escape(words.label(row['class']))}</span>",
             str(row["count"]),
             "" if row["percent"] is None else f"{row['percent']:.1f}",
             _interval(row["interval"]),
-            "" if row["adjusted_percent"] is None else f"{row['adjusted_percent']:.1f} ({_interval(row['adjusted_interval'])})",
+            ""
+            if row["adjusted_percent"] is None
+            else f"{row['adjusted_percent']:.1f} ({_interval(row['adjusted_interval'])})",
             usual + flag,
         ]
         if absolute:
@@ -108,7 +117,10 @@ def _interval(limits: Any) -> str:
 def gallery(slide: Slide, words: Words) -> str:
     """Return the cells by what they count as, the panel in which a person says what one is, and what was changed."""
     choices = slide.choices
-    colours = {**verdict_colours([name for name in choices if name not in (UNIDENTIFIED, DROPPED)]), DROPPED: NOT_COUNTED}
+    colours = {
+        **verdict_colours([name for name in choices if name not in (UNIDENTIFIED, DROPPED)]),
+        DROPPED: NOT_COUNTED,
+    }
     buttons = "".join(
         f'<button type="button" data-to="{escape(name)}" style="--subtype:{colours[name]}" disabled>'
         f'<i class="wbc-dot" aria-hidden="true"></i>{escape(words.label(name))} <kbd>{key}</kbd></button>'
@@ -123,8 +135,10 @@ def gallery(slide: Slide, words: Words) -> str:
     return (
         f'<section class="wbc-review"><h3>{escape(words["cells"])}</h3>'
         f'<p class="wbc-small">{escape(words("cells_hint", keys=len(choices)))}</p>'
-        f'<div class="wbc-panel" role="group" aria-label="{escape(words["panel_label"])}"><div class="wbc-big" aria-hidden="true"></div>'
-        f'<div><p class="wbc-told" role="status">{escape(words["panel_none"])}</p><div class="wbc-choices">{buttons}</div></div></div>'
+        f'<div class="wbc-panel" role="group" aria-label="{escape(words["panel_label"])}">'
+        f'<div class="wbc-big" aria-hidden="true"></div>'
+        f'<div><p class="wbc-told" role="status">{escape(words["panel_none"])}</p>'
+        f'<div class="wbc-choices">{buttons}</div></div></div>'
         f"{groups or _nothing(words)}{_log(slide, words)}</section>"
     )
 
@@ -138,7 +152,9 @@ def _cell(slide: Slide, number: int, place: int, cell: Mapping[str, Any], colour
     sure = words["cell_yours"] if cell["reviewed"] else score
     image = slide.images[number]["name"]
     name = words("cell_name", name=words.label(called(cell)), sure=sure, cell=place + 1, image=image)
-    told_ = words("panel_machine", verdict=words.label(cell["verdict"]), label=words.label(cell["label"]), percent=score)
+    told_ = words(
+        "panel_machine", verdict=words.label(cell["verdict"]), label=words.label(cell["label"]), percent=score
+    )
     return (
         f'<li><button type="button" class="wbc-cell wbc-c{number}-{place}" data-cell="{number}-{place}" '
         f'data-score="{cell["score"]:.6f}" data-told="{escape(told_)}" aria-label="{escape(name)}" style="--subtype:{colour}">'
@@ -213,10 +229,13 @@ def _boxes(
 def pictures(slide: Slide) -> str:
     """Return a style sheet with every photo and every cell's picture: sent once, while what stands on them changes."""
     rules = [
-        f'.wbc-c{number}-{place}{{background-image:url("{_url(data)}")}}' for (number, place), data in slide.thumbnails.items()
+        f'.wbc-c{number}-{place}{{background-image:url("{_url(data)}")}}'
+        for (number, place), data in slide.thumbnails.items()
     ]
     rules += [
-        f'.wbc-f{number}{{background-image:url("{_url(data)}")}}' for number, data in enumerate(slide.fields) if data is not None
+        f'.wbc-f{number}{{background-image:url("{_url(data)}")}}'
+        for number, data in enumerate(slide.fields)
+        if data is not None
     ]
     return f"<style>{''.join(rules)}</style>"
 

@@ -265,7 +265,7 @@ I18N = gr.I18n(**LANGUAGES)
 class Words(dict):
     """One language's texts by name; ``words["title"]``, or ``words("sure", percent="98.0%")`` with values put in."""
 
-    def __call__(self, name: str, **values: Any) -> str:
+    def __call__(self, name: str, /, **values: Any) -> str:
         return self[name].format(**values)
 
     def label(self, label: str) -> str:

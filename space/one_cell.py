@@ -57,8 +57,8 @@ def explain(picture: Picture, said: CellAnswer, model: SmearModel, speech: Words
     )
 
 
-def build_one_cell(model: SmearModel, visits: Visits) -> gr.Image:
-    """Build the tab's content; gives the photo's component, which the endpoint takes too."""
+def build_one_cell(model: SmearModel, visits: Visits) -> gr.HTML:
+    """Build the tab's content; gives the place of the answer."""
 
     def show(sent: dict[str, Any] | None, request: gr.Request) -> str:
         speech = words(request)
@@ -93,7 +93,7 @@ def build_one_cell(model: SmearModel, visits: Visits) -> gr.Image:
                         partial(str, file), outputs=photo, api_visibility="private", show_progress="hidden", queue=False
                     )
         with gr.Column(scale=9, min_width=300, elem_classes="wbc-result"):
-            result = gr.HTML(partial(page.welcome, model.subtypes, words()), elem_id="result", js_on_load=SLIDER)
+            result = gr.HTML(page.welcome(model.subtypes, words()), elem_id="result", js_on_load=SLIDER)
     # preprocess=False: gradio's own reading would clip 16-bit grey and raise Pillow's errors at the visitor.
     photo.change(
         show,
@@ -106,7 +106,7 @@ def build_one_cell(model: SmearModel, visits: Visits) -> gr.Image:
         concurrency_id="cell",
         concurrency_limit=1,
     )
-    return photo
+    return result
 
 
 def remember(sent: Mapping[str, Any] | None, visits: Visits, request: gr.Request | None) -> None:

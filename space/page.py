@@ -162,11 +162,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> s
     """Return a table; its first column heads the rows. Cells are HTML already."""
     top = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     lines = "".join(
-        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{value}</td>" for value in others)}</tr>' for first, *others in rows
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{value}</td>" for value in others)}</tr>'
+        for first, *others in rows
     )
     return (
         f'<div class="wbc-wide" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="wbc-table">'
-        f'<caption class="wbc-hidden">{escape(caption)}</caption><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table></div>'
+        f'<caption class="wbc-hidden">{escape(caption)}</caption>'
+        f"<thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table></div>"
     )
 
 

@@ -77,8 +77,8 @@ class Slide:
                     yield number, place, cell
 
     def groups(self) -> dict[str, list[tuple[int, int, dict[str, Any]]]]:
-        """Sort the cells as they are looked through: unidentified, then the classes in clinical order, then the dropped ones; in
-        each the surest first."""
+        """Sort the cells as they are looked through: unidentified, the classes in clinical order, the dropped ones; in each the
+        surest first."""
         names = self.choices
         order = [UNIDENTIFIED, *(name for name in names if name not in (UNIDENTIFIED, DROPPED)), DROPPED]
         found = {name: [] for name in order}

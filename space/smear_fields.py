@@ -16,7 +16,7 @@ from gradio.utils import get_upload_folder
 from languages import I18N, words
 from one_cell import EXAMPLES
 from PIL import Image
-from reading import HEAVIEST, LARGEST
+from reading import HEAVIEST
 from report import cell_thumbnail, write_report
 from review import Options, Slide
 from smear_model import SmearModel
@@ -306,6 +306,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> None:
         **private,
     )
     drawn = [{"path": str(path)} for path in sorted(EXAMPLES.glob("*.png"))]
+
     def run_drawn(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
         yield from run(drawn, *values, request)
 
@@ -316,7 +317,12 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> None:
     gallery.submit(change, outputs=[status, count, gallery, shown], trigger_mode="multiple", **order, **private)
     for setting in settings:
         setting.change(
-            with_request(set_options), inputs=settings, outputs=[status, count], trigger_mode="always_last", **order, **private
+            with_request(set_options),
+            inputs=settings,
+            outputs=[status, count],
+            trigger_mode="always_last",
+            **order,
+            **private,
         )
     for kind, button in downloads.items():
 

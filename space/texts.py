@@ -1,61 +1,27 @@
-"""Every sentence that a person reads on the page or in an error, in English."""
+"""Sentences outside the page's own, in English: errors, the endpoints, reports, and what whoever starts a program reads."""
 
 LICENCE = "Apache-2.0"
 
-TITLE = "Which white blood cell is this?"
-LEAD = "Give it a photograph of a stained blood smear. It names the white cell and shows where it looked."
-PURPOSE = "For research and teaching, not for diagnosis."
-
-PHOTO = "Photograph of a stained blood smear"
-PLACEHOLDER = "Drop a photograph here,\nor click to choose one"
-EXAMPLES = "Or try a drawing. These were drawn by a program; they are no photographs."
-
-WELCOME = "What it can name"
-WELCOME_HINT = "Best with one white cell, sharp and near the middle, taken through a 100x objective."
-
-SUBTYPES = {
-    "EOSINOPHIL": "Two lobes; coarse orange-red granules.",
-    "LYMPHOCYTE": "Round dense nucleus; a thin rim of blue.",
-    "MONOCYTE": "Large kidney-shaped nucleus; grey-blue cytoplasm.",
-    "NEUTROPHIL": "Three to five lobes; fine pale granules.",
-    "BASOPHIL": "Coarse blue-black granules over the nucleus.",
-}
-
-SURE = "{percent} sure"
-LIKELIEST = "Likeliest: {name}, {percent}"
-NO_SUBTYPE = "No white cell of these kinds"
-# By the words in which the model gives its reason for "unidentified".
-REASONS = {
-    "low confidence": "It is not sure enough to name this cell.",
-    "unlike the images learnt from": "This picture is unlike those that it learned from: trust none of the figures.",
-}
-DOUBTFUL = "Less than half: more likely some other cell than this one."
-PROBABILITIES = "Probability of each subtype"
-LOOKED = "Where it looked"
-LOOKED_ALT = "The photograph in grey. Colour marks the places that spoke for: {name}."
-SCALE = ("less", "more")
-EXPLANATION = (
-    "Brighter places spoke more for this subtype than for the others. The answer is computed from the same "
-    "evidence, averaged over the whole picture."
+API_CLASSIFY = (
+    "Name the white blood cell in one photo of a stained blood smear. Send the picture itself, uploaded or as a data URL; "
+    "addresses are not fetched. Returns the verdict: a class, or 'unidentified' and then the reason; the likeliest label, its "
+    "score, the probability of every label, notes on the picture, and which weights answered. Where the verdict is "
+    "'unidentified', do not name the cell. For research and teaching, not for diagnosis."
 )
-EXPLANATION_EMPTY = "No single place spoke for this subtype more than for the others."
-
-FOOTER_CHOICE = (
-    "It always chooses from this list, even for a picture without a white blood cell. It learned from one laboratory's "
-    "stain: on others' it is often wrong, and sure of it."
+API_DIFFERENTIAL = (
+    "Find, name and count the white blood cells in the photos of one stained blood smear, and give the differential count. "
+    "photos: uploaded, or data URLs; addresses are not fetched. white_cells_per_microlitre: the total count, for absolute "
+    "counts, or none. laboratory: whose errors apply, or empty where it is none that the model knows. reference_ranges: JSON "
+    'such as {"monocyte": [2, 8]} in per cent, or empty for adults\'. Returns the document after differential.schema.json: '
+    "for each class the count, per cent and exact 95 % interval, the per cent and interval adjusted for the network's own "
+    "errors, flags and warnings; for each photo its cells with box, class, probability; a photo that cannot be used is listed "
+    "as refused. Nobody has reviewed this count: say so. For research and teaching, not for diagnosis."
 )
-FOOTER_UNIDENTIFIED = (
-    "Where it is not sure enough it says unidentified. Of the names that it gave to the validation images at most {risk} "
-    "were wrong; with a stain or a camera it has not seen, expect more."
+API_REPORT = (
+    "As differential, but returns a report of one page as PDF: table, intervals, flags, pictures of the cells, warnings. "
+    "Nobody has reviewed this count: say so. For research and teaching, not for diagnosis."
 )
-FOOTER_PRIVACY = "Nothing is kept: your picture is deleted within minutes and used for nothing else."
-FOOTER_WEIGHTS = "Weights: {name}, sha256 {sha256}, {licence}."
-
-API = (
-    "Name the white blood cell in one image. Returns the verdict, which may be unidentified, and then the reason; the "
-    "likeliest label, its score, the probability of every label, and which model answered. For research and teaching, not "
-    "for diagnosis."
-)
+API_RANGES = 'reference_ranges is no JSON ({reason}); expected such as {{"monocyte": [2, 8]}}.'
 
 # What was done to a picture before the network saw it.
 NOTE_TRANSPARENT = "The picture has transparent parts; they were laid on white."

@@ -1,0 +1,149 @@
+"""What machines are answered: the endpoints /classify, /differential and /report, which are MCP tools too."""
+
+import base64
+import json
+import tempfile
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import texts
+from gradio.utils import get_upload_folder
+from one_cell import read_photo
+from reading import PictureError
+from review import Options
+from smear_fields import Counting, FieldsError, pdf, sent_paths
+from smear_model import SmearModel
+
+NAME = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+MODEL = {"type": "object", "properties": {"name": {"type": "string"}, "revision": NAME, "sha256": {"type": "string"}}}
+# What /classify answers, as a JSON schema for its clients.
+ANSWER = {
+    "title": "Answer",
+    "type": "object",
+    "properties": {
+        "verdict": {"type": "string"},
+        "reason": NAME,
+        "label": {"type": "string"},
+        "score": {"type": "number"},
+        "probabilities": {"type": "object", "additionalProperties": {"type": "number"}},
+        "notes": {"type": "array", "items": {"type": "string"}},
+        "model": MODEL,
+    },
+}
+# Of /differential; hub_model/differential.schema.json says what each field means.
+DIFFERENTIAL = {
+    "title": "wbc-differential/1",
+    "type": "object",
+    "properties": {
+        "schema": {"const": "wbc-differential/1", "type": "string"},
+        "differential": {"type": "object"},
+        "images": {"type": "array", "items": {"type": "object"}},
+        "changes": {"type": "array", "items": {"type": "object"}},
+    },
+}
+
+
+def build_endpoints(model: SmearModel) -> None:
+    """Put the endpoints into the page that is being built; nothing of them is seen there."""
+
+    def classify(photo: Mapping[str, Any] | None) -> dict[str, Any]:
+        try:
+            picture = read_photo(photo)
+        except PictureError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        said = model.classify(picture.image)
+        verdict, reason = said.verdict, said.reason
+        if said.no_smear is not None:
+            verdict, reason = "unidentified", said.no_smear
+        return {
+            "verdict": verdict,
+            "reason": reason,
+            "label": said.label,
+            "score": said.probabilities[said.label],
+            "probabilities": said.probabilities,
+            "notes": picture.notes,
+            "model": model.identity,
+        }
+
+    def slide_of(photos: Any, total: Any, laboratory: Any, ranges: Any) -> Any:
+        try:
+            if isinstance(ranges, str):
+                ranges = json.loads(ranges) if ranges.strip() else None
+            with tempfile.TemporaryDirectory(dir=get_upload_folder()) as folder:
+                paths = sent_paths(unpacked(photos, Path(folder)))
+                return Counting(
+                    model, paths, Options(total or None, laboratory or None, ranges), threading.Event()
+                ).run()
+        except json.JSONDecodeError as error:
+            raise gr.Error(texts.API_RANGES.format(reason=error), print_exception=False) from error
+        except (FieldsError, ValueError) as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    def differential(photos: Any, total: Any, laboratory: Any, ranges: Any) -> dict[str, Any]:
+        slide = slide_of(photos, total, laboratory, ranges)
+        return json.loads(model.count.as_json(slide.answer))
+
+    def report(photos: Any, total: Any, laboratory: Any, ranges: Any) -> str:
+        slide = slide_of(photos, total, laboratory, ranges)
+        folder = Path(tempfile.mkdtemp(dir=get_upload_folder()))
+        target = folder / f"report-{datetime.now(UTC):%Y-%m-%d}.pdf"
+        target.write_bytes(pdf(slide))
+        return str(target)
+
+    photo = gr.Image(label="photo", type="filepath", image_mode=None, visible=False)
+    photos = gr.File(label="photos", file_count="multiple", visible=False)
+    total = gr.Number(label="white_cells_per_microlitre", value=None, visible=False)
+    laboratory = gr.Textbox(label="laboratory", value="", visible=False)
+    ranges = gr.Textbox(label="reference_ranges", value="", visible=False)
+    answer, document = gr.JSON(label="answer", visible=False), gr.JSON(label="document", visible=False)
+    answer.api_info, document.api_info = (lambda: ANSWER), (lambda: DIFFERENTIAL)
+    written = gr.File(label="report", visible=False)
+    slide = [photos, total, laboratory, ranges]
+    # preprocess=False: gradio's own reading would clip 16-bit grey and raise Pillow's errors at the client.
+    common = {"preprocess": False, "queue": True}
+    fields = {"concurrency_id": "fields", "concurrency_limit": 2}
+    classify.__doc__, differential.__doc__, report.__doc__ = (
+        texts.API_CLASSIFY,
+        texts.API_DIFFERENTIAL,
+        texts.API_REPORT,
+    )
+    gr.on(
+        [], classify, photo, answer, api_name="classify", api_description=texts.API_CLASSIFY,
+        concurrency_id="cell", concurrency_limit=1, **common,
+    )  # fmt: skip
+    gr.on(
+        [],
+        differential,
+        slide,
+        document,
+        api_name="differential",
+        api_description=texts.API_DIFFERENTIAL,
+        **fields,
+        **common,
+    )
+    gr.on([], report, slide, written, api_name="report", api_description=texts.API_REPORT, **fields, **common)
+
+
+def unpacked(sent: Any, folder: Path) -> list[Any]:
+    """Write pictures that came inside data URLs into a folder; the others stay as they came."""
+    if isinstance(sent, str | Mapping):
+        sent = [sent]
+    given = []
+    for number, one in enumerate(sent or [], 1):
+        url = one.get("url") if isinstance(one, Mapping) and not one.get("path") else one
+        if isinstance(url, str) and url.startswith("data:"):
+            head, _, body = url.partition(",")
+            try:
+                content = base64.b64decode(body, validate=True)
+            except ValueError as error:
+                raise FieldsError(texts.UNREADABLE) from error
+            path = folder / f"photo-{number}.{head.partition('/')[2].partition(';')[0][:4] or 'png'}"
+            path.write_bytes(content)
+            given.append({"path": str(path)})
+        else:
+            given.append(one)
+    return given
