@@ -229,11 +229,11 @@ def _boxes(
 def pictures(slide: Slide) -> str:
     """Return a style sheet with every photo and every cell's picture: sent once, while what stands on them changes."""
     rules = [
-        f'.wbc-c{number}-{place}{{background-image:url("{_url(data)}")}}'
+        f'.wbc-c{number}-{place}{{background-image:url("{_url(data)}") !important}}'
         for (number, place), data in slide.thumbnails.items()
     ]
     rules += [
-        f'.wbc-f{number}{{background-image:url("{_url(data)}")}}'
+        f'.wbc-f{number}{{background-image:url("{_url(data)}") !important}}'
         for number, data in enumerate(slide.fields)
         if data is not None
     ]

@@ -129,9 +129,9 @@ def _known_by(label: str, confused: tuple[int, str | None, float] | None, words:
     if confused is not None:
         number, other, share = confused
         lines.append(
-            words("never_confused", n=f"{number:,}")
+            words("never_confused", n=number)
             if other is None
-            else words("confused", n=f"{number:,}", percent=per_cent(share), other=words.label(other))
+            else words("confused", n=number, percent=per_cent(share), other=words.label(other))
         )
     if not lines:
         return ""

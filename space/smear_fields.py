@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import fields_page
 import gradio as gr
 from gradio.utils import get_upload_folder
 from languages import I18N, words
-from one_cell import EXAMPLES
+from one_cell import EXAMPLES, remember
 from PIL import Image
 from reading import HEAVIEST
 from report import cell_thumbnail, write_report
@@ -126,6 +127,21 @@ def _small(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+def _number(text: str | None) -> float | None:
+    """Read a total count as it is typed, such as 7200 or 7,200 or 7 200; nothing is None.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    digits = "".join((text or "").split()).replace("'", "")
+    if re.fullmatch(r"\d{1,3}([,.]\d{3})+", digits):  # a mark before each three digits
+        digits = re.sub("[,.]", "", digits)
+    try:
+        return float(digits.replace(",", ".")) if digits else None
+    except ValueError as error:
+        raise ValueError(words()("total_wrong", given=text)) from error
+
+
 def pdf(slide: Slide) -> bytes:
     """Write the report of a slide."""
     buffer = io.BytesIO()
@@ -161,7 +177,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> None:
             with gr.Column(scale=3, min_width=300):
                 count = gr.HTML(elem_id="fields-count")
             with gr.Column(scale=1, min_width=220):
-                total = gr.Number(label=I18N("total"), minimum=1, elem_id="fields-total")
+                total = gr.Textbox(label=I18N("total"), max_lines=1, max_length=12, elem_id="fields-total")
                 known = [(I18N("laboratory_any"), ""), *((name, name) for name in model.laboratories)]
                 laboratory = gr.Dropdown(known, value="", label=I18N("laboratory"), elem_id="fields-laboratory")
                 with gr.Accordion(I18N("ranges"), open=False, elem_id="fields-ranges"):
@@ -184,14 +200,14 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> None:
     settings = [total, laboratory, *limits]
     private = {"api_visibility": "private", "show_progress": "hidden"}
 
-    def options_of(total: float | None, laboratory: str, *limits: float | None) -> Options:
+    def options_of(total: str, laboratory: str, *limits: float | None) -> Options:
         ranges = {
             name: [0.0 if low is None else low, 100.0 if high is None else high]
             for name, low, high in zip(usual, limits[::2], limits[1::2], strict=True)
             if (low, high) != (None, None)
         }
         changed = ranges != {name: list(limits) for name, limits in usual.items()}
-        return Options(total, laboratory or None, ranges if changed else None)
+        return Options(_number(total), laboratory or None, ranges if changed else None)
 
     def run(sent: list[dict[str, Any]] | None, *asked: Any) -> Iterator[dict[Any, Any]]:
         *settings_, request = asked
@@ -204,7 +220,6 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> None:
         cancelled = visit.cancelled = Event()
         try:
             paths = sent_paths(sent)
-            visit.files |= {path.resolve() for path in paths if not path.is_relative_to(EXAMPLES)}
             counting = Counting(model, paths, options_of(*settings_), cancelled)
             with ThreadPoolExecutor(1) as worker:
                 future = worker.submit(counting.run)
@@ -221,8 +236,13 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> None:
             text = str(error) if isinstance(error, FieldsError) else speech("fields_failed", reason=error)
             yield {status: fields_page.message(text), cancel: gr.Button(visible=False), files: None}
             return
+        finally:
+            for one in sent:  # nothing is needed of them any more, nor handed back as they came
+                remember(one, visits, request)
+            visits.forget_files(request.session_hash)
         visit.slide = slide
         yield {
+            files: None,
             status: "",
             cancel: gr.Button(visible=False),
             again: gr.Button(visible=True),

@@ -52,13 +52,20 @@ class Visits:
 
     def close(self, name: str) -> None:
         """Stop what a visit still does and forget it, with the files that it sent and no other visit did."""
+        self.forget_files(name)
         with self._lock:
             visit = self._visits.pop(name, None)
+        if visit is not None:
+            visit.cancelled.set()
+
+    def forget_files(self, name: str) -> None:
+        """Delete the files that a visit sent and no other visit did."""
+        with self._lock:
+            visit = self._visits.get(name)
             if visit is None:
                 return
-            visit.cancelled.set()
-            kept = set().union(*(other.files for other in self._visits.values()))
-            forgotten = visit.files - kept
+            others = (other.files for other in self._visits.values() if other is not visit)
+            forgotten, visit.files = visit.files - set().union(*others), set()
         for path in forgotten:
             path.unlink(missing_ok=True)
 
