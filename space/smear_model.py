@@ -162,7 +162,7 @@ def load(model: str | Path) -> SmearModel:
         loaded = SmearModel(count, model, name, revision, hashlib.sha256(weights.read_bytes()).hexdigest())
         # A first picture also makes the visitor's first answer a quick one.
         loaded.classify(Image.new("RGB", (64, 64)))
-    except (TypeError, AttributeError, KeyError) as error:
+    except (TypeError, AttributeError, KeyError, RuntimeError) as error:
         raise ValueError(texts.NO_EVIDENCE.format(model=model)) from error
     return loaded
 

@@ -1,6 +1,7 @@
 """What several tests share: a network with lived-in statistics, a folder as it is published, the real images if present."""
 
 import importlib.util
+import json
 import os
 import shutil
 import socket
@@ -26,6 +27,11 @@ AUTO_MAP = {
 
 def pytest_sessionfinish():
     shutil.rmtree(os.environ["HF_MODULES_CACHE"], ignore_errors=True)
+
+
+def custom_pipelines():
+    """The entry of config.json by which our pipeline is found."""
+    return json.loads((REPOSITORY / "hub_model" / "config.json").read_text(encoding="utf-8"))["custom_pipelines"]
 
 
 def live_in(network, seed=0):
@@ -87,6 +93,7 @@ def model_folder(tmp_path_factory):
     shutil.copytree(REPOSITORY / "hub_model", folder, ignore=lambda _, names: [n for n in names if n[-3:] != ".py"])
     model = build_model()
     model.config.auto_map = AUTO_MAP
+    model.config.custom_pipelines = custom_pipelines()
     model.save_pretrained(folder)
     # Mean and deviation of no known data set, so that a second list of them somewhere shows.
     pixels = ViTImageProcessor(

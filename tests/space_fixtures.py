@@ -14,10 +14,17 @@ import app
 import colours
 import draw_examples
 import field_picture
+import fields_page
+import languages
+import one_cell
 import overlay
 import page
 import reading
 import report
+import review
+import smear_fields
+import smear_model
+import visits
 
 __all__ = [
     "EXAMPLES",
@@ -26,13 +33,20 @@ __all__ = [
     "colours",
     "draw_examples",
     "field_picture",
+    "fields_page",
     "free_port",
+    "languages",
+    "one_cell",
     "overlay",
     "page",
     "reading",
     "report",
+    "review",
     "serve",
     "serve_shipped",
+    "smear_fields",
+    "smear_model",
+    "visits",
 ]
 SPACE = REPOSITORY / "space"
 EXAMPLES = SPACE / "examples"

@@ -98,8 +98,8 @@ def test_a_visitor_gets_the_answer(viewport, scheme, visit, shipped, screenshots
         shown = page.locator(f'.wbc-bars li[data-label="{label}"] .wbc-value').inner_text()
         assert re.fullmatch(r"[<>]?\d+\.\d%", shown)
         assert float(shown.strip("<>%")) == pytest.approx(100 * probability, abs=0.1)
-    assert page.locator(".wbc-overlay").evaluate("image => image.complete && image.naturalWidth") == 640
-    assert answer["label"].capitalize() in page.locator(".wbc-overlay").get_attribute("alt")
+    assert page.locator(".wbc-photo").evaluate("image => image.complete && image.naturalWidth") == 640
+    assert answer["label"].capitalize() in page.locator(".wbc-photo").get_attribute("alt")
     assert "not for diagnosis" in page.locator("body").inner_text()
     assert page.locator("footer:visible").count() == 1, "ours, and none of gradio's"
     # What does not fit is wrapped, never cut or pushed aside.
