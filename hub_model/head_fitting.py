@@ -119,14 +119,14 @@ class HeadFitting:
             )
         if len(set(groups)) < 2:
             raise ValueError(
-                f"All {len(numbers)} cells come from {groups[0]!r}; expected two photos or fields, or more. Label cells of another."
+                f"All {len(numbers)} cells come from {groups[0]!r}; expected two photos or fields or more. Label others."
             )
         groups_of = {number: {g for g, own in zip(groups, numbers, strict=True) if own == number} for number in names}
         scarce = min(names, key=lambda number: len(groups_of[number]))
         if len(groups_of[scarce]) < 2:
             raise ValueError(
-                f"The {int((numbers == scarce).sum())} cell(s) of {names[scarce]!r} come from one photo or field; expected two or "
-                "more, so that each is named by a layer that saw another. Label more cells of it, or leave it out."
+                f"The {int((numbers == scarce).sum())} cell(s) of {names[scarce]!r} come from one photo or field; expected two "
+                "or more, so that each is named by a layer that saw another. Label more cells of it, or leave it out."
             )
         folds = min(folds, len(groups_of[scarce]))
         fold_of = _deal(numbers, groups, folds)

@@ -145,6 +145,11 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
         return read_image(source).image
 
     @staticmethod
+    def crop(image: Image.Image, box: Sequence[int]) -> Image.Image:
+        """Cut out what the network sees of a cell, see ``crop_cell``."""
+        return crop_cell(image, box)
+
+    @staticmethod
     def why_no_smear(image: Image.Image) -> str | None:
         """Say why an upright RGB image shows no stained smear, or None where it does; fields are refused by it."""
         return why_no_smear(image)

@@ -20,8 +20,10 @@ import gradio as gr
 import page
 import texts
 import torch
+from about import about
 from endpoints import build_endpoints
 from languages import I18N, words
+from my_laboratory import build_my_laboratory, knowledge
 from one_cell import EXAMPLES, build_one_cell
 from reading import HEAVIEST
 from smear_fields import build_smear_fields
@@ -51,18 +53,33 @@ def build(model_dir: str | Path) -> gr.Blocks:
                 welcome = build_one_cell(model, visits)
             with gr.Tab(I18N("tab_fields"), id="fields"):
                 build_smear_fields(model, visits)
+            with gr.Tab(I18N("tab_laboratory"), id="laboratory"):
+                knows = build_my_laboratory(model, visits)
+            with gr.Tab(I18N("tab_about"), id="about"):
+                told = gr.HTML(about(model, words()), elem_id="about")
         footer = gr.HTML(page.footer(model.identity, risk, words()))
         build_endpoints(model)
 
-        def speak(request: gr.Request) -> tuple[str, str, str]:
+        def speak(request: gr.Request) -> tuple[str, ...]:
             speech = words(request)
-            return page.header(speech), page.welcome(model.subtypes, speech), page.footer(model.identity, risk, speech)
+            foot = page.footer(model.identity, risk, speech)
+            return (
+                page.header(speech),
+                page.welcome(model.subtypes, speech),
+                knowledge(model, speech),
+                about(model, speech),
+                foot,
+            )
 
         def leave(request: gr.Request) -> None:
             visits.close(request.session_hash)
 
         demo.load(
-            speak, outputs=[header, welcome, footer], api_visibility="private", show_progress="hidden", queue=False
+            speak,
+            outputs=[header, welcome, knows, told, footer],
+            api_visibility="private",
+            show_progress="hidden",
+            queue=False,
         )
         demo.unload(leave)
     demo.visits = visits

@@ -28,6 +28,7 @@ class Slide:
         count: the pipeline.
         answer: ``images``, ``differential`` and ``changes``, as they are kept and reported.
         thumbnails: JPEG of each cell, by the numbers of its image and of itself in it.
+        crops: JPEG of each cell as the network is shown it, by the same numbers.
         fields: JPEG of each image, made smaller; None for one that was refused.
         model: name, revision and SHA-256 of the weights.
     """
@@ -35,6 +36,7 @@ class Slide:
     count: Any
     answer: dict[str, Any]
     thumbnails: dict[tuple[int, int], bytes]
+    crops: dict[tuple[int, int], bytes]
     fields: list[bytes | None]
     model: Mapping[str, str | None]
     options: Options = field(default_factory=Options)

@@ -25,6 +25,7 @@ from visits import Visits
 
 MOST_FILES = 200  # photos of one slide
 LONGEST = 960  # px, the longer side of a photo as it is shown
+CROP = 256  # px, the side of a cell as it is kept for fitting
 TICK = 0.2  # seconds between two looks at how far the count has come
 REVIEW = (Path(__file__).with_name("review.js")).read_text(encoding="utf-8")
 POINT = """
@@ -96,7 +97,7 @@ class Counting:
             "reference_ranges": self.options.reference_ranges,
         }
         answer = self.model.count(self._each(), **{name: value for name, value in given.items() if value is not None})
-        thumbnails, fields = {}, []
+        thumbnails, crops, fields = {}, {}, []
         for number, (path, image) in enumerate(zip(self.paths, answer["images"], strict=True)):
             self._stop_if_asked()
             fields.append(None)
@@ -105,7 +106,9 @@ class Counting:
                 fields[-1] = _small(picture)
                 for place, cell in enumerate(image["cells"]):
                     thumbnails[number, place] = cell_thumbnail(picture, cell["box"])
-        return Slide(self.model.count, answer, thumbnails, fields, self.model.identity, self.options)
+                    crop = self.model.count.crop(picture, cell["box"]).resize((CROP, CROP), Image.Resampling.BICUBIC)
+                    crops[number, place] = _jpeg(crop, 95)
+        return Slide(self.model.count, answer, thumbnails, crops, fields, self.model.identity, self.options)
 
     def _each(self) -> Iterator[Path]:
         for number, path in enumerate(self.paths):
@@ -122,8 +125,12 @@ class Counting:
 def _small(picture: Image.Image) -> bytes:
     picture = picture.copy()
     picture.thumbnail((LONGEST, LONGEST))
+    return _jpeg(picture, 80)
+
+
+def _jpeg(picture: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=80)
+    picture.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 

@@ -1,0 +1,238 @@
+"""The tab where a laboratory sees what the model knows, and fits it to its own stain and camera."""
+
+import base64
+from collections.abc import Callable, Mapping
+from html import escape
+from typing import Any
+
+import gradio as gr
+import page
+from laboratory import FEW_IMAGES, SIDE, WANTED, Cell, Laboratory
+from languages import I18N, Words, words
+from one_cell import read_photo, remember
+from reading import PictureError
+from smear_fields import SAVE, FieldsError, sent_paths
+from smear_model import SmearModel, held_out
+from visits import Visits
+
+NO_LABEL = ""
+
+
+def knowledge(model: SmearModel, speech: Words) -> str:
+    """Return the laboratories that the model has learnt from, and how it does on what was held out of each."""
+    rows = []
+    for entry in held_out(model.results.get("results", [])):
+        accuracy = entry["metrics"]["balanced_accuracy"]
+        rows.append(
+            [
+                escape(entry["dataset"]),
+                escape(speech.get(f"lab_{entry['dataset']}", "")),
+                str(entry["n_images"]),
+                f"{100 * accuracy['value']:.1f} ({100 * accuracy['low']:.1f}–{100 * accuracy['high']:.1f})",
+            ]
+        )
+    head = [speech[f"lab_column_{name}"] for name in ("name", "source", "images", "accuracy")]
+    table = page.table(head, rows, speech["lab_knows"]) if rows else ""
+    return (
+        f'<section class="wbc-knows"><h2>{escape(speech["lab_knows"])}</h2>{table}'
+        f'<p class="wbc-small">{escape(speech["lab_outside"])}</p>{_strangers(model, speech)}</section>'
+    )
+
+
+def _strangers(model: SmearModel, speech: Words) -> str:
+    """Say how networks of this kind did in laboratories that they had never seen, as measured."""
+    rows = []
+    evidence = model.results.get("evidence", {}).get("unseen") or []
+    for run in (evidence[0]["runs"] if evidence else {}).values():
+        for name in run["unseen"]:
+            ways = run["laboratories"][name]
+            values = [100 * ways[way]["metrics"]["balanced_accuracy"]["value"] for way in ("plain", "re-estimated")]
+            rows.append([escape(name), *(f"{value:.1f}" for value in values)])
+    if not rows:
+        return ""
+    head = [speech[f"lab_column_{name}"] for name in ("name", "plain", "new")]
+    return f"<h3>{escape(speech['lab_strange'])}</h3>{page.table(head, rows, speech['lab_strange'])}"
+
+
+def cells_table(laboratory: Laboratory | None, model: SmearModel, speech: Words) -> str:
+    """Return how many cells of each class there are."""
+    counts = laboratory.counts if laboratory else dict.fromkeys(model.labels, 0)
+    rows = [
+        [
+            escape(speech.label(name)),
+            str(number),
+            escape(speech("lab_few", wanted=WANTED)) if 0 < number < WANTED else "",
+        ]
+        for name, number in counts.items()
+    ]
+    rows.append([escape(speech["lab_unlabelled"]), str(laboratory.unlabelled if laboratory else 0), ""])
+    return page.table([speech[f"lab_column_{name}"] for name in ("class", "cells", "mind")], rows, speech["lab_cells"])
+
+
+def statistics_text(found: Mapping[str, Any], speech: Words) -> str:
+    """Return what re-estimating found: distance, rule, answers before and after."""
+    names = list(dict.fromkeys([*found["before"], *found["after"]]))
+    rows = [
+        [escape(speech.label(name)), str(found["before"].get(name, 0)), str(found["after"].get(name, 0))]
+        for name in names
+    ]
+    head = [speech[f"lab_column_{name}"] for name in ("class", "before", "after")]
+    rule = "lab_rule_yes" if found["suggested_share"] else "lab_rule_no"
+    few = f'<p class="wbc-note">{escape(speech["lab_few_images"])}</p>' if found["images"] < FEW_IMAGES else ""
+    text = speech(
+        "lab_statistics", images=found["images"], distance=found["distance"], share=f"{100 * found['share']:.0f}"
+    )
+    return f"<p>{escape(text)} {escape(speech[rule])}</p>{few}{page.table(head, rows, speech['lab_answers'])}"
+
+
+def fit_text(found: Mapping[str, Any], speech: Words) -> str:
+    """Return what fitting the last layer gains, by cross-validation."""
+    rows = [
+        [
+            escape(speech.label(name)),
+            str(row["n"]),
+            f"{100 * row['before'] / row['n']:.0f}",
+            f"{100 * row['after'] / row['n']:.0f}",
+        ]
+        for name, row in found["classes"].items()
+    ]
+    head = [speech[f"lab_column_{name}"] for name in ("class", "cells", "right_before", "right_after")]
+    accuracy = found["balanced_accuracy"]
+    text = speech(
+        "lab_fit",
+        before=f"{100 * accuracy['before']:.1f}",
+        after=f"{100 * accuracy['after']:.1f}",
+        n=found["n"],
+        folds=found["folds"],
+        seconds=found["seconds"],
+    )
+    return (
+        f'<p class="wbc-gain">{escape(text)}</p>{page.table(head, rows, speech["lab_gain"])}'
+        f'<p class="wbc-note">{escape(speech["lab_home"])}</p>'
+    )
+
+
+def build_my_laboratory(model: SmearModel, visits: Visits) -> gr.HTML:
+    """Build the tab's content and its events; gives the place of what the model knows."""
+    knows = gr.HTML(knowledge(model, words()), elem_id="lab-knows")
+    gr.HTML(I18N("lab_lead"), elem_classes="wbc-lead")
+    with gr.Row(elem_classes="wbc-row"):
+        with gr.Column(scale=1, min_width=300):
+            choices = [
+                (I18N("lab_no_label"), NO_LABEL),
+                *((I18N(f"name_{name.lower()}"), name) for name in model.labels),
+            ]
+            label = gr.Dropdown(choices, value=NO_LABEL, label=I18N("lab_label"), elem_id="lab-label")
+            files = gr.File(
+                label=I18N("lab_files"), file_count="multiple", file_types=["image"], height=150, elem_id="lab-files"
+            )
+            slide = gr.Button(I18N("lab_slide"), elem_id="lab-slide")
+            clear = gr.Button(I18N("lab_clear"), elem_id="lab-clear")
+        with gr.Column(scale=2, min_width=300):
+            cells = gr.HTML(cells_table(None, model, words()), elem_id="lab-cells")
+            status = gr.HTML(elem_id="lab-status")
+    with gr.Row(elem_classes="wbc-row"):
+        with gr.Column(min_width=300):
+            estimate = gr.Button(I18N("lab_estimate"), variant="primary", elem_id="lab-estimate")
+            estimated = gr.HTML(elem_id="lab-estimated")
+        with gr.Column(min_width=300):
+            fit = gr.Button(I18N("lab_fit_button"), variant="primary", elem_id="lab-fit")
+            fitted = gr.HTML(elem_id="lab-fitted")
+    take = gr.Button(I18N("lab_download"), visible=False, elem_id="lab-download")
+    file = gr.JSON(visible=False)
+    outputs = [files, cells, status, estimated, fitted, take]
+    private = {
+        "api_visibility": "private",
+        "show_progress": "hidden",
+        "concurrency_id": "laboratory",
+        "concurrency_limit": 1,
+    }
+
+    def of(request: gr.Request) -> Laboratory:
+        kept = visits.of(request.session_hash).laboratory
+        return kept.setdefault("laboratory", Laboratory(model))
+
+    def shown(laboratory: Laboratory, speech: Words, text: str = "") -> dict[Any, Any]:
+        return {
+            files: None,
+            cells: cells_table(laboratory, model, speech),
+            status: f'<p class="wbc-note" role="status">{escape(text)}</p>' if text else "",
+            estimated: statistics_text(laboratory.statistics, speech) if laboratory.statistics else "",
+            fitted: fit_text(laboratory.fit, speech) if laboratory.fit else "",
+            take: gr.Button(visible=laboratory.network is not None),
+        }
+
+    def add_files(sent: list[dict[str, Any]] | None, name: str, request: gr.Request) -> dict[Any, Any]:
+        speech, laboratory = words(request), of(request)
+        new, wrong = [], []
+        try:
+            for path in sent_paths(sent):
+                try:
+                    picture = read_photo({"path": str(path)}).image
+                except PictureError as error:
+                    wrong.append(f"{path.name}: {error}")
+                    continue
+                picture = picture.resize((SIDE, SIDE))
+                new.append(Cell(picture, name or None, f"{path.name} {path.parent.name}"))
+            with laboratory.lock:
+                laboratory.add(new)
+        except (FieldsError, ValueError) as error:
+            return shown(laboratory, speech, str(error))
+        finally:
+            for one in sent or []:
+                remember(one, visits, request)
+            visits.forget_files(request.session_hash)
+        return shown(laboratory, speech, " ".join([speech("lab_added", number=len(new)), *wrong]))
+
+    def add_slide(request: gr.Request) -> dict[Any, Any]:
+        speech, laboratory = words(request), of(request)
+        reviewed = visits.of(request.session_hash).slide
+        if reviewed is None:
+            return shown(laboratory, speech, speech["lab_no_slide"])
+        with laboratory.lock:
+            try:
+                text = speech("lab_added", number=laboratory.add_slide(reviewed))
+            except ValueError as error:
+                text = str(error)
+        return shown(laboratory, speech, text)
+
+    def forget(request: gr.Request) -> dict[Any, Any]:
+        visits.of(request.session_hash).laboratory.clear()
+        return shown(of(request), words(request))
+
+    def work(step: Callable[[Laboratory], Any]) -> Callable[[gr.Request], dict[Any, Any]]:
+        def run(request: gr.Request) -> dict[Any, Any]:
+            laboratory = of(request)
+            with laboratory.lock:
+                try:
+                    step(laboratory)
+                except ValueError as error:
+                    return shown(laboratory, words(request), str(error))
+            return shown(laboratory, words(request))
+
+        return run
+
+    def save(request: gr.Request) -> dict[str, str]:
+        laboratory = of(request)
+        with laboratory.lock:
+            try:
+                content = laboratory.folder()
+            except ValueError as error:
+                raise gr.Error(str(error), print_exception=False) from error
+        return {"name": "adapted.zip", "type": "application/zip", "content": base64.b64encode(content).decode()}
+
+    files.upload(add_files, inputs=[files, label], outputs=outputs, preprocess=False, **private)
+    slide.click(add_slide, outputs=outputs, **private)
+    clear.click(forget, outputs=outputs, **private)
+    estimate.click(
+        work(Laboratory.reestimate),
+        outputs=outputs,
+        **private | {"show_progress": "full", "show_progress_on": estimated},
+    )
+    fit.click(
+        work(Laboratory.fit_last_layer),
+        outputs=outputs,
+        **private | {"show_progress": "full", "show_progress_on": fitted},
+    )
+    take.click(save, outputs=file, **private).then(None, inputs=file, js=SAVE)
+    return knows
