@@ -44,7 +44,7 @@ class BatchStatistics:
         old = [{name: value.clone() for name, value in norm.named_buffers()} for norm in norms]
         momenta = [norm.momentum for norm in norms]
         try:
-            with _mode_of(norms, training=True):
+            with mode_of(norms, training=True):
                 for norm in norms:
                     norm.reset_running_stats()
                     norm.momentum = None  # the plain average over the batches
@@ -91,7 +91,7 @@ class BatchStatistics:
 
         hooks = [norm.register_forward_pre_hook(add) for norm in norms]
         try:
-            with _mode_of(norms, training=False):
+            with mode_of(norms, training=False):
                 self._pass(batches)
         finally:
             for hook in hooks:
@@ -140,7 +140,7 @@ class BatchStatistics:
     def _confidence(self, batches: Iterable[Tensor]) -> float:
         """Give the mean probability of the likeliest class."""
         total, number = 0.0, 0
-        with _mode_of(self.norms().values(), training=False):
+        with mode_of(self.norms().values(), training=False):
             for batch in batches:
                 probabilities = self.forward_head(self.forward_features(batch.to(self.device))).double().softmax(dim=-1)
                 total += float(probabilities.amax(dim=-1).sum())
@@ -156,7 +156,7 @@ class BatchStatistics:
 
 
 @contextmanager
-def _mode_of(modules: Iterable[nn.Module], training: bool) -> Iterator[None]:
+def mode_of(modules: Iterable[nn.Module], training: bool) -> Iterator[None]:
     """Put modules into training or evaluation mode, and back into the mode that each was in."""
     before = [(module, module.training) for module in modules]
     try:

@@ -15,6 +15,7 @@ from transformers.utils import ModelOutput
 
 from .batch_statistics import BatchStatistics
 from .configuration_wbc_resnet import WbcResNetConfig
+from .head_fitting import HeadFitting
 
 try:
     from transformers.conversion_mapping import register_checkpoint_conversion_mapping
@@ -212,7 +213,7 @@ class WbcImageClassifierOutput(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
 
 
-class WbcResNetForImageClassification(BatchStatistics, PreTrainedModel):
+class WbcResNetForImageClassification(BatchStatistics, HeadFitting, PreTrainedModel):
     """The network as a Hugging Face model: ``pixel_values`` in, ``logits`` and on request the evidence map out.
 
     The stored tensor names are those of ``transformers.ResNetForImageClassification``, which loads the same folder.

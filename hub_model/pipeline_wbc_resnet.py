@@ -13,6 +13,7 @@ from transformers import ImageClassificationPipeline
 from .cell_finding import find_cells
 from .differential import cells_csv, count_cells, count_csv, report_json
 from .field_overlaps import describe_field, mark_repeats
+from .head_fitting import flips_and_turns
 from .image_reading import ImageError, image_name, read_image
 from .smear_gate import why_no_smear
 
@@ -22,12 +23,6 @@ WINDOW = 1.75
 BATCH_SIZE = 16  # crops, where nobody asks for another number
 ONE_CELL = ("views", "timeout")
 FIELDS = ("laboratory", "reference_ranges", "white_cells_per_microlitre")
-
-
-def flips_and_turns(pixel_values: Tensor) -> list[Tensor]:
-    """Give the eight views of images (B, C, H, W) that flips and quarter turns make, the images themselves first."""
-    turned = [pixel_values.rot90(turns, dims=(2, 3)) for turns in range(4)]
-    return turned + [view.flip(3) for view in turned]
 
 
 def crop_cell(image: Image.Image, box: Sequence[int]) -> Image.Image:
