@@ -119,7 +119,8 @@ class HeadFitting:
             )
         if len(set(groups)) < 2:
             raise ValueError(
-                f"All {len(numbers)} cells come from {groups[0]!r}; expected two photos or fields or more. Label others."
+                f"All {len(numbers)} cells come from {groups[0]!r}; expected two photos or fields, or more. Label cells of "
+                "another."
             )
         groups_of = {number: {g for g, own in zip(groups, numbers, strict=True) if own == number} for number in names}
         scarce = min(names, key=lambda number: len(groups_of[number]))

@@ -1,0 +1,282 @@
+"""The last layer, fitted to a few cells: against other solvers, on drawn features, and as a folder that both doors open."""
+
+import json
+import shutil
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import LABELS, REPOSITORY, build_model
+from sklearn.linear_model import LogisticRegression
+from transformers import AutoModelForImageClassification
+
+from hub_model import head_fitting
+from hub_model.head_fitting import flips_and_turns
+
+WIDTH = 512
+
+
+def drawn(each, classes=4, apart=1.0, views=1, seed=0):
+    """Draw features about a place for each class, ``apart`` in units of their spread, and their labels, class by class."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(classes), each)
+    places = np.random.default_rng(99).normal(size=(classes, WIDTH)) / np.sqrt(WIDTH) * apart * 10
+    features = places[labels][:, None] + rng.normal(size=(len(labels), views, WIDTH))
+    return torch.from_numpy(features).float(), labels.tolist()
+
+
+def layer_of(model):
+    layer = model.get_classifier()
+    return torch.column_stack([layer.weight, layer.bias]).detach().double().numpy()
+
+
+def right(model, features, labels):
+    with torch.no_grad():
+        return float((model.get_classifier()(features[:, 0]).argmax(1) == torch.tensor(labels)).double().mean())
+
+
+def clear(model):
+    """Make the layer say nothing of any class."""
+    torch.nn.init.zeros_(model.get_classifier().weight)
+    torch.nn.init.zeros_(model.get_classifier().bias)
+
+
+def test_embedded_views_give_the_models_own_logits(model):
+    x = torch.randn(3, 3, 70, 70)
+    features = model.embed(x, views=8)
+    assert features.shape == (3, 8, WIDTH) and not features.requires_grad
+    torch.testing.assert_close(model.embed(x), features[:, :1])
+    with torch.no_grad():
+        for number, view in enumerate(flips_and_turns(x)):
+            torch.testing.assert_close(model.get_classifier()(features[:, number]), model(view).logits)
+
+
+def test_embedding_leaves_a_model_in_training_as_it_was(model):
+    x = torch.randn(2, 3, 64, 64)
+    expected = model.embed(x)
+    stored = {name: value.clone() for name, value in model.state_dict().items()}
+    model.train()
+    torch.testing.assert_close(model.embed(x), expected)
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(value, stored[name]) for name, value in model.state_dict().items())
+
+
+def test_the_layer_is_sklearns_where_there_is_none_to_hold_to(model):
+    """Theirs does not hold the bias, ours does: so theirs reads it as a feature that is always 1."""
+    features, labels = drawn(12)
+    kept = [row for row in range(48) if row % 12 < 3 + 3 * labels[row]]  # 3, 6, 9 and 12 cells of a class
+    features, labels = features[kept], [labels[row] for row in kept]
+    clear(model)
+    model.fit_head(features, labels, strength=0.5)
+    # sklearn's sum is over cells, not a mean, and "balanced" gives each class n / classes of it.
+    theirs = LogisticRegression(
+        C=1 / (0.5 * len(labels)), class_weight="balanced", fit_intercept=False, tol=1e-10, max_iter=5000
+    )
+    inputs = np.column_stack([features[:, 0].double().numpy(), np.ones(len(labels))])
+    np.testing.assert_allclose(layer_of(model), theirs.fit(inputs, labels).coef_, atol=1e-5)
+
+
+def test_at_the_fitted_layer_the_whole_loss_is_level(model):
+    """By torch's own cross entropy and gradient, with views and a layer to hold to."""
+    features, labels = drawn(5, views=8)
+    before = torch.from_numpy(layer_of(model))
+    model.fit_head(features, labels, strength=0.2)
+    fitted = torch.from_numpy(layer_of(model)).requires_grad_()
+    logits = features.double() @ fitted[:, :-1].T + fitted[:, -1]  # (N, 8, classes)
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.tensor(labels).repeat_interleave(8))
+    (loss + 0.1 * (fitted - before).square().sum()).backward()
+    assert float(fitted.grad.abs().max()) < 1e-5
+
+
+def test_drawn_classes_are_learnt_and_named_in_cells_that_were_not_shown(model):
+    features, labels = drawn(25, views=8, apart=2.0)
+    others, answers = drawn(50, seed=1, apart=2.0)
+    assert right(model, others, answers) < 0.6
+    begun = time.perf_counter()
+    model.fit_head(features, labels)
+    assert time.perf_counter() - begun < 10  # some tenths of a second where nothing else runs
+    assert right(model, others, answers) > 0.95
+
+
+def test_the_same_cells_always_give_the_same_layer(model):
+    features, labels = drawn(10)
+    other = build_model()
+    for one in (model, other):
+        one.fit_head(features, labels)
+    assert np.array_equal(layer_of(model), layer_of(other))
+
+
+def test_held_hard_the_layer_stays(model):
+    before = layer_of(model)
+    model.fit_head(*drawn(10), strength=1e9)
+    np.testing.assert_allclose(layer_of(model), before, atol=1e-6)
+
+
+def test_a_class_with_many_cells_counts_no_more_than_one_with_few(model):
+    features, labels = drawn(6)
+    model.fit_head(features, labels, strength=0.1)
+    once = layer_of(model)
+    model.load_state_dict(build_model().state_dict())
+    more = features[:6].repeat(9, 1, 1)
+    model.fit_head(torch.cat([features, more]), labels + [0] * 54, strength=0.1)
+    np.testing.assert_allclose(layer_of(model), once, atol=1e-4)
+
+
+def test_the_row_of_a_class_that_no_cell_shows_stays(model):
+    features, labels = drawn(10, classes=3)
+    before = layer_of(model)
+    model.fit_head(features, labels)
+    after = layer_of(model)
+    assert np.array_equal(after[3], before[3].astype(np.float32)) and not np.allclose(after[:3], before[:3])
+    assert right(model, features, labels) == 1.0
+
+
+def test_thresholds_go_and_what_the_classes_mean_stays(model):
+    model.config.acceptance_threshold, model.config.acceptance_risk = 0.9, 0.01
+    model.config.negatives_label = LABELS[3]
+    model.fit_head(*drawn(3))
+    assert model.config.acceptance_threshold is None and model.config.acceptance_risk is None
+    assert model.config.negatives_label == LABELS[3]
+
+
+def test_a_cross_validation_leaves_the_model_and_counts_each_cell_once(model):
+    features, labels = drawn(10, views=8, apart=2.0)
+    model.config.acceptance_threshold, model.config.acceptance_risk = 0.9, 0.01
+    stored = {name: value.clone() for name, value in model.state_dict().items()}
+    model.train()
+    found = model.cross_validate_head(features, labels)
+    assert model.training and model.config.acceptance_threshold == 0.9
+    assert all(torch.equal(value, stored[name]) for name, value in model.state_dict().items())
+    assert json.loads(json.dumps(found)) == found
+    assert (found["n"], found["folds"]) == (40, 5) and list(found["classes"]) == list(LABELS)
+    assert [row["n"] for row in found["classes"].values()] == [10] * 4
+    before = [row["before"] for row in found["classes"].values()]
+    assert found["balanced_accuracy"]["before"] == pytest.approx(sum(before) / 40) == right(model, features, labels)
+    after = [row["after"] for row in found["classes"].values()]
+    assert found["balanced_accuracy"]["after"] == pytest.approx(sum(after) / 40) and sum(after) > 36
+    assert model.cross_validate_head(features, labels) == found
+
+
+def test_left_out_in_turn_each_cell_is_named_by_a_layer_of_the_others(model):
+    """As many folds as cells of a class: against fitting by hand."""
+    features, labels = drawn(4, classes=2, apart=0.25)
+    found = model.cross_validate_head(features, labels, groups=[0, 1, 2, 3] * 2, folds=9)
+    assert found["folds"] == 4
+    hits = np.zeros(8, bool)
+    for turn in range(4):
+        other = build_model()
+        shown = [row for row in range(8) if row % 4 != turn]
+        other.fit_head(features[shown], [labels[row] for row in shown])
+        for row in (turn, turn + 4):
+            hits[row] = right(other, features[row : row + 1], labels[row : row + 1])
+    assert [row["after"] for row in found["classes"].values()] == [hits[:4].sum(), hits[4:].sum()]
+
+
+def test_what_tells_a_photo_and_not_a_class_helps_only_where_groups_are_kept_quiet(model):
+    """Each photo has a mark of its own and one class; by the marks alone cells of a photo seen before are named."""
+    clear(model)
+    rng = np.random.default_rng(0)
+    photos = np.repeat(np.arange(20), 4)
+    labels = (photos % 2).tolist()
+    features = torch.from_numpy(rng.normal(size=(20, WIDTH))[photos] * 2 + rng.normal(size=(80, WIDTH)) * 0.1)
+    features = features.float()[:, None]
+    naive = model.cross_validate_head(features, labels)["balanced_accuracy"]["after"]
+    honest = model.cross_validate_head(features, labels, groups=photos.tolist())["balanced_accuracy"]["after"]
+    assert naive == 1.0 and honest < 0.75
+
+
+def test_no_group_stands_in_two_folds_and_each_class_in_every_fold():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        groups = rng.integers(0, 12, 60)
+        labels = np.where(groups < 9, groups % 3, rng.integers(0, 3, 60))  # three photos show several classes
+        folds = head_fitting._deal(labels, groups.tolist(), 3)
+        assert all(len(set(folds[groups == group])) == 1 for group in set(groups))
+        assert all(set(folds[labels == label]) == {0, 1, 2} for label in range(3))
+
+
+def test_few_cells_of_a_class_make_fewer_folds(model):
+    features, labels = drawn(6)
+    found = model.cross_validate_head(features[:21], labels[:21])  # three of the last class
+    assert found["folds"] == 3 and found["classes"][LABELS[3]]["n"] == 3
+
+
+TWELVE = [number // 3 for number in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"features": np.zeros((12, 1, WIDTH))}, r"The features are ndarray \(12, 1, 512\); expected a tensor"),
+        ({"features": torch.zeros(12, WIDTH)}, r"The features are Tensor \(12, 512\)"),
+        ({"features": torch.full((12, 1, WIDTH), torch.nan)}, "Some features are not finite"),
+        ({"labels": TWELVE[:-1]}, "There are 11 labels for 12 cells"),
+        ({"labels": [*TWELVE[:-1], 4]}, "A label is 4; expected the number of a class, 0 to 3"),
+        ({"labels": [*TWELVE[:-1], "monocyte"]}, "A label is 'monocyte'"),
+        ({"strength": 0}, "strength is 0; expected a number above 0"),
+    ],
+)
+def test_cells_that_do_not_fit_are_refused_and_change_nothing(changes, message, model):
+    stored = layer_of(model)
+    given = {"features": torch.zeros(12, 1, WIDTH), "labels": TWELVE} | changes
+    for method in (model.fit_head, model.cross_validate_head):
+        with pytest.raises(ValueError, match=message):
+            method(**given)
+    assert np.array_equal(layer_of(model), stored)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"groups": list(range(11))}, "There are 11 groups for 12 cells"),
+        ({"folds": 1}, "folds is 1; expected a whole number, 2 or more"),
+        ({"labels": [2] * 12}, "All 12 cells are of the class 'monocyte'; expected two classes"),
+        ({"groups": ["slide 7"] * 12}, "All 12 cells come from 'slide 7'; expected two photos"),
+        ({"labels": [0] * 11 + [1]}, r"The 1 cell\(s\) of 'lymphocyte' come from one photo or field"),
+        ({"groups": [0, 1] * 5 + [2, 2], "labels": [0] * 10 + [3] * 2}, r"The 2 cell\(s\) of 'neutrophil' come from"),
+    ],
+)
+def test_what_cannot_be_cross_validated_is_refused(changes, message, model):
+    given = {"features": torch.zeros(12, 1, WIDTH), "labels": TWELVE} | changes
+    with pytest.raises(ValueError, match=message):
+        model.cross_validate_head(**given)
+
+
+@pytest.mark.parametrize("views", [0, 4, True, None])
+def test_another_number_of_views_is_refused(views, model):
+    with pytest.raises(ValueError, match=f"views is {views}; expected 1, or 8"):
+        model.embed(torch.zeros(1, 3, 64, 64), views=views)
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (torch.zeros(3, 64, 64), ValueError, "Expected images of shape"),
+        (None, TypeError, "Expected a tensor of images"),
+        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), TypeError, "Expected floating point pixel values"),
+    ],
+)
+def test_images_are_refused_as_forward_refuses_them(images, error, message, model):
+    with pytest.raises(error, match=message):
+        model.embed(images, views=8)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_fitted_folder_gives_the_same_logits_through_both_doors(model_folder, tmp_path):
+    loaded = AutoModelForImageClassification.from_pretrained(model_folder, trust_remote_code=True)
+    x = torch.randn(8, 3, 64, 64)
+    with torch.no_grad():
+        before = loaded(x).logits
+    loaded.fit_head(loaded.embed(x, views=8), [0, 0, 1, 1, 2, 2, 3, 3])
+    loaded.save_pretrained(tmp_path / "fitted")
+    for source in model_folder.glob("*.py"):
+        shutil.copy(source, tmp_path / "fitted")
+    with torch.no_grad():
+        expected = loaded(x).logits
+        assert not torch.allclose(expected, before, atol=0.01)
+        for trust in (False, True):
+            again = AutoModelForImageClassification.from_pretrained(tmp_path / "fitted", trust_remote_code=trust)
+            torch.testing.assert_close(again(x).logits, expected, rtol=0, atol=1e-6)
+    fetched = {path.name for path in (REPOSITORY / "hub_model").glob("head_*.py")}
+    assert fetched <= {path.name for path in (tmp_path / "fitted").iterdir()}
