@@ -33,6 +33,14 @@ from visits import Visits
 HERE = Path(__file__).resolve().parent
 # gradio brings the weight 600 of this font with Cyrillic letters only: 700 is whole.
 FONT = (gr.themes.LocalFont("Source Sans Pro", weights=(400, 700)), "ui-sans-serif", "system-ui", "sans-serif")
+# Darker buttons than the theme's: white letters on them have a contrast of 4.5 and more.
+THEME = gr.themes.Default(primary_hue="indigo", neutral_hue="zinc", radius_size="lg", font=FONT).set(
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+    button_primary_background_fill_dark="*primary_700",
+    button_primary_text_color="white",
+    button_cancel_background_fill="#b91c1c",
+)
 WAITING = 64  # questions at most that wait for an answer
 # gradio's clock: every ten minutes, what visitors sent and is older than fifty minutes goes, whatever became of the visit.
 DELETE_CACHE = (600, 3000)
@@ -98,7 +106,7 @@ def launch(demo: gr.Blocks, host: str, port: int) -> str:
         prevent_thread_lock=True,
         quiet=True,
         share=False,
-        theme=gr.themes.Default(primary_hue="indigo", neutral_hue="zinc", radius_size="lg", font=FONT),
+        theme=THEME,
         css_paths=page.CSS,
         favicon_path=HERE / "favicon.png",
         footer_links=[],

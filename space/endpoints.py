@@ -34,6 +34,16 @@ ANSWER = {
         "model": MODEL,
     },
 }
+# What a client may send as photos. gradio's own schema of several files refers to a part that MCP clients do not get.
+PHOTOS = {
+    "type": "array",
+    "items": {
+        "anyOf": [
+            {"type": "string", "description": "a picture as a data URL: data:image/jpeg;base64,..."},
+            {"type": "object", "properties": {"path": {"type": "string"}}, "description": "an uploaded file"},
+        ]
+    },
+}
 # Of /differential; hub_model/differential.schema.json says what each field means.
 DIFFERENTIAL = {
     "title": "wbc-differential/1",
@@ -83,12 +93,17 @@ def build_endpoints(model: SmearModel) -> None:
         except (FieldsError, ValueError) as error:
             raise gr.Error(str(error), print_exception=False) from error
 
-    def differential(photos: Any, total: Any, laboratory: Any, ranges: Any) -> dict[str, Any]:
-        slide = slide_of(photos, total, laboratory, ranges)
+    # The names of the arguments are the tools' too.
+    def differential(
+        photos: Any, white_cells_per_microlitre: Any = None, laboratory: Any = "", reference_ranges: Any = ""
+    ) -> dict[str, Any]:
+        slide = slide_of(photos, white_cells_per_microlitre, laboratory, reference_ranges)
         return json.loads(model.count.as_json(slide.answer))
 
-    def report(photos: Any, total: Any, laboratory: Any, ranges: Any) -> str:
-        slide = slide_of(photos, total, laboratory, ranges)
+    def report(
+        photos: Any, white_cells_per_microlitre: Any = None, laboratory: Any = "", reference_ranges: Any = ""
+    ) -> str:
+        slide = slide_of(photos, white_cells_per_microlitre, laboratory, reference_ranges)
         folder = Path(tempfile.mkdtemp(dir=get_upload_folder()))
         target = folder / f"report-{datetime.now(UTC):%Y-%m-%d}.pdf"
         target.write_bytes(pdf(slide))
@@ -96,7 +111,12 @@ def build_endpoints(model: SmearModel) -> None:
 
     photo = gr.Image(label="photo", type="filepath", image_mode=None, visible=False)
     photos = gr.File(label="photos", file_count="multiple", visible=False)
+    photos.api_info = lambda: PHOTOS
     total = gr.Number(label="white_cells_per_microlitre", value=None, visible=False)
+    total.api_info = lambda: {
+        "anyOf": [{"type": "number"}, {"type": "null"}],
+        "description": "the total count, or null",
+    }
     laboratory = gr.Textbox(label="laboratory", value="", visible=False)
     ranges = gr.Textbox(label="reference_ranges", value="", visible=False)
     answer, document = gr.JSON(label="answer", visible=False), gr.JSON(label="document", visible=False)

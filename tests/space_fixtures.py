@@ -15,6 +15,7 @@ import colours
 import draw_examples
 import field_picture
 import fields_page
+import laboratory
 import languages
 import one_cell
 import overlay
@@ -35,6 +36,7 @@ __all__ = [
     "field_picture",
     "fields_page",
     "free_port",
+    "laboratory",
     "languages",
     "one_cell",
     "overlay",

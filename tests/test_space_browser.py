@@ -49,8 +49,8 @@ def visit(browser, shipped):
     """Open the page; at the end no request has left this machine, and the console shows no error."""
     asked, errors, contexts = [], [], []
 
-    def open_page(viewport=DESK, scheme="light"):
-        context = browser.new_context(viewport=viewport, color_scheme=scheme)
+    def open_page(viewport=DESK, scheme="light", locale="en-GB"):
+        context = browser.new_context(viewport=viewport, color_scheme=scheme, locale=locale, accept_downloads=True)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(90_000)  # a busy machine is slow
@@ -130,3 +130,205 @@ def test_a_damaged_picture_is_explained_on_the_page(visit, tmp_path, screenshots
     page.wait_for_selector(".wbc-problem")
     assert "damaged or cut short" in page.locator("[role=alert]").inner_text()
     page.screenshot(path=screenshots / "1280-light-problem.png", full_page=True)
+
+
+def drawn_fields(page):
+    """Count the drawings, and wait for the cells to look through."""
+    page.locator("[role=tab]").nth(1).click()
+    page.locator("#fields-example").click()
+    page.wait_for_selector(".wbc-review")
+
+
+def counted(page):
+    """Read the table of the count: cells by class."""
+    rows = page.locator("#fields-count tbody tr").all()
+    return {
+        row.locator("[data-class]").get_attribute("data-class"): int(row.locator("td").first.inner_text())
+        for row in rows
+    }
+
+
+def change(page, act):
+    """Do something that changes the count, and wait until it shows."""
+    before = page.locator(".wbc-log").inner_text()
+    act()
+    page.wait_for_function("old => document.querySelector('.wbc-log')?.innerText !== old", arg=before)
+
+
+def download(page, kind, folder):
+    with page.expect_download() as waiting:
+        page.locator(f"#download-{kind}").click()
+    target = folder / waiting.value.suggested_filename
+    waiting.value.save_as(target)
+    return target
+
+
+@pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
+def test_a_slide_is_counted_reviewed_and_kept(viewport, visit, tmp_path, screenshots):
+    import csv
+    import json
+
+    import jsonschema
+    from conftest import REPOSITORY
+    from pypdf import PdfReader
+
+    page = visit(viewport)
+    drawn_fields(page)
+    before = counted(page)
+    total = sum(before.values())
+    assert total == page.locator("button[data-cell]").count() >= 5
+    assert page.locator(".wbc-photos svg g").count() >= total
+    assert (
+        page.locator(".wbc-photos .wbc-field")
+        .first.evaluate("box => getComputedStyle(box).backgroundImage")
+        .startswith("url(")
+    )
+
+    first = page.locator("button[data-cell]").first
+    group = first.evaluate("cell => cell.closest('.wbc-group').dataset.group")
+    other = next(name for name in ("monocyte", "basophil") if name != group)
+    first.click()
+    change(page, lambda: page.locator(f"[data-to={other}]").click())
+    after = counted(page)
+    assert after == before | {group: before[group] - 1, other: before[other] + 1}
+    page.locator("button[data-cell]").last.click()
+    change(page, lambda: page.locator("[data-to=dropped]").click())
+    assert sum(counted(page).values()) == total - 1
+
+    document = json.loads(download(page, "json", tmp_path).read_text(encoding="utf-8"))
+    schema = json.loads((REPOSITORY / "hub_model" / "differential.schema.json").read_text(encoding="utf-8"))
+    jsonschema.validate(document, schema)
+    assert {row["class"]: row["count"] for row in document["differential"]["rows"]} == counted(page)
+    assert [change["to"] for change in document["changes"]] == [other, "dropped"]
+    with download(page, "cells", tmp_path).open(encoding="utf-8", newline="") as stream:
+        assert sorted(row["reviewed"] for row in csv.DictReader(stream) if row["reviewed"]) == sorted(
+            [other, "dropped"]
+        )
+    with download(page, "count", tmp_path).open(encoding="utf-8", newline="") as stream:
+        assert {row["class"]: int(row["count"]) for row in csv.DictReader(stream)} == counted(page)
+    text = "".join(sheet.extract_text() for sheet in PdfReader(download(page, "pdf", tmp_path)).pages)
+    assert f"Cells counted: {total - 1}" in text and f"→ {other}" in text and "→ no cell" in text
+
+    change(page, lambda: page.locator("[data-undo]").click())
+    change(page, lambda: page.locator("[data-undo]").click())
+    assert counted(page) == before
+    # What does not fit is wrapped or scrolls inside its own frame.
+    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+    page.screenshot(path=screenshots / f"{viewport['width']}-light-fields.png", full_page=True)
+
+
+def test_a_cell_is_named_with_the_keyboard_alone(visit):
+    page = visit()
+    page.locator("[role=tab]").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.locator("#fields-example").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".wbc-review")
+    page.locator("button[data-cell]").first.focus()
+    page.keyboard.press("Enter")
+    chosen = page.locator("button[data-cell][aria-pressed=true]").get_attribute("data-cell")
+    page.keyboard.press("ArrowRight")
+    moved = page.locator("button[data-cell][aria-pressed=true]").get_attribute("data-cell")
+    assert moved != chosen
+    change(page, lambda: page.keyboard.press("5"))
+    assert page.locator(f'[data-group=basophil] [data-cell="{moved}"]').count() == 1
+    assert page.evaluate("document.activeElement.dataset.cell") is not None, "the next cell has the focus"
+
+
+def test_options_and_ranges_are_followed(visit):
+    page = visit()
+    drawn_fields(page)
+    page.locator("#fields-total input, #fields-total textarea").fill("7200")
+    page.wait_for_function("document.querySelector('#fields-count thead').innerText.includes('µL')")
+    page.locator("#fields-total input, #fields-total textarea").fill("many")
+    page.wait_for_selector("#fields-count [role=alert]")
+    assert "no number of white cells" in page.locator("#fields-count [role=alert]").inner_text()
+
+
+def test_a_count_is_cancelled_and_bad_files_are_explained(visit, tmp_path):
+    page = visit()
+    page.locator("[role=tab]").nth(1).click()
+    many = []
+    for number in range(40):
+        many.append(tmp_path / f"{number:02d}.png")
+        shutil.copy(EXAMPLES / "monocyte.png", many[-1])
+    page.locator("#fields input[type=file]").set_input_files(many)
+    page.locator("#fields-cancel").click()
+    page.wait_for_function("document.querySelector('#fields-status').innerText.includes('Cancelled')")
+    assert page.locator(".wbc-review").count() == 0
+    (tmp_path / "no.png").write_text("no picture")
+    page.locator("#fields input[type=file]").set_input_files([EXAMPLES / "monocyte.png", tmp_path / "no.png"])
+    page.wait_for_selector("[data-list=refused]")
+    assert "no.png" in page.locator("[data-list=refused]").inner_text()
+
+
+def test_two_visitors_never_see_each_others_photos(visit, tmp_path):
+    from PIL import Image
+
+    pages = [visit(), visit()]
+    for number, page in enumerate(pages):
+        file = tmp_path / f"visitor-{number}.png"
+        with Image.open(EXAMPLES / "neutrophil.png") as opened:
+            opened.rotate(90 * (number + 1), expand=True).save(file)
+        page.locator("[role=tab]").nth(1).click()
+        page.locator("#fields input[type=file]").set_input_files(file)
+    for number, page in enumerate(pages):
+        page.wait_for_selector(".wbc-review")
+        text = page.locator("body").inner_text()
+        assert f"visitor-{number}.png" in text and f"visitor-{1 - number}.png" not in text
+
+
+def test_a_laboratory_fits_the_network_to_its_cells(visit, tmp_path):
+    import zipfile
+
+    page = visit()
+    page.locator("[role=tab]").nth(2).click()
+    assert "pbc" in page.locator("#lab-knows").inner_text()
+    for name in ("Neutrophil", "Monocyte"):
+        files = []
+        for number in range(3):
+            files.append(tmp_path / f"{name}-{number}.png")
+            shutil.copy(EXAMPLES / f"{name.lower()}.png", files[-1])
+            files[-1].write_bytes(files[-1].read_bytes() + bytes([number]))  # other content, the same picture
+        page.locator("#lab-label input").click()
+        page.get_by_role("option", name=name).click()
+        before = page.locator("#lab-cells").inner_text()
+        page.locator("#lab-files input[type=file]").set_input_files(files)
+        page.wait_for_function("old => document.querySelector('#lab-cells').innerText !== old", arg=before)
+        page.wait_for_selector("#lab-files button[aria-dropeffect], #lab-files .upload-container")
+    page.locator("#lab-estimate").click()
+    page.wait_for_selector("#lab-estimated .wbc-table")
+    page.locator("#lab-fit").click()
+    page.wait_for_selector("#lab-fitted .wbc-gain")
+    assert "on 6 labelled cells" in page.locator("#lab-fitted").inner_text()
+    with page.expect_download() as waiting:
+        page.locator("#lab-download").click()
+    waiting.value.save_as(tmp_path / "adapted.zip")
+    assert "adapted/model.safetensors" in zipfile.ZipFile(tmp_path / "adapted.zip").namelist()
+
+
+def test_the_page_speaks_german_to_who_asks(visit):
+    page = visit(locale="de-DE")
+    text = page.locator("body").inner_text()
+    assert "Welche weiße Blutzelle ist das?" in text and "Gesichtsfelder" in text and "nicht für die Diagnose" in text
+    assert page.evaluate("document.documentElement.lang") == "de"
+    drawn_fields(page)
+    assert "Differentialblutbild" in page.locator("#fields-count").inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_on_any_tab(scheme, visit, screenshots):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = visit(scheme=scheme)
+    send(page, EXAMPLES / "neutrophil.png")
+    page.wait_for_selector(".wbc-answer")
+    drawn_fields(page)
+    for number in range(4):
+        page.locator("[role=tab]").nth(number).click()
+        page.wait_for_timeout(500)
+        page.screenshot(path=screenshots / f"1280-{scheme}-tab-{number + 1}.png", full_page=True)
+        found = Axe().run(page).response["violations"]
+        serious = [rule for rule in found if rule["impact"] in ("serious", "critical")]
+        assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in serious] == []

@@ -1,0 +1,98 @@
+"""A visitor's laboratory: what is fitted, what it gains by an independent reckoning, and that the folder loads."""
+
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+from space_fixtures import laboratory, smear_model
+
+INKS = {"eosinophil": (220, 90, 60), "lymphocyte": (60, 60, 200), "monocyte": (90, 160, 120)}
+
+
+@pytest.fixture(scope="module")
+def model(model_folder):
+    return smear_model.load(model_folder)
+
+
+def drawn(label: str, seed: int) -> Image.Image:
+    """Draw a disc in the ink of a class, a little different each time."""
+    generator = np.random.default_rng(seed)
+    pixels = generator.normal(215, 6, (96, 96, 3))
+    rows, cols = np.mgrid[:96, :96] - 48
+    pixels[np.hypot(rows, cols) < 26 + generator.uniform(-4, 4)] = np.array(INKS[label]) + generator.normal(0, 8, 3)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture
+def filled(model):
+    own = laboratory.Laboratory(model)
+    own.add([
+        laboratory.Cell(drawn(label, 10 * number + place), label, f"{label} {place}")
+        for number, label in enumerate(INKS) for place in range(10)
+    ])  # fmt: skip
+    return own
+
+
+def test_the_last_layer_learns_classes_that_can_be_told_apart(filled, model):
+    before = {name: value.clone() for name, value in model.network.state_dict().items()}
+    found = filled.fit_last_layer()
+    assert found["n"] == 30 and found["balanced_accuracy"]["after"] >= 0.85 > found["balanced_accuracy"]["before"]
+    assert all((value == before[name]).all() for name, value in model.network.state_dict().items()), "ours stays"
+
+
+def test_the_folder_loads_through_both_doors_and_names_its_own_cells(filled, tmp_path):
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    filled.reestimate()
+    filled.fit_last_layer()
+    with zipfile.ZipFile(io.BytesIO(filled.folder())) as archive:
+        assert all(name.startswith("adapted/") and ".." not in name for name in archive.namelist())
+        assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in archive.namelist())
+        archive.extractall(tmp_path)
+    folder = tmp_path / "adapted"
+    config = json.loads((folder / "config.json").read_text())
+    assert not {"acceptance_threshold", "energy_threshold", "validation_confusion"} & config.keys()
+    record = json.loads((folder / "adaptation.json").read_text())
+    assert record["last_layer"]["n"] == 30 and record["started_from"]["sha256"] == filled.model.sha256
+    processor = AutoImageProcessor.from_pretrained(folder)
+    pixels = processor([cell.picture for cell in filled.cells], return_tensors="pt")["pixel_values"]
+    plain, own = (
+        AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=trusted)
+        .eval()(pixel_values=pixels)
+        .logits
+        for trusted in (False, True)
+    )
+    assert (plain - own).abs().max() == 0
+    named = [filled.model.labels[number] for number in plain.argmax(-1)]
+    assert np.mean([name == cell.label for name, cell in zip(named, filled.cells, strict=True)]) > 0.9
+
+
+def test_statistics_need_no_label(model):
+    own = laboratory.Laboratory(model)
+    own.add([laboratory.Cell(drawn("monocyte", seed), None, str(seed)) for seed in range(8)])
+    found = own.reestimate()
+    assert found["images"] == 8 and sum(found["before"].values()) == sum(found["after"].values()) == 8
+    assert own.unlabelled == 8 and 0 < found["share"] <= 1
+
+
+def test_what_is_too_little_is_told(model):
+    own = laboratory.Laboratory(model)
+    with pytest.raises(ValueError, match="There are no cells"):
+        own.reestimate()
+    with pytest.raises(ValueError, match="Nothing was fitted"):
+        own.folder()
+    own.add([laboratory.Cell(drawn("monocyte", seed), "monocyte", str(seed)) for seed in range(3)])
+    own.add([laboratory.Cell(drawn("lymphocyte", 9), "lymphocyte", "9")])
+    with pytest.raises(ValueError, match=r"Too few labelled cells \(lymphocyte: 1\)"):
+        own.fit_last_layer()
+    with pytest.raises(ValueError, match="are too many; expected 1000 at most"):
+        own.add([own.cells[0]] * 997)
+
+
+def test_new_cells_forget_what_was_fitted_without_them(filled):
+    filled.fit_last_layer()
+    filled.add([laboratory.Cell(drawn("monocyte", 77), "monocyte", "77")])
+    assert filled.fit is None and filled.network is None

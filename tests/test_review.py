@@ -1,0 +1,215 @@
+"""A count under review, and the visit that holds it: what is said changes the count, is logged, and goes with the visitor."""
+
+import copy
+import io
+import json
+
+import jsonschema
+import pytest
+from conftest import REPOSITORY
+from PIL import Image
+from space_fixtures import fields_page, languages, review, smear_fields, visits
+
+from hub_model.differential import cells_csv, count_cells, report_json
+
+CLASSES = ["eosinophil", "lymphocyte", "monocyte", "neutrophil"]
+MODEL = {"name": "a model", "revision": None, "sha256": "ab" * 32}
+ENGLISH = languages.WORDS["en"]
+
+
+def made_cell(verdict, label, score, same_as=None):
+    rest = (1 - score) / 3
+    return {
+        "box": [10, 20, 50, 60], "find_score": 0.9, "label": label, "score": score, "energy": -3.0, "verdict": verdict,
+        "probabilities": {name: score if name == label else rest for name in CLASSES}, "same_as": same_as,
+        "reason": "low confidence" if verdict == "unidentified" else None, "reviewed": None,
+    }  # fmt: skip
+
+
+class Count:
+    """What of the pipeline a review needs, with the real count behind it."""
+
+    def count(self, images, **options):
+        return count_cells(images, CLASSES, **options)
+
+    def as_json(self, answer):
+        return report_json(answer["images"], answer["differential"], answer["changes"])
+
+    def cells_csv(self, answer):
+        return cells_csv(answer["images"], CLASSES)
+
+
+@pytest.fixture
+def slide():
+    cells = [
+        [made_cell("neutrophil", "neutrophil", 0.97), made_cell("unidentified", "monocyte", 0.5)],
+        [made_cell("unidentified", "lymphocyte", 0.6), made_cell("neutrophil", "neutrophil", 0.99)],
+        [made_cell("unidentified", "lymphocyte", 0.7, same_as=[1, 0])],
+    ]
+    images = [
+        {"name": f"<{number}>.jpg", "height": 90, "width": 120, "notes": [], "refused": None, "cells": own}
+        for number, own in enumerate(cells)
+    ]
+    buffer = io.BytesIO()
+    Image.new("RGB", (112, 112), "pink").save(buffer, "JPEG")
+    pictures = {(number, place): buffer.getvalue() for number, own in enumerate(cells) for place in range(len(own))}
+    answer = {"images": images, "differential": Count().count(images)}
+    return review.Slide(Count(), answer, pictures, dict(pictures), [buffer.getvalue()] * 3, MODEL)
+
+
+def counts(slide):
+    return {row["class"]: row["count"] for row in slide.answer["differential"]["rows"] if row["count"]}
+
+
+def test_a_change_is_counted_logged_and_taken_back(slide):
+    before = copy.deepcopy(slide.answer["differential"])
+    assert counts(slide) == {"neutrophil": 2, "unidentified": 2} and slide.open == 2
+    slide.change(0, 1, "monocyte")
+    assert counts(slide) == {"neutrophil": 2, "monocyte": 1, "unidentified": 1} and slide.open == 1
+    slide.change(0, 0, "dropped")
+    assert counts(slide) == {"neutrophil": 1, "monocyte": 1, "unidentified": 1}
+    assert slide.answer["differential"]["cells"] | {"dropped": 1} == slide.answer["differential"]["cells"]
+    slide.undo()
+    slide.undo()
+    assert slide.answer["differential"] == before and not slide.can_undo
+    told = [(change["from"], change["to"]) for change in slide.answer["changes"]]
+    assert told == [
+        ("unidentified", "monocyte"), ("neutrophil", "dropped"), ("dropped", "neutrophil"), ("monocyte", "unidentified"),
+    ]  # fmt: skip
+    slide.undo()
+    assert len(slide.answer["changes"]) == 4, "nothing is left to take back"
+
+
+def test_a_cell_that_stays_unidentified_was_looked_at(slide):
+    slide.change(0, 1, "unidentified")
+    assert slide.open == 1 and counts(slide) == {"neutrophil": 2, "unidentified": 2}
+    slide.change(0, 1, "unidentified")
+    assert len(slide.answer["changes"]) == 1, "the same said twice is said once"
+
+
+def test_another_sight_of_a_cell_is_that_cell(slide):
+    slide.change(2, 0, "lymphocyte")
+    assert slide.cell(1, 0)["reviewed"] == "lymphocyte" and slide.cell(2, 0)["reviewed"] is None
+    assert counts(slide)["lymphocyte"] == 1
+    assert [(number, place) for number, place, _ in slide.cells()] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_what_is_no_cell_or_no_class_is_refused_and_changes_nothing(slide):
+    before = copy.deepcopy(slide.answer)
+    for asked, match in (((0, 1, "blast"), "'blast' is no choice"), ((7, 0, "monocyte"), "no cell 0 in image 7")):
+        with pytest.raises(ValueError, match=match):
+            slide.change(*asked)
+    with pytest.raises(ValueError, match="no cell -1"):
+        slide.change(0, -1, "monocyte")
+    assert slide.answer == before
+
+
+def test_groups_begin_with_the_unidentified_and_fall_in_sureness(slide):
+    slide.change(1, 1, "dropped")
+    groups = slide.groups()
+    assert list(groups) == ["unidentified", "neutrophil", "dropped"]
+    assert [cell["score"] for *_, cell in groups["unidentified"]] == [0.6, 0.5]
+
+
+def test_options_follow_and_a_wrong_one_leaves_the_old(slide):
+    slide.set_options(review.Options(5000.0, None, {"neutrophil": [90.0, 95.0]}))
+    row = next(row for row in slide.answer["differential"]["rows"] if row["class"] == "neutrophil")
+    assert (row["flag"], row["per_microlitre"]) == ("low", 2500)
+    with pytest.raises(ValueError, match="white_cells_per_microlitre"):
+        slide.set_options(review.Options(-3.0))
+    assert slide.options.white_cells_per_microlitre == 5000
+    slide.change(0, 1, "monocyte")
+    assert slide.answer["differential"]["white_cells_per_microlitre"] == 5000, "options stay through changes"
+
+
+def test_what_is_kept_carries_the_changes_and_the_mark(slide):
+    from pypdf import PdfReader
+
+    slide.change(0, 1, "monocyte")
+    document = json.loads(slide.count.as_json(slide.answer))
+    schema = json.loads((REPOSITORY / "hub_model" / "differential.schema.json").read_text(encoding="utf-8"))
+    jsonschema.validate(document, schema)
+    assert [(change["from"], change["to"]) for change in document["changes"]] == [("unidentified", "monocyte")]
+    text = "".join(page.extract_text() for page in PdfReader(io.BytesIO(smear_fields.pdf(slide))).pages)
+    assert "NOT REVIEWED" in text and "unidentified → monocyte" in text and document["changes"][0]["time"] in text
+    slide.change(1, 0, "unidentified")
+    text = "".join(page.extract_text() for page in PdfReader(io.BytesIO(smear_fields.pdf(slide))).pages)
+    assert "NOT REVIEWED" not in text and MODEL["sha256"] in "".join(text.split())
+
+
+def test_the_page_escapes_names_and_marks_the_count(slide):
+    for part in (fields_page.summary, fields_page.gallery, fields_page.photos):
+        assert "<0>.jpg" not in part(slide, ENGLISH)
+    assert 'data-reviewed="no"' in fields_page.summary(slide, ENGLISH)
+    slide.change(0, 1, "monocyte")
+    slide.change(1, 0, "dropped")
+    assert 'data-reviewed="yes"' in fields_page.summary(slide, ENGLISH)
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"), [("", None), ("7200", 7200), ("7,200", 7200), ("7.200", 7200), ("7 200", 7200), ("5,5", 5.5)]
+)
+def test_a_total_is_read_as_it_is_typed(typed, value):
+    assert smear_fields._number(typed) == value
+
+
+def test_a_total_that_is_no_number_is_told():
+    with pytest.raises(ValueError, match="'many' is no number of white cells"):
+        smear_fields._number("many")
+
+
+# The visit
+
+
+def test_a_visit_that_is_closed_leaves_nothing(tmp_path):
+    all_visits = visits.Visits()
+    own, shared = tmp_path / "own.png", tmp_path / "shared.png"
+    for file in (own, shared):
+        file.touch()
+    first, second = all_visits.of("first"), all_visits.of("second")
+    first.files |= {own, shared}
+    second.files.add(shared)
+    running = first.cancelled
+    all_visits.close("first")
+    assert not own.exists() and shared.exists() and running.is_set() and len(all_visits) == 1
+    all_visits.close("second")
+    assert not shared.exists() and len(all_visits) == 0
+    assert all_visits.of("first") is not first
+
+
+def test_a_visit_in_which_nothing_happens_ends_within_the_hour():
+    now = [0.0]
+    all_visits = visits.Visits(clock=lambda: now[0])
+    all_visits.of("old")
+    now[0] = 2000
+    all_visits.of("young")
+    now[0] = visits.LONGEST + 1
+    all_visits.of("young")
+    assert len(all_visits) == 1
+
+
+# Languages
+
+
+def test_both_languages_say_the_same_things():
+    import string
+
+    english, german = languages.ENGLISH, languages.GERMAN
+    assert english.keys() == german.keys()
+    for name in english:
+        fields = [
+            {field for _, field, *_ in string.Formatter().parse(text[name]) if field} for text in (english, german)
+        ]
+        assert fields[0] == fields[1], name
+
+
+@pytest.mark.parametrize(
+    ("asked", "language"),
+    [("de-DE,de;q=0.9,en;q=0.8", "de"), ("fr,en;q=0.3,de;q=0.5", "de"), ("fr", "en"), ("", "en"), ("x;q=y,de", "de")],
+)
+def test_the_browsers_language_is_chosen(asked, language):
+    class Request:
+        headers = {"accept-language": asked}
+
+    assert languages.words(Request())["language"] == language
+    assert languages.words()["language"] == "en"
