@@ -34,16 +34,15 @@ ANSWER = {
         "model": MODEL,
     },
 }
-# What a client may send as photos. gradio's own schema of several files refers to a part that MCP clients do not get.
-PHOTOS = {
-    "type": "array",
-    "items": {
-        "anyOf": [
-            {"type": "string", "description": "a picture as a data URL: data:image/jpeg;base64,..."},
-            {"type": "object", "properties": {"path": {"type": "string"}}, "description": "an uploaded file"},
-        ]
-    },
+# What a client may send. gradio's own schema of several files refers to a part that MCP clients do not get, and promises that
+# addresses are fetched.
+PHOTO = {
+    "anyOf": [
+        {"type": "string", "description": "a picture as a data URL: data:image/jpeg;base64,..."},
+        {"type": "object", "properties": {"path": {"type": "string"}}, "description": "an uploaded file"},
+    ]
 }
+PHOTOS = {"type": "array", "items": PHOTO}
 # Of /differential; hub_model/differential.schema.json says what each field means.
 DIFFERENTIAL = {
     "title": "wbc-differential/1",
@@ -60,9 +59,9 @@ DIFFERENTIAL = {
 def build_endpoints(model: SmearModel) -> None:
     """Put the endpoints into the page that is being built; nothing of them is seen there."""
 
-    def classify(photo: Mapping[str, Any] | None) -> dict[str, Any]:
+    def classify(photo: Mapping[str, Any] | str | None) -> dict[str, Any]:
         try:
-            picture = read_photo(photo)
+            picture = read_photo(as_mapping(photo))
         except PictureError as error:
             raise gr.Error(str(error), print_exception=False) from error
         said = model.classify(picture.image)
@@ -111,7 +110,8 @@ def build_endpoints(model: SmearModel) -> None:
 
     photo = gr.Image(label="photo", type="filepath", image_mode=None, visible=False)
     photos = gr.File(label="photos", file_count="multiple", visible=False)
-    photos.api_info = lambda: PHOTOS
+    photo.api_info, photos.api_info = (lambda: PHOTO), (lambda: PHOTOS)
+    photo.data_model = photos.data_model = None  # else gradio refuses data URLs before we see them
     total = gr.Number(label="white_cells_per_microlitre", value=None, visible=False)
     total.api_info = lambda: {
         "anyOf": [{"type": "number"}, {"type": "null"}],
@@ -148,13 +148,29 @@ def build_endpoints(model: SmearModel) -> None:
     gr.on([], report, slide, written, api_name="report", api_description=texts.API_REPORT, **fields, **common)
 
 
+def as_mapping(sent: Any) -> Mapping[str, Any]:
+    """Give what a client sent as gradio writes it: ``path`` of an uploaded file, or ``url``.
+
+    Raises:
+        PictureError: the address of a picture, which is not fetched.
+    """
+    if isinstance(sent, str):
+        sent = {"url": sent}
+    if not isinstance(sent, Mapping):
+        return {}
+    address = sent.get("path") or sent.get("url") or ""
+    if str(address).startswith(("http://", "https://")):
+        raise PictureError(texts.API_ADDRESS)
+    return sent
+
+
 def unpacked(sent: Any, folder: Path) -> list[Any]:
     """Write pictures that came inside data URLs into a folder; the others stay as they came."""
     if isinstance(sent, str | Mapping):
         sent = [sent]
     given = []
-    for number, one in enumerate(sent or [], 1):
-        url = one.get("url") if isinstance(one, Mapping) and not one.get("path") else one
+    for number, one in enumerate(map(as_mapping, sent or []), 1):
+        url = None if one.get("path") else one.get("url")
         if isinstance(url, str) and url.startswith("data:"):
             head, _, body = url.partition(",")
             try:

@@ -21,6 +21,7 @@ API_REPORT = (
     "As differential, but returns a report of one page as PDF: table, intervals, flags, pictures of the cells, warnings. "
     "Nobody has reviewed this count: say so. For research and teaching, not for diagnosis."
 )
+API_ADDRESS = "Addresses are not fetched: send the picture itself, uploaded or as a data URL."
 API_RANGES = 'reference_ranges is no JSON ({reason}); expected such as {{"monocyte": [2, 8]}}.'
 
 # What was done to a picture before the network saw it.

@@ -99,8 +99,10 @@ def test_an_assistant_reaches_the_same_as_tools(shipped):
             one = await session.call_tool(tools["classify"].name, {"photo": url})
             asked = {"photos": [url], "white_cells_per_microlitre": None, "laboratory": "", "reference_ranges": ""}
             many = await session.call_tool(tools["differential"].name, asked)
-            return one, many
+            far = await session.call_tool(tools["classify"].name, {"photo": "https://example.org/cell.png"})
+            return one, many, far
 
-    one, many = asyncio.run(ask())
+    one, many, far = asyncio.run(ask())
+    assert far.isError and "Addresses are not fetched" in far.content[0].text
     assert not one.isError and not many.isError, (one, many)
     assert '"sha256"' in one.content[0].text.replace("'", '"') and "wbc-differential/1" in many.content[0].text
