@@ -26,7 +26,7 @@ from languages import I18N, words
 from my_laboratory import build_my_laboratory, knowledge
 from one_cell import EXAMPLES, build_one_cell
 from reading import HEAVIEST
-from smear_fields import build_smear_fields
+from smear_fields import build_smear_fields, limit_text
 from smear_model import chosen_model, load
 from visits import Visits
 
@@ -60,13 +60,13 @@ def build(model_dir: str | Path) -> gr.Blocks:
             with gr.Tab(I18N("tab_cell"), id="cell"):
                 welcome = build_one_cell(model, visits)
             with gr.Tab(I18N("tab_fields"), id="fields"):
-                build_smear_fields(model, visits)
+                limit = build_smear_fields(model, visits)
             with gr.Tab(I18N("tab_laboratory"), id="laboratory"):
                 knows = build_my_laboratory(model, visits)
             with gr.Tab(I18N("tab_about"), id="about"):
                 told = gr.HTML(about(model, words()), elem_id="about")
         footer = gr.HTML(page.footer(model.identity, risk, words()))
-        build_endpoints(model)
+        build_endpoints(model, visits)
 
         def speak(request: gr.Request) -> tuple[str, ...]:
             speech = words(request)
@@ -74,6 +74,7 @@ def build(model_dir: str | Path) -> gr.Blocks:
             return (
                 page.header(speech),
                 page.welcome(model.subtypes, speech),
+                limit_text(speech),
                 knowledge(model, speech),
                 about(model, speech),
                 foot,
@@ -84,7 +85,7 @@ def build(model_dir: str | Path) -> gr.Blocks:
 
         demo.load(
             speak,
-            outputs=[header, welcome, knows, told, footer],
+            outputs=[header, welcome, limit, knows, told, footer],
             api_visibility="private",
             show_progress="hidden",
             queue=False,
@@ -100,6 +101,7 @@ def launch(demo: gr.Blocks, host: str, port: int) -> str:
     Raises:
         OSError: the port is taken, or the address is not this machine's.
     """
+    demo.visits.keep_sweeping()
     _, url, _ = demo.launch(
         server_name=host,
         server_port=port,

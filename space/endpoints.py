@@ -17,6 +17,7 @@ from reading import PictureError
 from review import Options
 from smear_fields import Counting, FieldsError, pdf, sent_paths
 from smear_model import SmearModel
+from visits import Visits
 
 NAME = {"anyOf": [{"type": "string"}, {"type": "null"}]}
 MODEL = {"type": "object", "properties": {"name": {"type": "string"}, "revision": NAME, "sha256": {"type": "string"}}}
@@ -56,7 +57,7 @@ DIFFERENTIAL = {
 }
 
 
-def build_endpoints(model: SmearModel) -> None:
+def build_endpoints(model: SmearModel, visits: Visits) -> None:
     """Put the endpoints into the page that is being built; nothing of them is seen there."""
 
     def classify(photo: Mapping[str, Any] | str | None) -> dict[str, Any]:
@@ -100,12 +101,17 @@ def build_endpoints(model: SmearModel) -> None:
         return json.loads(model.count.as_json(slide.answer))
 
     def report(
-        photos: Any, white_cells_per_microlitre: Any = None, laboratory: Any = "", reference_ranges: Any = ""
+        photos: Any,
+        white_cells_per_microlitre: Any = None,
+        laboratory: Any = "",
+        reference_ranges: Any = "",
+        request: gr.Request = None,
     ) -> str:
         slide = slide_of(photos, white_cells_per_microlitre, laboratory, reference_ranges)
         folder = Path(tempfile.mkdtemp(dir=get_upload_folder()))
         target = folder / f"report-{datetime.now(UTC):%Y-%m-%d}.pdf"
         target.write_bytes(pdf(slide))
+        visits.of((request and request.session_hash) or folder.name).files.add(target)  # it goes with the visit
         return str(target)
 
     photo = gr.Image(label="photo", type="filepath", image_mode=None, visible=False)

@@ -121,7 +121,6 @@ ENGLISH = {
     "panel_none": "Choose a cell below or in a photo.",
     "panel_machine": "It says: {verdict}; likeliest {label}, {percent}.",
     "panel_label": "What is this cell?",
-    "panel_keep": "As it was",
     "photos": "Photos",
     "field_alt": "{name}: {cells} white cells",
     "field_again": "counted before",
@@ -309,7 +308,6 @@ GERMAN = {
     "panel_none": "Eine Zelle unten oder in einem Foto wählen.",
     "panel_machine": "Das Netz sagt: {verdict}; am ehesten {label}, {percent}.",
     "panel_label": "Was ist diese Zelle?",
-    "panel_keep": "Wie zuvor",
     "photos": "Fotos",
     "field_alt": "{name}: {cells} weiße Zellen",
     "field_again": "schon gezählt",
@@ -385,6 +383,11 @@ GERMAN = {
     "foot_privacy": "Nichts wird behalten: Fotos werden gelöscht, wenn Sie gehen, spätestens nach einer Stunde, und für nichts anderes gebraucht.",
     "foot_weights": "Gewichte: {name}, SHA-256 {sha256}, {licence}.",
 }
+
+for _texts in (ENGLISH, GERMAN):
+    for _class in ("neutrophil", "lymphocyte", "monocyte", "eosinophil", "basophil"):
+        for _end in ("low", "high"):  # a component's label cannot be put together in the browser
+            _texts[f"range_{_end}_{_class}"] = _texts[f"range_{_end}"].format(name=_texts[f"name_{_class}"])
 
 LANGUAGES = MappingProxyType({"en": ENGLISH, "de": GERMAN})
 I18N = gr.I18n(**LANGUAGES)

@@ -58,19 +58,20 @@ def explain(picture: Picture, said: CellAnswer, model: SmearModel, speech: Words
 
 
 def build_one_cell(model: SmearModel, visits: Visits) -> gr.HTML:
-    """Build the tab's content; gives the place of the answer."""
+    """Build the tab's content; gives the place of what stands there before an answer."""
 
-    def show(sent: dict[str, Any] | None, request: gr.Request) -> str:
+    def show(sent: dict[str, Any] | None, request: gr.Request) -> tuple[gr.HTML, str]:
         speech = words(request)
         if sent is None:
-            return page.welcome(model.subtypes, speech)
+            return gr.HTML(page.welcome(model.subtypes, speech), visible=True), ""
         try:
             picture = read_photo(sent)
+            told = explain(picture, model.classify(picture.image), model, speech)
         except PictureError as error:
-            return page.problem(str(error))
+            told = page.problem(str(error))
         finally:
             remember(sent, visits, request)
-        return explain(picture, model.classify(picture.image), model, speech)
+        return gr.HTML(visible=False), told
 
     with gr.Row(elem_classes="wbc-row"):
         with gr.Column(scale=4, min_width=300):
@@ -93,12 +94,14 @@ def build_one_cell(model: SmearModel, visits: Visits) -> gr.HTML:
                         partial(str, file), outputs=photo, api_visibility="private", show_progress="hidden", queue=False
                     )
         with gr.Column(scale=9, min_width=300, elem_classes="wbc-result"):
-            result = gr.HTML(page.welcome(model.subtypes, words()), elem_id="result", js_on_load=SLIDER)
+            # Apart from the answer: its words come once more in the reader's language, and must not put an answer away.
+            welcome = gr.HTML(page.welcome(model.subtypes, words()))
+            result = gr.HTML(elem_id="result", js_on_load=SLIDER)
     # preprocess=False: gradio's own reading would clip 16-bit grey and raise Pillow's errors at the visitor.
     photo.change(
         show,
         inputs=photo,
-        outputs=result,
+        outputs=[welcome, result],
         preprocess=False,
         api_visibility="private",
         show_progress="hidden",
@@ -106,7 +109,7 @@ def build_one_cell(model: SmearModel, visits: Visits) -> gr.HTML:
         concurrency_id="cell",
         concurrency_limit=1,
     )
-    return result
+    return welcome
 
 
 def remember(sent: Mapping[str, Any] | None, visits: Visits, request: gr.Request | None) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 import fields_page
 import gradio as gr
 from gradio.utils import get_upload_folder
-from languages import I18N, words
+from languages import I18N, Words, words
 from one_cell import EXAMPLES, remember
 from PIL import Image
-from reading import HEAVIEST
+from reading import HEAVIEST, LARGEST
 from report import cell_thumbnail, write_report
 from review import Options, Slide
 from smear_model import SmearModel
@@ -164,11 +164,18 @@ FILES = {
 }
 
 
-def build_smear_fields(model: SmearModel, visits: Visits) -> None:
-    """Build the tab's content and its events."""
+def limit_text(speech: Words) -> str:
+    """Return how many and how large photos may be."""
+    text = speech("fields_limit", files=MOST_FILES, weight=HEAVIEST / 1e6, pixels=LARGEST / 1e6)
+    return f'<p class="wbc-small">{text}</p>'
+
+
+def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
+    """Build the tab's content and its events; gives the place of ``limit_text``."""
     usual = {row["class"]: row["reference"] for row in model.count.count([])["rows"] if row["reference"]}
 
     gr.HTML(I18N("fields_lead"), elem_classes="wbc-lead")
+    limit = gr.HTML(limit_text(words()))
     with gr.Row(elem_classes="wbc-row"):
         with gr.Column(scale=3, min_width=300):
             files = gr.File(
@@ -193,7 +200,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> None:
                     for name, (low, high) in usual.items():
                         with gr.Row(elem_classes="wbc-range"):
                             for value, end in ((low, "low"), (high, "high")):
-                                label = f"{words().label(name)}, {'lowest' if end == 'low' else 'highest'}"
+                                label = I18N(f"range_{end}_{name.lower()}")
                                 limits.append(gr.Number(value, label=label, minimum=0, maximum=100, min_width=80))
                 with gr.Row(elem_classes="wbc-downloads"):
                     downloads = {
@@ -357,3 +364,4 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> None:
             return save(kind, request)
 
         button.click(give, outputs=file, **order, **private).then(None, inputs=file, js=SAVE)
+    return limit

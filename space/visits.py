@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-LONGEST = 3600  # seconds that nothing happened in, after which a visit is over
+LONGEST = 3000  # seconds that nothing happened in, after which a visit is over: with SWEEP, within the hour
 SWEEP = 300  # seconds between two looks for such visits
 
 
@@ -76,6 +76,16 @@ class Visits:
             over = [name for name, visit in self._visits.items() if self._swept - visit.touched > LONGEST]
         for name in over:
             self.close(name)
+
+    def keep_sweeping(self) -> None:
+        """Look for such visits as long as the program runs, also where nobody comes any more."""
+
+        def sweep() -> None:
+            while True:
+                time.sleep(SWEEP)
+                self.sweep()
+
+        threading.Thread(target=sweep, name="sweep visits", daemon=True).start()
 
     def __len__(self) -> int:
         return len(self._visits)

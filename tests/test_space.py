@@ -33,6 +33,7 @@ from space_fixtures import (  # noqa: F401
     reading,
     serve,
     smear_model,
+    visits,
 )
 
 ENGLISH = languages.WORDS["en"]
@@ -374,8 +375,8 @@ def shown(model_folder, tmp_path):
 
         def answer(file: Path | None) -> str:
             if file is None:
-                return show(None, None)
-            return show({"url": "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()}, None)
+                return show(None, None)[0].value
+            return show({"url": "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()}, None)[1]
 
         return answer, json.dumps(demo.get_config_file(), default=str)
 
@@ -529,6 +530,7 @@ def test_a_wrong_model_is_refused(tmp_path, model_folder):
 def test_a_taken_port_is_said(served, model_folder, monkeypatch):
     with gr.Blocks() as empty:
         pass
+    empty.visits = visits.Visits()
     monkeypatch.setattr(app, "build", lambda model: empty)
     port = served[1].rstrip("/").rpartition(":")[2]
     with pytest.raises(SystemExit, match=rf"Cannot listen on 127.0.0.1:{port}: the port is taken"):

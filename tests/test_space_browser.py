@@ -307,6 +307,25 @@ def test_a_laboratory_fits_the_network_to_its_cells(visit, tmp_path):
     assert "adapted/model.safetensors" in zipfile.ZipFile(tmp_path / "adapted.zip").namelist()
 
 
+def test_what_a_visitor_sent_goes_when_the_visitor_leaves(visit):
+    import time
+
+    uploads = Path(os.environ["GRADIO_TEMP_DIR"])
+    page = visit()
+    send(page, EXAMPLES / "basophil.png")
+    page.wait_for_selector(".wbc-answer")
+    assert list(uploads.rglob("basophil.png"))
+    page.locator("[role=tab]").nth(1).click()
+    page.locator("#fields input[type=file]").set_input_files(EXAMPLES / "lymphocyte.png")
+    page.wait_for_selector(".wbc-review")
+    assert not list(uploads.rglob("lymphocyte.png")), "counted photos are not needed any more"
+    page.close()
+    deadline = time.monotonic() + 60
+    while list(uploads.rglob("basophil.png")) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not list(uploads.rglob("basophil.png"))
+
+
 def test_the_page_speaks_german_to_who_asks(visit):
     page = visit(locale="de-DE")
     page.wait_for_function("document.querySelector('h1').innerText.includes('Blutzelle')")
