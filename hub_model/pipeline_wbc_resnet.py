@@ -14,7 +14,7 @@ from .cell_finding import find_cells
 from .differential import cells_csv, count_cells, count_csv, report_json
 from .field_overlaps import describe_field, mark_repeats
 from .head_fitting import flips_and_turns
-from .image_reading import ImageError, image_name, read_image
+from .image_reading import LARGEST, ImageError, image_name, read_image
 from .smear_gate import why_no_smear
 
 # Side of the square about a cell that the network sees, in sides of its box: of 1 to 2.5, tried on validation, 1.5 to 2 gave
@@ -79,6 +79,8 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
         ValueError: an option that does not fit; with ``one_cell`` alone, also an image that cannot be read. Otherwise such an
             image, and one that shows no smear, is listed as refused, and the rest goes on.
     """
+
+    most_pixels = LARGEST  # of a photo
 
     def _sanitize_parameters(
         self,

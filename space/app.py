@@ -74,7 +74,7 @@ def build(model_dir: str | Path) -> gr.Blocks:
             return (
                 page.header(speech),
                 page.welcome(model.subtypes, speech),
-                limit_text(speech),
+                limit_text(model, speech),
                 knowledge(model, speech),
                 about(model, speech),
                 foot,

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 HEAVIEST = 50_000_000  # bytes of a file
 LARGEST = 40_000_000  # pixels; a decoded picture of that size takes 120 MB
-SMALLEST = 16  # px, the shorter side
+SMALLEST = 32  # px, the shorter side, as of a field
 
 
 class PictureError(ValueError):

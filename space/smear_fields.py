@@ -17,7 +17,7 @@ from gradio.utils import get_upload_folder
 from languages import I18N, Words, words
 from one_cell import EXAMPLES, remember
 from PIL import Image
-from reading import HEAVIEST, LARGEST
+from reading import HEAVIEST
 from report import cell_thumbnail, write_report
 from review import Options, Slide
 from smear_model import SmearModel
@@ -164,9 +164,9 @@ FILES = {
 }
 
 
-def limit_text(speech: Words) -> str:
+def limit_text(model: SmearModel, speech: Words) -> str:
     """Return how many and how large photos may be."""
-    text = speech("fields_limit", files=MOST_FILES, weight=HEAVIEST / 1e6, pixels=LARGEST / 1e6)
+    text = speech("fields_limit", files=MOST_FILES, weight=HEAVIEST / 1e6, pixels=model.count.most_pixels / 1e6)
     return f'<p class="wbc-small">{text}</p>'
 
 
@@ -175,7 +175,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
     usual = {row["class"]: row["reference"] for row in model.count.count([])["rows"] if row["reference"]}
 
     gr.HTML(I18N("fields_lead"), elem_classes="wbc-lead")
-    limit = gr.HTML(limit_text(words()))
+    limit = gr.HTML(limit_text(model, words()))
     with gr.Row(elem_classes="wbc-row"):
         with gr.Column(scale=3, min_width=300):
             files = gr.File(
