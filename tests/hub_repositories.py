@@ -125,7 +125,10 @@ def first_files(kind: str, name: str, sdk: str | None) -> dict[str, StoredFile]:
 
 @dataclass
 class Repository:
-    """A repository of one kind (model, dataset, space) under ``namespace/name``."""
+    """A repository of one kind (model, dataset, space) under ``namespace/name``.
+
+    ``storage`` holds the large files that were uploaded for it, by SHA-256, whether a commit names them or not yet.
+    """
 
     kind: str
     id: str
@@ -134,6 +137,7 @@ class Repository:
     gated: bool | str = False
     branches: dict[str, Commit] = field(default_factory=dict)
     tags: dict[str, Commit] = field(default_factory=dict)
+    storage: dict[str, bytes] = field(default_factory=dict, repr=False)
     _numbers: itertools.count = field(default_factory=itertools.count, repr=False)
 
     def __post_init__(self):

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
-from hub_repositories import Commit, Refusal, Repository, StoredFile, card_data, card_problems
+from hub_repositories import KINDS, Commit, Refusal, Repository, StoredFile, card_data, card_problems
 
 
 def describe(repository: Repository, commit: Commit, blobs: bool) -> dict:
@@ -128,6 +128,9 @@ def build(hub) -> FastAPI:
     def revision(request: Request) -> str:
         return unquote(request.path_params.get("revision", "main"))
 
+    def sort(request: Request) -> str:
+        return request.scope["path"].split("/")[5]  # /api/models/anna/x/tag/v1
+
     @app.exception_handler(Refusal)
     async def refuse(request: Request, refusal: Refusal):
         headers = {**refusal.headers, "X-Error-Message": refusal.message}
@@ -155,6 +158,8 @@ def build(hub) -> FastAPI:
     async def create(request: Request):
         asked = await request.json()
         kind = asked.get("type") or "model"
+        if kind not in KINDS:
+            raise Refusal(400, f'"type" must be one of {", ".join(KINDS)}')
         user = hub.who(request)
         namespace = asked.get("organization") or (user.name if user else "")
         hub.writer(request, namespace)
@@ -272,7 +277,7 @@ def build(hub) -> FastAPI:
     @app.post(API + "/tag/{revision}")
     async def add_ref(request: Request):
         repository, asked = hub.find(request, write=True), await request.json()
-        if "/tag/" in request.url.path:
+        if sort(request) == "tag":
             names, name, start = repository.tags, asked["tag"], revision(request)
         else:
             names, name, start = repository.branches, revision(request), asked.get("startingPoint", "main")
@@ -286,7 +291,7 @@ def build(hub) -> FastAPI:
     @app.delete(API + "/tag/{revision}")
     async def delete_ref(request: Request):
         repository, name = hub.find(request, write=True), revision(request)
-        names = repository.tags if "/tag/" in request.url.path else repository.branches
+        names = repository.tags if sort(request) == "tag" else repository.branches
         if name not in names:
             raise Refusal(404, f"Invalid rev id: {name}", "RevisionNotFound")
         if names is repository.branches and name == "main":
@@ -310,11 +315,10 @@ def build(hub) -> FastAPI:
     @app.post("/{namespace}/{name}.git/info/lfs/objects/batch")
     @app.post("/{kinds}/{namespace}/{name}.git/info/lfs/objects/batch")
     async def batch(request: Request):
-        hub.find(request, write=True)
-        told = []
+        repository, told = hub.find(request, write=True), []
         for one in (await request.json())["objects"]:
-            if one["oid"] not in hub.storage:
-                upload = {"href": hub.sign(request, f"upload {one['oid']}")}
+            if one["oid"] not in repository.storage:
+                upload = {"href": hub.sign(request, repository, "PUT", one["oid"])}
                 verify = {"href": f"{hub.endpoint}{request.url.path.removesuffix('batch')}verify"}
                 one = one | {"actions": {"upload": upload, "verify": verify}}
             told.append(one)
@@ -323,24 +327,23 @@ def build(hub) -> FastAPI:
     @app.post("/{namespace}/{name}.git/info/lfs/objects/verify")
     @app.post("/{kinds}/{namespace}/{name}.git/info/lfs/objects/verify")
     async def verify(request: Request):
-        hub.find(request, write=True)
-        asked = await request.json()
-        if len(hub.storage.get(asked["oid"], b"")) != asked["size"]:
+        repository, asked = hub.find(request, write=True), await request.json()
+        if len(repository.storage.get(asked["oid"], b"")) != asked["size"]:
             raise Refusal(404, f"No object of {asked['size']} bytes under {asked['oid']}")
         return {}
 
-    @app.api_route("/storage/{word}", methods=["GET", "HEAD", "PUT"])
+    @app.api_route("/storage/{namespace}/{name}/{word}", methods=["GET", "HEAD", "PUT"])
     async def store(request: Request):
-        what, _, sha256 = hub.signed.get(request.path_params["word"], "").partition(" ")
+        repository, method, sha256 = hub.signed.get(request.path_params["word"], (None, "", ""))
         # As the storages behind the Hub: a signed address takes no second proof of who asks.
-        if "authorization" in request.headers or what != ("upload" if request.method == "PUT" else "read"):
+        if "authorization" in request.headers or method != request.method.replace("HEAD", "GET"):
             raise Refusal(403, "Only the signed address as it was given")
-        if request.method != "PUT":
-            return send(request, hub.storage[sha256], {"ETag": f'"{sha256}"'})
+        if method == "GET":
+            return send(request, repository.storage[sha256], {"ETag": f'"{sha256}"'})
         content = await request.body()
         if hashlib.sha256(content).hexdigest() != sha256:
             raise Refusal(400, f"{len(content)} bytes came that are not {sha256}")
-        hub.storage[sha256] = content
+        repository.storage[sha256] = content
         return Response()
 
     @app.post(API + "/commit/{revision}")
@@ -349,7 +352,7 @@ def build(hub) -> FastAPI:
         if request.query_params.get("create_pr"):
             raise Refusal(400, "The loopback Hub knows no pull requests")
         try:
-            header, changes = parse_commit(await request.body(), hub.storage)
+            header, changes = parse_commit(await request.body(), repository.storage)
         except (KeyError, TypeError, ValueError) as error:
             raise Refusal(400, f"A commit comes as lines of JSON: {error}") from error
         asked = {"description": header.get("description", ""), "parent": header.get("parentCommit", "")}
@@ -368,6 +371,6 @@ def build(hub) -> FastAPI:
         if stored.sha256 is None:
             return send(request, stored.content, headers)
         headers |= {"X-Linked-Etag": f'"{stored.sha256}"', "X-Linked-Size": str(len(stored.content))}
-        return RedirectResponse(hub.sign(request, f"read {stored.sha256}"), status_code=302, headers=headers)
+        return RedirectResponse(hub.sign(request, repository, "GET", stored.sha256), status_code=302, headers=headers)
 
     return app

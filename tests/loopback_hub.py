@@ -43,10 +43,10 @@ class LoopbackHub:
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.moved: dict[tuple[str, str], str] = {}
         self.users: dict[str, User] = {}
-        self.storage: dict[str, bytes] = {}  # large files by SHA-256
-        self.signed: dict[str, str] = {}  # what a link into the storage may reach
+        self.signed: dict[str, tuple[Repository, str, str]] = {}  # what a signed address reaches, by its secret word
         self.token = self.add_user("anna")
-        self._socket = socket.socket()
+        # Said to be TCP, else asyncio leaves Nagle's delay on, and each answer takes 40 ms.
+        self._socket = socket.socket(proto=socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         self.endpoint = f"http://127.0.0.1:{self.port}"
@@ -123,9 +123,9 @@ class LoopbackHub:
             self.writer(request, namespace)
         return repository
 
-    def sign(self, request: Request, what: str) -> str:
-        """Return an address of the storage, which stands at another origin, by which ``what`` can be read or written."""
+    def sign(self, request: Request, repository: Repository, method: str, sha256: str) -> str:
+        """Return an address in the storage, which stands at another origin, by which a large file can be put or got."""
         word = secrets.token_urlsafe(12)
-        self.signed[word] = what
+        self.signed[word] = repository, method, sha256
         host = "localhost" if request.url.hostname == "127.0.0.1" else "127.0.0.1"
-        return f"http://{host}:{self.port}/storage/{word}"
+        return f"http://{host}:{self.port}/storage/{repository.id}/{word}"
