@@ -7,10 +7,32 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from loopback_hub import Fault, LoopbackHub
 
-__all__ = ["Client", "Fault", "LoopbackHub", "log_in", "start_hub"]
+__all__ = ["BEGIN", "CARD", "WEIGHTS", "Client", "Fault", "LoopbackHub", "log_in", "start_hub"]
+
+CARD = "---\nlicense: apache-2.0\npipeline_tag: image-classification\ntags:\n- small\n---\n# A card\n"
+WEIGHTS = np.random.default_rng(0).bytes(3_000_000)  # no text, hence a large file
+
+# Read by each script: what an error was, or "" for none; and no waiting between two tries, only a list of the waits.
+BEGIN = """
+import json, sys, time
+from pathlib import Path
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, snapshot_download
+
+def error(call, *args, **kwargs):
+    try:
+        call(*args, **kwargs)
+    except Exception as raised:
+        return f"{type(raised).__name__}: {raised}"
+    return ""
+
+waits, seen, api = [], {}, HfApi()
+time.sleep = waits.append
+folder = sys.argv[1]
+"""
 
 # Read by every Python that is started with its folder on PYTHONPATH, also by the ``hf`` command.
 GUARD = """

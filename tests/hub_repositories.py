@@ -237,7 +237,7 @@ def is_binary(sample: bytes) -> bool:
     try:
         sample.decode("utf-8")
     except UnicodeDecodeError as error:
-        return error.start < len(sample) - 4
+        return error.reason != "unexpected end of data"
     return b"\0" in sample
 
 

@@ -7,6 +7,7 @@
 It speaks what huggingface_hub 2 speaks, in memory, without Xet: clients need ``HF_HUB_DISABLE_XET=1``.
 """
 
+import hashlib
 import secrets
 import socket
 import threading
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import uvicorn
 from fastapi import Request
 from hub_faults import Connection, Fault, Faulty
-from hub_repositories import KINDS, Refusal, Repository
+from hub_repositories import KINDS, Refusal, Repository, StoredFile
 from hub_routes import build
 
 __all__ = ["Fault", "LoopbackHub"]
@@ -78,6 +79,18 @@ class LoopbackHub:
     def repository(self, kind: str, identifier: str) -> Repository:
         """Return the "model", "dataset" or "space" of this id; KeyError if there is none."""
         return self.repositories[kind, identifier]
+
+    def add_repository(self, kind: str, identifier: str, files: dict[str, bytes], private: bool = False) -> Repository:
+        """Put a repository here as if somebody had pushed ``files`` by path, in one commit, and return it."""
+        repository = Repository(kind, identifier, private, "gradio" if kind == "space" else None)
+        changes = []
+        for path, content in files.items():
+            large = repository.is_large(path, content[:512], len(content), "main")
+            changes.append(("file", path, StoredFile(content, hashlib.sha256(content).hexdigest() if large else None)))
+        repository.storage |= {stored.sha256: stored.content for _, _, stored in changes if stored.sha256}
+        repository.commit("main", identifier.split("/")[0], "pushed", changes)
+        self.repositories[kind, identifier] = repository
+        return repository
 
     def who(self, request: Request) -> User | None:
         """Return who asks, None without a token; Refusal for a token that nobody has."""

@@ -1,33 +1,11 @@
 """The loopback Hub before huggingface_hub itself: repositories, commits, refs, downloads, rights, and faults on the way."""
 
 import hashlib
-import os
 import re
 import subprocess
 
 import pytest
-from hub_fixtures import Client, Fault, LoopbackHub, log_in, start_hub  # noqa: F401
-
-CARD = "---\nlicense: apache-2.0\npipeline_tag: image-classification\ntags:\n- small\n---\n# A card\n"
-WEIGHTS = os.urandom(3_000_000)  # no text, hence a large file
-
-# Read by each script: what an error was, or "" for none; and no waiting between two tries, only a list of the waits.
-BEGIN = """
-import json, sys, time
-from pathlib import Path
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, snapshot_download
-
-def error(call, *args, **kwargs):
-    try:
-        call(*args, **kwargs)
-    except Exception as raised:
-        return f"{type(raised).__name__}: {raised}"
-    return ""
-
-waits, seen, api = [], {}, HfApi()
-time.sleep = waits.append
-folder = sys.argv[1]
-"""
+from hub_fixtures import BEGIN, CARD, WEIGHTS, Client, Fault, LoopbackHub, log_in, start_hub  # noqa: F401
 
 
 @pytest.fixture(scope="session")
@@ -362,17 +340,3 @@ def test_the_errors_of_a_failed_push_say_what_happened(pushes):
     assert seen["anna/down"][0] == "RuntimeError: Error while uploading 'model.safetensors' to the Hub."
     assert re.match("(RemoteProtocol|Read|Write)Error", seen["anna/commit-cut"][0])
     assert re.match("(RemoteProtocol|Read)Error", seen["anna/commit-lost"][0])
-
-
-PULL = (
-    BEGIN
-    + """
-for name in sys.argv[2:]:
-    waits.clear()
-    seen[name] = [error(snapshot_download, name), list(waits)]
-    root = Path(folder, "hf_home", "hub", "models--" + name.replace("/", "--"))
-    seen[name].append(sorted(str(one.relative_to(root)) for one in root.rglob("*") if one.is_file()))
-    seen[name].append(error(snapshot_download, name, local_files_only=True))
-print(json.dumps(seen))
-"""
-)
