@@ -222,7 +222,11 @@ def build(hub) -> FastAPI:
     @app.get(API + "/revision/{revision}")
     async def info(request: Request):
         repository = hub.find(request)
-        return describe(repository, repository.resolve(revision(request)), "blobs" in request.query_params)
+        told = describe(repository, repository.resolve(revision(request)), "blobs" in request.query_params)
+        if "inferenceProviderMapping" in request.query_params.getlist("expand") and told.get("pipeline_tag"):
+            served = {"status": "live", "providerId": repository.id, "task": told["pipeline_tag"]}
+            told["inferenceProviderMapping"] = {"hf-inference": served}
+        return told
 
     @app.get(API + "/tree/{revision}")
     @app.get(API + "/tree/{revision}/{path:path}")
@@ -365,6 +369,10 @@ def build(hub) -> FastAPI:
     @app.api_route("/{kinds}/{namespace}/{name}/resolve/{revision}/{path:path}", methods=["GET", "HEAD"])
     async def resolve(request: Request):
         repository = hub.find(request)
+        user = hub.who(request)
+        if repository.gated and not (user and repository.id.split("/")[0] in (user.name, *user.organisations)):
+            message = f"Access to {repository.kind} {repository.id} is restricted. You must be authorized to access it"
+            raise Refusal(403 if user else 401, message, "GatedRepo")
         at = repository.resolve(revision(request)).oid
         stored = repository.find(unquote(request.path_params["path"]), at)
         headers = {"X-Repo-Commit": at, "ETag": f'"{stored.etag}"'}

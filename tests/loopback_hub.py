@@ -51,7 +51,7 @@ class LoopbackHub:
         self._socket.bind(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         self.endpoint = f"http://127.0.0.1:{self.port}"
-        app = Faulty(build(self), self.requests, self.faults)
+        app = Faulty(build(self), self)
         config = uvicorn.Config(app, http=Connection, ws="none", lifespan="off", log_level="critical")
         # A client may hold a connection for the whole test; nobody waits for it.
         config.timeout_graceful_shutdown = 1

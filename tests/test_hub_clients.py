@@ -107,7 +107,7 @@ from pathlib import Path
 import datasets
 from huggingface_hub import HfApi
 
-folder, cells = map(Path, sys.argv[1:])
+folder, space, cells = map(Path, sys.argv[1:])
 api, seen = HfApi(), {}
 for name, source in {"anna/photos": folder, "anna/cells": cells}.items():
     api.create_repo(name, repo_type="dataset")
@@ -132,6 +132,10 @@ seen["parquet"] = {
     split: [[names[row["label"]], row["image"].size, row["image"].getpixel((0, 0))] for row in rows]
     for split, rows in again.items()
 }
+api.create_repo("anna/smears", repo_type="space", space_sdk="gradio")
+api.upload_folder(repo_id="anna/smears", repo_type="space", folder_path=space, ignore_patterns="__pycache__/*")
+info = api.space_info("anna/smears")
+seen["space"] = [info.sdk, info.card_data.app_file, [one.rfilename for one in info.siblings]]
 print(json.dumps(seen, default=str))
 """
 
@@ -213,8 +217,8 @@ def data(machine, tmp_path_factory):
                 Image.new("RGB", (8 + number, 6), colour).save(cells / split / label / f"{number}.png")
     # It asks a viewer beside the Hub for tables made in advance, and goes on without.
     viewer = ("datasets-server.127.0.0.1",)
-    folder = REPOSITORY / "hub_dataset"
-    return machine.python(DATA, folder, cells, may_try=viewer, HF_UPDATE_DOWNLOAD_COUNTS="0")
+    folders = [REPOSITORY / "hub_dataset", REPOSITORY / "space", cells]
+    return machine.python(DATA, *folders, may_try=viewer, HF_UPDATE_DOWNLOAD_COUNTS="0")
 
 
 def test_each_of_our_tables_loads_by_id_as_the_card_says(data):
@@ -237,6 +241,15 @@ def test_images_come_back_from_a_folder_and_from_parquet(form, data):
         expected = [[label, [8 + number, 6], list(COLOURS[label])] for label in COLOURS for number in range(count)]
         assert data[form][split] == expected, split
     assert data["files"][2:] == ["data/test-00000-of-00001.parquet", "data/train-00000-of-00001.parquet"]
+
+
+def test_the_space_is_taken_with_its_cards_head(data, machine):
+    sdk, app, files = data["space"]
+    assert (sdk, app) == ("gradio", "app.py")
+    stored = machine.hub.repository("space", "anna/smears").files()
+    assert set(files) == stored.keys()
+    for path in ("README.md", "app.py", "examples/neutrophil.png"):
+        assert stored[path] == (REPOSITORY / "space" / path).read_bytes(), path
 
 
 # The command line

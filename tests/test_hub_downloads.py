@@ -70,6 +70,30 @@ def test_what_is_uploaded_must_be_what_was_announced(hub):
     assert httpx.post(**verify).status_code == 200
 
 
+def test_faults_do_what_they_say_and_no_more(hub):
+    hub.add_repository("model", "anna/x", FILES)
+    url = f"{hub.endpoint}/anna/x/resolve/main/README.md"
+    hub.faults = [Fault("GET", "README", "cut", after_bytes=10, skip=1)]
+    assert httpx.get(url).text == CARD
+    received = b""
+    with pytest.raises(httpx.RemoteProtocolError), httpx.stream("GET", url) as answer:
+        assert answer.status_code == 200 and answer.headers["content-length"] == str(len(CARD))
+        for part in answer.iter_raw():
+            received += part
+    assert received == CARD[:10].encode()
+    assert httpx.get(url).text == CARD
+    # A tag is set though nobody hears of it; of a request cut in its body nothing is done.
+    tag = {"url": f"{hub.endpoint}/api/models/anna/x/tag/main", "headers": {"Authorization": f"Bearer {hub.token}"}}
+    hub.faults = [Fault("POST", "/tag/", "cut"), Fault("POST", "/tag/", "lost"), Fault(path="/refs", kind=503)]
+    for name in ("cut", "lost"):
+        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)):
+            httpx.post(**tag, json={"tag": name})
+    assert list(hub.repository("model", "anna/x").tags) == ["lost"]
+    refs = f"{hub.endpoint}/api/models/anna/x/refs"
+    assert [httpx.get(refs).status_code for _ in range(2)] == [503, 200]
+    assert hub.requests.count("POST /api/models/anna/x/tag/main") == 2
+
+
 NAMELESS = {"key": "header", "value": {"summary": ""}}
 NAMED = {"key": "header", "value": {"summary": "one"}}
 

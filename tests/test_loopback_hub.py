@@ -3,6 +3,7 @@
 import hashlib
 import re
 import subprocess
+import sys
 
 import pytest
 from hub_fixtures import BEGIN, CARD, WEIGHTS, Client, Fault, LoopbackHub, log_in, start_hub  # noqa: F401
@@ -224,6 +225,8 @@ seen["check"] = [error(who.auth_check, "anna/open", write=True)[:20] for who in 
 seen["colleague"] = [error(colleague.create_repo, "lab/x"), [one["name"] for one in colleague.whoami()["orgs"]]]
 owner.update_repo_settings("anna/secret", visibility="public")
 seen["published"] = error(nobody.hf_hub_download, "anna/secret", "README.md")
+owner.update_repo_settings("anna/secret", gated="manual")
+seen["gated"] = [error(who.hf_hub_download, "anna/secret", "picture.png") for who in (nobody, other, owner)]
 print(json.dumps(seen))
 """
 )
@@ -253,12 +256,23 @@ def test_who_may_not_see_a_private_repository_does_not_learn_of_it(hub, client, 
         assert "403 Forbidden: You must use a write token" in seen[told], told
     assert seen["check"][0] == "" and seen["check"][1].startswith("HfHubHTTPError")
     assert seen["colleague"] == ["", ["lab"]] and hub.repository("model", "lab/x").history
+    assert [told.split(":")[0] for told in seen["gated"]] == ["GatedRepoError", "GatedRepoError", ""]
     assert [commit.title for commit in hub.repository("model", "anna/open").history] == ["initial commit"]
+
+
+def test_a_client_that_tries_another_host_is_noticed(client):
+    script = "import socket\ntry: socket.create_connection(('192.0.2.1', 80))\nexcept OSError as error: print(error)"
+    with pytest.raises(AssertionError, match="tried to reach {'192.0.2.1'}"):
+        client.run(sys.executable, "-c", script)
+    done = client.run(sys.executable, "-c", script, may_try=("192.0.2.1",))
+    assert done.stdout == "192.0.2.1: only loopback may be reached in this test\n"
 
 
 def test_what_users_and_faults_must_not_be(hub):
     with pytest.raises(ValueError, match="role must be 'read' or 'write', not 'owner'"):
         hub.add_user("dora", "owner")
+    with pytest.raises(KeyError, match="anna/absent"):
+        hub.repository("model", "anna/absent")
     with pytest.raises(ValueError, match="kind must be a status, 'cut', 'lost' or 'slow', not 'broken'"):
         Fault(kind="broken")
 
