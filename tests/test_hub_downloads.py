@@ -214,6 +214,16 @@ def test_a_cut_download_goes_on_where_it_stood(pulls):
     assert len([one for one in hub.requests if one.startswith("GET /storage/anna/cut/")]) == 3
 
 
+def test_an_answer_that_comes_too_late_is_asked_for_again(hub, client):
+    hub.add_repository("model", "anna/x", FILES)
+    hub.faults = [Fault("GET", "/storage/", "slow", seconds=4)]
+    seen = client.python(PULL, client.here / "hf_home" / "hub", "anna/x", HF_HUB_DOWNLOAD_TIMEOUT="2")["anna/x"]
+    assert seen["error"] == "" and 1 in seen["waits"]
+    assert len([one for one in hub.requests if one.startswith("GET /storage/")]) >= 2
+    (got,) = client.here.glob("hf_home/hub/models--anna--x/snapshots/*/model.safetensors")
+    assert got.read_bytes() == WEIGHTS
+
+
 @pytest.mark.parametrize("name", ENDING)
 def test_a_download_that_failed_is_not_taken_for_whole(name, pulls):
     (first, second), _, cache = pulls
