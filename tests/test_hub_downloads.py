@@ -48,6 +48,13 @@ def test_a_large_file_lies_at_another_origin_and_comes_in_parts(hub):
     assert beyond.status_code == 416 and beyond.headers["content-range"] == f"bytes */{len(WEIGHTS)}"
 
 
+def test_the_raw_file_of_a_large_one_is_its_pointer(hub):
+    hub.add_repository("model", "anna/x", FILES)
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{SHA256}\nsize {len(WEIGHTS)}\n"
+    assert httpx.get(f"{hub.endpoint}/anna/x/raw/main/model.safetensors").text == pointer
+    assert httpx.get(f"{hub.endpoint}/anna/x/raw/main/README.md").text == CARD
+
+
 def test_a_signed_address_holds_for_what_it_was_signed_and_takes_no_token(hub):
     hub.add_repository("model", "anna/x", FILES)
     target = httpx.head(f"{hub.endpoint}/anna/x/resolve/main/model.safetensors").headers["location"]
