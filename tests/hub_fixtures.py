@@ -91,7 +91,8 @@ class Client:
         }
         kept |= {"HF_ENDPOINT": self.hub.endpoint, "HF_HOME": str(self.here / "hf_home"), "HF_HUB_DISABLE_XET": "1"}
         kept |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HOME": str(self.here)}
-        kept |= {"HF_HUB_DISABLE_UPDATE_CHECK": "1"}
+        # A busy machine may be slow where nobody asked it to be.
+        kept |= {"HF_HUB_DISABLE_UPDATE_CHECK": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "60", "HF_HUB_ETAG_TIMEOUT": "60"}
         kept |= {"PYTHONPATH": str(self.here / "guard"), "HOSTS_TRIED": str(self.tried), "OMP_NUM_THREADS": "1"}
         return kept | ({"HF_TOKEN": self.token} if self.token else {})
 

@@ -367,6 +367,12 @@ def build(hub) -> FastAPI:
         url = f"{hub.endpoint}/{prefix}{repository.id}/commit/{made.oid}"
         return {"success": True, "commitOid": made.oid, "commitUrl": url, "hookOutput": ""}
 
+    @app.api_route("/{namespace}/{name}/raw/{revision}/{path:path}", methods=["GET", "HEAD"])
+    @app.api_route("/{kinds}/{namespace}/{name}/raw/{revision}/{path:path}", methods=["GET", "HEAD"])
+    async def raw(request: Request):
+        stored = hub.find(request).find(unquote(request.path_params["path"]), revision(request))
+        return send(request, stored.pointer, {"ETag": f'"{stored.oid}"'})
+
     @app.api_route("/{namespace}/{name}/resolve/{revision}/{path:path}", methods=["GET", "HEAD"])
     @app.api_route("/{kinds}/{namespace}/{name}/resolve/{revision}/{path:path}", methods=["GET", "HEAD"])
     async def resolve(request: Request):

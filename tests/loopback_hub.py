@@ -121,17 +121,17 @@ class LoopbackHub:
         if kind not in KINDS:
             raise Refusal(404, "Not found")
         identifier = "{namespace}/{name}".format(**request.path_params)
+        now = identifier if (kind, identifier) in self.repositories else self.moved.get((kind, identifier), identifier)
+        repository, namespace = self.repositories.get((kind, now)), now.split("/")[0]
         user = self.who(request)
-        if (kind, identifier) in self.moved and (kind, identifier) not in self.repositories:
-            target = request.url.path.replace(identifier, self.moved[kind, identifier], 1)
-            raise Refusal(307, f"Moved to {self.moved[kind, identifier]}", Location=self.endpoint + target)
-        repository = self.repositories.get((kind, identifier))
-        namespace = identifier.split("/")[0]
         if repository is None or (repository.private and not (user and user.belongs_to(namespace))):
             # Whoever may not see it shall not learn whether it is there.
             if user is None:
                 raise Refusal(401, "Invalid username or password.", "RepoNotFound")
             raise Refusal(404, "Repository not found", "RepoNotFound")
+        if now != identifier:
+            target = request.url.replace(path=request.url.path.replace(identifier, now, 1))
+            raise Refusal(307, f"Moved to {now}", Location=str(target))
         if write:
             commits = "/preupload/" in request.url.path or "/commit/" in request.url.path
             offer = "Forbidden: pass `create_pr=1` as a query parameter to create a Pull Request"

@@ -48,6 +48,13 @@ def test_a_large_file_lies_at_another_origin_and_comes_in_parts(hub):
     assert beyond.status_code == 416 and beyond.headers["content-range"] == f"bytes */{len(WEIGHTS)}"
 
 
+def test_the_raw_file_of_a_large_one_is_its_pointer(hub):
+    hub.add_repository("model", "anna/x", FILES)
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{SHA256}\nsize {len(WEIGHTS)}\n"
+    assert httpx.get(f"{hub.endpoint}/anna/x/raw/main/model.safetensors").text == pointer
+    assert httpx.get(f"{hub.endpoint}/anna/x/raw/main/README.md").text == CARD
+
+
 def test_a_signed_address_holds_for_what_it_was_signed_and_takes_no_token(hub):
     hub.add_repository("model", "anna/x", FILES)
     target = httpx.head(f"{hub.endpoint}/anna/x/resolve/main/model.safetensors").headers["location"]
@@ -212,6 +219,16 @@ def test_a_fault_that_passes_only_delays_a_download(name, pulls):
 def test_a_cut_download_goes_on_where_it_stood(pulls):
     _, hub, _ = pulls
     assert len([one for one in hub.requests if one.startswith("GET /storage/anna/cut/")]) == 3
+
+
+def test_an_answer_that_comes_too_late_is_asked_for_again(hub, client):
+    hub.add_repository("model", "anna/x", FILES)
+    hub.faults = [Fault("GET", "/storage/", "slow", seconds=4)]
+    seen = client.python(PULL, client.here / "hf_home" / "hub", "anna/x", HF_HUB_DOWNLOAD_TIMEOUT="2")["anna/x"]
+    assert seen["error"] == "" and 1 in seen["waits"]
+    assert len([one for one in hub.requests if one.startswith("GET /storage/")]) >= 2
+    (got,) = client.here.glob("hf_home/hub/models--anna--x/snapshots/*/model.safetensors")
+    assert got.read_bytes() == WEIGHTS
 
 
 @pytest.mark.parametrize("name", ENDING)

@@ -83,6 +83,9 @@ seen["exists"] = [api.file_exists("anna/x", "README.md"), api.revision_exists("a
 api.move_repo("anna/x", "anna/y")
 seen["moved"] = api.model_info("anna/x").id
 seen["from the old name"] = Path(api.hf_hub_download("anna/x", "README.md", revision="v1")).read_text()
+seen["tree under the old name"] = sorted(api.list_repo_files("anna/x", revision="v1"))
+api.update_repo_settings("anna/y", private=True)
+seen["moved and private"] = error(HfApi(token=False).model_info, "anna/x")
 api.delete_tag("anna/y", tag="v1")
 seen["no tag"] = error(api.list_repo_files, "anna/y", revision="v1")
 api.create_repo("anna/s", repo_type="space", space_sdk="gradio")
@@ -184,11 +187,15 @@ def test_an_older_revision_committed_again_is_a_roll_back(life, folder):
     assert repository.resolve().oid == seen["back"] != seen["first"]
     assert repository.files() == repository.files(seen["first"])
     assert seen["snapshot"].endswith(seen["first"])
+    # What the storage holds is not sent again, though the picture had been deleted in between.
+    assert len([one for one in hub.requests if one.startswith("PUT /storage/anna/x/")]) == 2
 
 
 def test_a_moved_repository_answers_under_its_old_name(life):
     seen, hub = life
     assert seen["moved"] == "anna/y" and seen["from the old name"] == CARD
+    assert seen["tree under the old name"] == sorted(seen["files at v1"])
+    assert seen["moved and private"].startswith("RepositoryNotFoundError: 401")
     assert ("model", "anna/x") not in hub.repositories
 
 
