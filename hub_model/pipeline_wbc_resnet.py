@@ -12,6 +12,7 @@ from transformers import ImageClassificationPipeline
 
 from .cell_finding import find_cells
 from .differential import cells_csv, count_cells, count_csv, report_json
+from .error_adjustment import adjust  # noqa: F401  transformers 4 copies only siblings that this file itself names
 from .field_overlaps import describe_field, mark_repeats
 from .head_fitting import flips_and_turns
 from .image_reading import LARGEST, ImageError, image_name, read_image
