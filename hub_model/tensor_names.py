@@ -74,7 +74,9 @@ class RenamedTensors:
     base_model_prefix = "network"
 
     if register_checkpoint_conversion_mapping is None:
-        base_model_prefix = ""  # else transformers 4 takes the stored names for those of a part, and puts this before them
+        base_model_prefix = (
+            ""  # else transformers 4 takes the stored names for those of a part, and puts this before them
+        )
 
         @classmethod
         def from_pretrained(cls, *args, **kwargs):
