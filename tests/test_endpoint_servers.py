@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import os
+import re
 import shutil
 import struct
 import subprocess
@@ -98,14 +100,20 @@ def test_curl_is_answered(server, servers, plain, tmp_path):  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def ask_in_javascript(tmp_path_factory):
-    """Call npm's @huggingface/inference with an address and a file."""
+def javascript(tmp_path_factory):
+    """A folder whose scripts find npm's packages: Node looks for them beside the script."""
     place = tmp_path_factory.mktemp("javascript")
-    (place / "node_modules").symlink_to(node_modules())  # Node looks for packages beside the script
-    shutil.copy(PEERS / "classify.mjs", place)
+    (place / "node_modules").symlink_to(node_modules())
+    return place
+
+
+@pytest.fixture(scope="module")
+def ask_in_javascript(javascript):
+    """Call npm's @huggingface/inference with an address and a file."""
+    shutil.copy(PEERS / "classify.mjs", javascript)
 
     def ask(address, picture):
-        command = ["node", str(place / "classify.mjs"), address, str(picture)]
+        command = ["node", str(javascript / "classify.mjs"), address, str(picture)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
@@ -121,6 +129,27 @@ def test_javascript_is_answered(server, servers, plain, ask_in_javascript, tmp_p
     refused = ask_in_javascript(servers[server], tmp_path / "words.png")
     assert refused["status"] == 400
     assert "cannot identify image file" in str(refused["error"])
+
+
+README = re.findall(r"```(\w+)\n(.*?)```", (REPOSITORY / "README.md").read_text("utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("language", ["bash", "python", "javascript"])
+def test_what_readme_says_of_endpoints_runs(language, servers, request):  # noqa: F811
+    (text,) = [text for of, text in README if of == language and "ENDPOINT" in text]
+    command = {"bash": ["bash", "-euo", "pipefail", "-c", text], "python": [sys.executable, "-c", text]}
+    if language == "bash" and not shutil.which("curl"):
+        pytest.skip("curl is not installed")
+    if language == "javascript":
+        script = request.getfixturevalue("javascript") / "readme.mjs"
+        script.write_text(text)
+        command[language] = ["node", str(script)]
+    environment = os.environ | {"ENDPOINT": servers["endpoint"], "HF_TOKEN": "hf_none"}
+    done = subprocess.run(
+        command[language], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "neutrophil" in done.stdout and "adjusted_interval" in done.stdout
 
 
 BY_ID = """
