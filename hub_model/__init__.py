@@ -2,6 +2,7 @@
 
 configuration_wbc_resnet.py   what the network is and what its classes are called
 modeling_wbc_resnet.py        the network (timm's verbs, torchvision's names) and its Hugging Face model
+tensor_names.py               the stored tensors' names are transformers', the network's torchvision's
 batch_statistics.py           how far images lie from those learnt from; statistics of a laboratory's unlabelled images
 head_fitting.py               the last layer, fitted with a few labelled cells of a laboratory
 pipeline_wbc_resnet.py        ``pipeline(model=ID, trust_remote_code=True)``: photos of a smear in, cells and their count out
@@ -11,6 +12,7 @@ cell_finding.py               a field → the boxes of its white cells
 field_overlaps.py             fields of one slide → which cells two of them show
 differential.py               named cells → the differential count, as JSON (differential.schema.json) and CSV
 error_adjustment.py           the count, corrected for the network's own errors
+handler.py                    what Inference Endpoints run: a picture in, labels or the differential count out
 timm_wbc_resnet.py            the same network for ``timm.create_model("wbc_resnet24")``
 config.json, preprocessor_config.json, model.safetensors, eval_results.json, README.md   written by train.py
 """
