@@ -69,6 +69,7 @@ tables: environment  ## find the photo of each image anew; make tables DATA=bloo
 
 release: environment  ## put a finished training into hub_model/ and its figures into card and README
 	$(RUN) -m evaluation.release $(TRAINED) hub_model
+	$(RUN) -m evaluation.examples hub_model
 	$(MAKE) card
 
 card: environment  ## render both cards and the tables in README.md from what was measured

@@ -17,7 +17,9 @@ It may be absent, and has the keys
 ``gate``
     reports of measure_gate.py, without its lists of pictures;
 ``counts``
-    reports of simulate_counts.py.
+    reports of simulate_counts.py;
+``examples``
+    answers to the pictures of the model's page, of the shipped weights and no others.
 
 ``evaluation.collect`` puts them there, ``evaluation.evidence_tables`` and ``evaluation.wanted`` show them.
 """
@@ -28,7 +30,8 @@ from typing import Any
 from evaluation.entry import is_count, is_number, require, require_keys, validate_entry
 
 TRAININGS = ("official", "eight_classes")
-KINDS = (*TRAININGS, "unseen", "few_labels", "stress", "finding", "gate", "counts")
+KINDS = (*TRAININGS, "unseen", "few_labels", "stress", "finding", "gate", "counts", "examples")
+OF_THE_SHIPPED_WEIGHTS = ("stress", "examples")  # of no others
 KEPT_OF_TRAINING = (
     "command", "seed", "commit", "dirty", "hardware", "wall_seconds", "samples_seen", "resolutions", "n_images", "n_photos",
     "started_from",
@@ -111,6 +114,20 @@ def _validate_counts(report: Any, where: str) -> None:
             require(0 <= found["coverage"] <= 1, f"{at}.{way}.coverage", found["coverage"], "a share")
 
 
+def _validate_examples(report: Any, where: str, sha256: str) -> None:
+    require_keys(report, {"sha256", "pictures"}, where)
+    require(
+        report["sha256"] == sha256, f"{where}.sha256", report["sha256"], f"{sha256}, of the weights that are shipped"
+    )
+    for number, picture in enumerate(report["pictures"]):
+        at = f"{where}.pictures[{number}]"
+        require_keys(picture, {"file", "sha256", "answers"}, at)
+        for answer in picture["answers"]:
+            require_keys(answer, {"label", "score"}, f"{at}.answers")
+            score = answer["score"]
+            require(is_number(score) and 0 <= score <= 1, f"{at}.answers.score", score, "a probability")
+
+
 def validate_evidence(evidence: Any, sha256: str) -> None:
     """Check the ``evidence`` of ``eval_results.json``.
 
@@ -125,7 +142,7 @@ def validate_evidence(evidence: Any, sha256: str) -> None:
     ------
     ResultsError
         (a ValueError) Kinds or keys that are unknown or missing, entries that ``validate_entry`` refuses, a seed that stands
-        twice, a stress test of other weights.
+        twice, a stress test or answers of other weights.
     """
     require(isinstance(evidence, Mapping), "evidence", evidence, "an object")
     unknown = sorted(set(evidence) - set(KINDS))
@@ -146,6 +163,8 @@ def validate_evidence(evidence: Any, sha256: str) -> None:
                 _validate_gate(report, where)
             elif kind == "counts":
                 _validate_counts(report, where)
+            elif kind == "examples":
+                _validate_examples(report, where, sha256)
             else:
                 _validate_stress(report, where, sha256)
     for kind in TRAININGS:

@@ -1,7 +1,7 @@
 """Put a finished training into the model repository: ``python -m evaluation.release runs/wbc-resnet24/model hub_model``.
 
-Cross-validations and evidence in the repository's ``eval_results.json`` are of other weights and stay there; a stress test of
-the weights that are replaced goes with them.
+Cross-validations and evidence in the repository's ``eval_results.json`` are of other weights and stay there; what was measured
+on the weights that are replaced goes with them.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from evaluation.evidence import OF_THE_SHIPPED_WEIGHTS
 from evaluation.results import FILE_NAME, read_results, write_results
 
 FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
@@ -29,7 +30,8 @@ def release(trained: Path, repository: Path) -> None:
         kept = {key: before[key] for key in ("protocol", "evidence") if before.get(key)}
         results["model"]["name"] = before["model"]["name"]  # the published one, not the run
         if (before["model"]["sha256"] != results["model"]["sha256"]) and "evidence" in kept:
-            kept["evidence"] = {kind: found for kind, found in kept["evidence"].items() if kind != "stress"}
+            stay = kept["evidence"].keys() - set(OF_THE_SHIPPED_WEIGHTS)
+            kept["evidence"] = {kind: found for kind, found in kept["evidence"].items() if kind in stay}
     for name in FILES:
         if not (trained / name).is_file():
             raise FileNotFoundError(f"{trained / name} is no file; expected a training that has come to its end.")

@@ -137,6 +137,12 @@ def counts_report() -> dict:
     }
 
 
+def examples_report(sha256: str = SHA256) -> dict:
+    """Give what evaluation.examples writes."""
+    answers = [{"label": "monocyte", "score": 0.875}, {"label": "other", "score": 0.0625}]
+    return {"sha256": sha256, "pictures": [{"file": "examples/monocyte.png", "sha256": "cd" * 32, "answers": answers}]}
+
+
 def stress_report(sha256: str = SHA256) -> dict:
     """Give what stress.py writes."""
     figure = made_up_figure

@@ -16,6 +16,7 @@ from made_up import (
     CONFIG,
     NAMES,
     counts_report,
+    examples_report,
     few_labels_report,
     finding_reports,
     gate_report,
@@ -74,6 +75,7 @@ def released():
         "finding": finding_reports(),
         "gate": [gate_report()],
         "counts": [counts_report()],
+        "examples": [examples_report()],
     }
     return made_up_results() | {"evidence": evidence}
 
@@ -369,6 +371,13 @@ def test_the_head_is_the_hubs(released):
         "image-classification",
     )
     assert head.model_name == "wbc-resnet/wbc-resnet24"
+    assert head.widget == [
+        {
+            "src": "examples/monocyte.png",
+            "example_title": "monocyte, drawn",
+            "output": [{"label": "monocyte", "score": 0.875}, {"label": "other", "score": 0.0625}],
+        }
+    ]
     stated = {(one.dataset_name, one.dataset_split, one.metric_name): one.metric_value for one in head.eval_results}
     assert len(stated) == len(released["results"]) * len(METRICS)
     for entry in released["results"]:

@@ -6,6 +6,7 @@ import json
 import pytest
 from made_up import (
     counts_report,
+    examples_report,
     few_labels_report,
     finding_reports,
     gate_report,
@@ -73,6 +74,7 @@ def folder(tmp_path):
     ]
     collect.main([*map(str, words), "--few_labels", str(few), "--stress", str(stress)])
     collect.main([*map(str, [tmp_path / "model", "--finding", *finding, "--counts", counts, "--gate", gate])])
+    collect.add_evidence(tmp_path / "model", {"examples": [examples_report()]})
     return tmp_path / "model"
 
 
@@ -100,6 +102,8 @@ def test_every_kind_is_taken_over_and_one_kind_is_replaced_alone(folder, tmp_pat
         (lambda e: e["gate"][0]["smears"]["chula"].update(refused=51), "0 to 50"),
         (lambda e: e["counts"][0]["scenes"][0]["ways"]["laboratory named"].update(coverage=95), "a share"),
         (lambda e: e["stress"][0]["model"].update(sha256="0" * 64), "of the weights that are shipped"),
+        (lambda e: e["examples"][0].update(sha256="0" * 64), "of the weights that are shipped"),
+        (lambda e: e["examples"][0]["pictures"][0]["answers"][0].update(score=87.5), "a probability"),
         (lambda e: e["few_labels"][0]["others"].pop("after"), r"few_labels\[0\].raabin lacks \['after'\]"),
         (lambda e: e["unseen"][0]["runs"]["raabin"]["laboratories"]["raabin"].pop("plain"), r"lacks \['plain'\]"),
         (lambda e: e["official"][0]["results"][0].update(n_images=5), "confusion_matrix"),
