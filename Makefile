@@ -7,16 +7,16 @@ PORT ?= 7860
 
 TRAINED ?= runs/wbc-resnet24/model
 
-.PHONY: demo test measure fields stress folds tables release card picture where environment browser
+.PHONY: demo test measure fields stress folds tables release card picture where environment browser peers
 
 demo: environment  ## open the Space on a loopback port with the shipped weights
 	$(RUN) space/app.py --model hub_model --port $(PORT)
 
-test: environment browser  ## everything the project claims
+test: environment browser peers  ## everything the project claims
 	$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
 	$(RUN) -m evaluation.card --template model_card.md --folder hub_model --readme README.md --check
 	$(RUN) -m smears.dataset_card hub_dataset --check
-	$(RUN) -m pytest
+	WBC_CACHE=$(CACHE) $(RUN) -m pytest
 
 # How the shipped weights' laboratories are divided and named: what training held out is what is measured.
 DIVIDED := --validation_share 0.1 --split_seed 3 --test_share pbc=0.2
@@ -102,3 +102,10 @@ browser:  ## Chromium for the browser test: Debian's package where we may instal
 	  || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 	       && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium >/dev/null; } \
 	  || echo "Chromium is not installed: the browser test will be skipped"
+
+peers: environment  ## other versions, Hugging Face's servers and JavaScript clients, for the tests alone
+	@command -v npm >/dev/null \
+	  || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	       && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y nodejs npm >/dev/null; } \
+	  || true  # what is missing then, the next line tells
+	@WBC_CACHE=$(CACHE) $(RUN) tests/peers/install.py
