@@ -3,9 +3,9 @@
     python export_onnx.py hub_model
     python export_onnx.py hub_model --images space/examples blood-cells pbc --count 200 --out runs/onnx.json
 
-The first writes ``hub_model/onnx/model.onnx`` from ``hub_model/model.safetensors``: input ``pixel_values``, (B, 3, H, W) float32
-as the folder's image processor gives them, output ``logits``, (B, classes) float32; any B, H and W. The same weights and the
-same versions of PyTorch and onnx give the same bytes. The weights' SHA-256 stands in the file's metadata, by which
+The first writes ``hub_model/onnx/model.onnx`` from ``hub_model/model.safetensors``: input ``pixel_values``, (B, 3, H, W)
+float32 as the folder's image processor gives them, output ``logits``, (B, classes) float32; any B, H and W. The same weights
+and the same versions of PyTorch and onnx give the same bytes. The weights' SHA-256 stands in the file's metadata, by which
 ``evaluation.onnx_files`` tells an export that is out of date. Both are compared on noise, before anything is written.
 
 The second compares them on images from these folders, too, and writes a report for ``evaluation.collect --onnx``.
@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch.export import Dim
 
@@ -31,7 +30,7 @@ from evaluation.measure import load_model, open_image
 from evaluation.onnx_files import FLOAT, FOLDER, INPUT, OUTPUT, WEIGHTS, describe
 from evaluation.onnx_runtime import BATCH, differences, open_session, session_logits
 from evaluation.picking import pick_images
-from evaluation.results import environment, to_text, weights_sha256, write_text
+from evaluation.results import environment, package_versions, to_text, weights_sha256, write_text
 
 OPSET = 18
 DIMENSIONS = {0: "batch", 2: "height", 3: "width"}  # of the input, any number
@@ -77,6 +76,7 @@ def export(model: torch.nn.Module, weights: str) -> onnx.ModelProto:
         )  # fmt: skip
     graph = program.model_proto
     strip(graph)
+    graph.producer_version = graph.producer_version.partition("+")[0]  # builds for other accelerators export the same
     for axis, name in DIMENSIONS.items():
         graph.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
     graph.graph.output[0].type.tensor_type.shape.dim[0].dim_param = DIMENSIONS[0]
@@ -92,17 +92,6 @@ def strip(model: onnx.ModelProto) -> None:
         part.ClearField("doc_string")
         part.ClearField("metadata_props")
     model.graph.ClearField("value_info")
-
-
-def write_model(path: Path, model: onnx.ModelProto) -> None:
-    """Write a graph, the same bytes for the same graph, in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_bytes(model.SerializeToString(deterministic=True))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 @torch.inference_mode()
@@ -147,15 +136,19 @@ def export_folder(options: argparse.Namespace) -> None:
     images = pick_images(options.images, options.count) if options.images else []
     model, _ = load_model(options.folder)
     path = options.folder / FOLDER / FLOAT
-    trial = path.with_name(f".trial.{os.getpid()}.onnx")
+    trial = path.with_name(f".{path.name}.{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for chatty in ("onnx_ir", "onnxscript"):  # they tell each step of theirs
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        write_model(trial, export(model, weights_sha256(options.folder)))
+        graph = export(model, weights_sha256(options.folder))
+        trial.write_bytes(graph.SerializeToString(deterministic=True))
         parity = compare(options.folder, trial, images)
         trial.replace(path)
     finally:
         trial.unlink(missing_ok=True)
     report = describe(path) | {
-        "versions": environment() | {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
+        "versions": environment() | package_versions("onnx", "onnxruntime"),
         "parity": parity,
     }
     for name, one in parity.items():

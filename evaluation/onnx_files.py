@@ -80,41 +80,49 @@ def describe(path: Path) -> dict[str, Any]:
     }
 
 
-def check_exports(folder: Path, evidence: Mapping[str, Any] | None = None) -> list[Path]:
-    """Refuse ONNX files of other weights than stand in ``folder``, or others than were measured.
-
-    Parameters
-    ----------
-    folder
-        A model folder; without ``onnx/`` it passes.
-    evidence
-        Of its ``eval_results.json``; None checks the weights alone.
-
-    Returns
-    -------
-    list
-        The files that were checked.
+def check_export(path: Path) -> dict[str, Any]:
+    """Refuse an ONNX file that was made from other weights than stand in its model folder, and describe it.
 
     Raises
     ------
     FileNotFoundError
-        The folder holds no weights.
+        No such file, or the folder holds no weights.
     ExportError
-        (a ValueError) A file of other weights, one that was measured with another content, or one that nobody measured.
+        (a ValueError) As in ``read_model``; a file of other weights.
     """
-    paths = sorted((folder / FOLDER).glob("*.onnx"))
-    weights = weights_sha256(folder) if paths else None
-    measured = {report["file"]: report for report in (evidence or {}).get("onnx", ()) if report.get("shipped", True)}
-    for path in paths:
-        found = describe(path)
-        if found[WEIGHTS] != weights:
+    found, weights = describe(path), weights_sha256(path.parent.parent)
+    if found[WEIGHTS] != weights:
+        raise ExportError(
+            f"{path} was made from weights with SHA-256 {found[WEIGHTS]}, but beside it stand those with {weights}; expected "
+            f"the same. Export it again: {_remedy(path)}"
+        )
+    return found
+
+
+def check_exports(folder: Path, evidence: Mapping[str, Any]) -> None:
+    """Refuse ONNX files of other weights than stand in a model folder, or others than were measured.
+
+    Parameters
+    ----------
+    folder
+        A model folder; one without ``onnx/``, of which nothing was measured, passes.
+    evidence
+        Of its ``eval_results.json``.
+
+    Raises
+    ------
+    FileNotFoundError
+        A file that was measured and is shipped is absent.
+    ExportError
+        (a ValueError) As in ``check_export``; a file that was measured with another content, or that nobody measured.
+    """
+    measured = {report["file"]: report["sha256"] for report in evidence.get("onnx", ()) if report.get("shipped", True)}
+    there = {f"{FOLDER}/{path.name}" for path in (folder / FOLDER).glob("*.onnx")}
+    for file in sorted(there | measured.keys()):
+        found, known = check_export(folder / file), measured.get(file)
+        if found["sha256"] != known:
             raise ExportError(
-                f"{path} was made from weights with SHA-256 {found[WEIGHTS]}, but {folder} holds {weights}; expected the same. "
-                f"Export it again: {_remedy(path)}"
+                f"{folder / file} has SHA-256 {found['sha256']}, but {known or 'no such file'} was measured; expected the "
+                f"same. Export and measure it: {_remedy(folder / file)} --out FILE, then python -m evaluation.collect {folder} "
+                "--onnx FILE, with the file of each export."
             )
-        if evidence is not None and (known := measured.get(found["file"], {}).get("sha256")) != found["sha256"]:
-            raise ExportError(
-                f"{path} has SHA-256 {found['sha256']}, but {known or 'no such file'} was measured; expected the same. "
-                f"Export and measure it again: {_remedy(path)} --out FILE, then python -m evaluation.collect {folder} --onnx FILE"
-            )
-    return paths

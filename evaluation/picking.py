@@ -43,7 +43,16 @@ def pick_images(sources: Sequence[Path], count: int) -> list[Path]:
         for number in open_ones[:left]:
             shares[number] += 1
         left -= min(left, len(open_ones))
-    return [files[place * len(files) // shares[number]] for number, files in enumerate(found) for place in range(shares[number])]
+    return [
+        files[place * len(files) // shares[number]]
+        for number, files in enumerate(found)
+        for place in range(shares[number])
+    ]
+
+
+def picked(sources: Sequence[Path], images: Sequence[Path]) -> dict[Path, int]:
+    """Count how many of the picked images each source gave."""
+    return {source: sum(image.is_relative_to(source) for image in images) for source in sources}
 
 
 def _is_image(path: Path) -> bool:
