@@ -66,6 +66,7 @@ class WbcResNetConfig(PretrainedConfig):
             "auto_map",
             "commit_hash",
             "custom_pipelines",
+            "dtype",
             "experts_implementation",
             "model_type",
             "name_or_path",
@@ -162,11 +163,11 @@ class WbcResNetConfig(PretrainedConfig):
         """Build a configuration from a dictionary; ``kwargs`` replace what stands there."""
         if not isinstance(config_dict, dict):
             raise ValueError(f"The configuration is {config_dict!r}; expected an object of named fields.")
-        before, labels = config_dict.get("id2label"), kwargs.get("id2label")
+        before = config_dict.get("id2label")
         answer = super().from_dict(config_dict, **kwargs)
         # The library writes kwargs into the finished configuration, behind the constructor's checks.
         config = answer[0] if isinstance(answer, tuple) else answer
-        if before is not None and labels is not None and len(before) != len(labels):
+        if before is not None and len(before) != len(config.id2label):
             config.drop_operating_point()
         config.check_operating_point()
         return answer

@@ -5,7 +5,6 @@ convolutions each (1 + 1 + 9 + 12 = 23), global average pooling, and the linear 
 normalisations are not counted, as in "ResNet-50".
 """
 
-import re
 from dataclasses import dataclass
 
 import torch
@@ -16,15 +15,7 @@ from transformers.utils import ModelOutput
 from .batch_statistics import BatchStatistics
 from .configuration_wbc_resnet import WbcResNetConfig
 from .head_fitting import HeadFitting
-
-try:
-    from transformers.conversion_mapping import register_checkpoint_conversion_mapping
-    from transformers.core_model_loading import WeightRenaming
-except ImportError as error:
-    raise ImportError(
-        "This model's own class needs transformers 5 or newer (`pip install -U transformers`). On older versions load the "
-        "same folder without trust_remote_code: AutoModelForImageClassification.from_pretrained(ID) gives the same logits."
-    ) from error
+from .tensor_names import RenamedTensors, register
 
 # px; below it the 8x8 feature map is smaller than the receptive field's core and says nothing of a cell
 MINIMUM_SIZE = 64
@@ -213,14 +204,13 @@ class WbcImageClassifierOutput(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
 
 
-class WbcResNetForImageClassification(BatchStatistics, HeadFitting, PreTrainedModel):
+class WbcResNetForImageClassification(BatchStatistics, HeadFitting, RenamedTensors, PreTrainedModel):
     """The network as a Hugging Face model: ``pixel_values`` in, ``logits`` and on request the evidence map out.
 
     The stored tensor names are those of ``transformers.ResNetForImageClassification``, which loads the same folder.
     """
 
     config_class = WbcResNetConfig
-    base_model_prefix = "network"
     main_input_name = "pixel_values"
     _no_split_modules = ["Bottleneck"]
     accepts_loss_kwargs = False  # the loss is a mean over the batch: the Trainer itself divides when it accumulates
@@ -339,43 +329,4 @@ class WbcResNetForImageClassification(BatchStatistics, HeadFitting, PreTrainedMo
         return output if return_dict else output.to_tuple()
 
 
-# The stored tensor names are transformers' (left); the network's are torchvision's (right). One table serves loading, saving
-# and timm. (\d+) is a block's number.
-STORED_NAMES = [
-    ("resnet.embedder.embedder.convolution", "conv1"),
-    ("resnet.embedder.embedder.normalization", "bn1"),
-    ("classifier.1", "fc"),
-]
-for _stage in range(4):
-    _theirs, _ours = rf"resnet.encoder.stages.{_stage}.layers.(\d+)", rf"layer{_stage + 1}.(\d+)"
-    for _conv in range(3):
-        STORED_NAMES.append((f"{_theirs}.layer.{_conv}.convolution", f"{_ours}.conv{_conv + 1}"))
-        STORED_NAMES.append((f"{_theirs}.layer.{_conv}.normalization", f"{_ours}.bn{_conv + 1}"))
-    STORED_NAMES.append((f"{_theirs}.shortcut.convolution", f"{_ours}.downsample.0"))
-    STORED_NAMES.append((f"{_theirs}.shortcut.normalization", f"{_ours}.downsample.1"))
-
-# A second copy of this file (another revision of the remote code) registers the same table: hence overwrite.
-register_checkpoint_conversion_mapping(
-    "WbcResNetForImageClassification",
-    [WeightRenaming(theirs, f"network.{ours}") for theirs, ours in STORED_NAMES],
-    overwrite=True,
-)
-
-
-def torchvision_names(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename stored tensors (transformers' ResNet names) to the network's names (torchvision's).
-
-    Raises:
-        KeyError: a tensor's name is in no row of the table.
-    """
-    renamed = {}
-    for stored, tensor in state_dict.items():
-        for theirs, ours in STORED_NAMES:
-            if match := re.fullmatch(rf"{theirs}\.(\w+)", stored):
-                renamed[".".join([re.sub(r"\(\\d\+\)", match.group(1), ours), match.group(match.lastindex)])] = tensor
-                break
-        else:
-            raise KeyError(
-                f"{stored!r} is no tensor of transformers' ResNet; expected names like {STORED_NAMES[0][0]!r}."
-            )
-    return renamed
+register("WbcResNetForImageClassification")

@@ -8,10 +8,13 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import ImageClassificationPipeline
+from transformers import AutoImageProcessor, ImageClassificationPipeline
 
+# F401: siblings of siblings. From a folder, transformers 4 takes along only what this file itself imports.
+from .batch_statistics import BatchStatistics  # noqa: F401
 from .cell_finding import find_cells
 from .differential import cells_csv, count_cells, count_csv, report_json
+from .error_adjustment import adjust  # noqa: F401
 from .field_overlaps import describe_field, mark_repeats
 from .head_fitting import flips_and_turns
 from .image_reading import LARGEST, ImageError, image_name, read_image
@@ -82,6 +85,13 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
 
     most_pixels = LARGEST  # of a photo
 
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        if self.image_processor is None:  # transformers 4.51 seeks one only for a configuration of its own
+            config = self.model.config
+            revision = getattr(config, "_commit_hash", None)
+            self.image_processor = AutoImageProcessor.from_pretrained(config._name_or_path, revision=revision)
+
     def _sanitize_parameters(
         self,
         one_cell: bool | None = None,
@@ -138,13 +148,13 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
         )
 
     @staticmethod
-    def read(source: Any) -> Image.Image:
-        """Read a photo as it is looked at, upright and RGB, to draw boxes on.
+    def read(source: Any, name: str | None = None) -> Image.Image:
+        """Read a photo as it is looked at, upright and RGB, to draw boxes on; errors call it by ``name``.
 
         Raises:
             ValueError: it cannot be read; the message says why.
         """
-        return read_image(source).image
+        return read_image(source, name).image
 
     @staticmethod
     def crop(image: Image.Image, box: Sequence[int]) -> Image.Image:

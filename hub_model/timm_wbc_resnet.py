@@ -15,7 +15,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from .configuration_wbc_resnet import WbcResNetConfig
-from .modeling_wbc_resnet import MINIMUM_SIZE, WbcResNet, torchvision_names
+from .modeling_wbc_resnet import MINIMUM_SIZE, WbcResNet
+from .tensor_names import torchvision_names
 
 try:
     from PIL import Image

@@ -36,11 +36,14 @@ SIBLINGS = {
     "configuration_wbc_resnet": set(),
     "batch_statistics": set(),
     "head_fitting": {"batch_statistics"},
-    "modeling_wbc_resnet": {"batch_statistics", "configuration_wbc_resnet", "head_fitting"},
-    "timm_wbc_resnet": {"configuration_wbc_resnet", "modeling_wbc_resnet"},
+    "tensor_names": set(),
+    "modeling_wbc_resnet": {"batch_statistics", "configuration_wbc_resnet", "head_fitting", "tensor_names"},
+    "timm_wbc_resnet": {"configuration_wbc_resnet", "modeling_wbc_resnet", "tensor_names"},
     "pipeline_wbc_resnet": {
+        "batch_statistics",
         "cell_finding",
         "differential",
+        "error_adjustment",
         "field_overlaps",
         "head_fitting",
         "image_reading",
@@ -140,6 +143,15 @@ def test_transformers_own_reader_finds_nothing_more():
         if path.is_file():
             assert set(get_imports(path)) <= EVERY_USER_HAS, name
             assert set(get_relative_imports(path)) <= SIBLINGS[name], name
+
+
+def test_what_is_loaded_first_names_all_it_needs():
+    """From a folder, transformers 4 takes along only the siblings that the file itself imports, not theirs."""
+    for first in ("configuration_wbc_resnet", "modeling_wbc_resnet", "pipeline_wbc_resnet"):
+        path = REPOSITORY / "hub_model" / f"{first}.py"
+        named = {module for _, dots, module, _ in imports(path) if dots}
+        assert named == SIBLINGS[first]
+        assert named == named.union(*(SIBLINGS[sibling] for sibling in named)), first
 
 
 def test_the_table_has_no_circle():

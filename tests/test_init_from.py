@@ -11,7 +11,7 @@ from conftest import LABELS, build_model
 from safetensors.torch import save_file
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from hub_model.modeling_wbc_resnet import torchvision_names
+from hub_model.tensor_names import torchvision_names
 from training.init_from import init_from, load_resnet50
 
 TAKEN = ("conv1.", "bn1.", "layer1.", "layer2.")

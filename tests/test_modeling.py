@@ -14,7 +14,8 @@ from transformers import ResNetConfig, ResNetForImageClassification
 
 from hub_model import batch_statistics
 from hub_model.configuration_wbc_resnet import WbcResNetConfig
-from hub_model.modeling_wbc_resnet import WbcResNet, WbcResNetForImageClassification, torchvision_names
+from hub_model.modeling_wbc_resnet import WbcResNet, WbcResNetForImageClassification
+from hub_model.tensor_names import torchvision_names
 
 SIZES = [(64, 64), (97, 131), (224, 224), (240, 320)]
 # Where the same sum is taken in another order (a mean over hundreds of places, another batch size): 1e-6 was seen, on logits
