@@ -14,8 +14,7 @@ import argparse
 import logging
 import os
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from typing import Any
 import datasets
 import numpy as np
 import onnx
-import torch
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -40,12 +38,11 @@ from evaluation.measure import load_model, open_image
 from evaluation.metrics import statistics
 from evaluation.onnx_files import FLOAT, FOLDER, INPUT, QUANTIZED, check_export, describe
 from evaluation.onnx_runtime import BATCH, differences, open_session, session_logits, softmax
-from evaluation.results import environment, hardware, package_versions, to_text, write_text
+from evaluation.results import environment, package_versions, to_text, write_text
 from smears.laboratories import cut_cells, divide, load_laboratory, rename_classes
 from smears.loading import DataError
 
 LEARNT, CHOSEN_ON, DECIDED_ON = "train", "validation", "test"
-ROUNDS = 30  # of the timing, each kind once in each
 logger = logging.getLogger("quantize_onnx")
 
 
@@ -250,31 +247,6 @@ def decide(options: argparse.Namespace, laboratories: Any, processor: Any, targe
     return found
 
 
-@torch.inference_mode()
-def time_them(folder: Path, target: Path, rounds: int = ROUNDS) -> dict[str, Any]:
-    """Time one image on one thread through PyTorch, float and 8 bits, in turns: median milliseconds of each."""
-    model, processor = load_model(folder)
-    side = processor.size["height"], processor.size["width"]
-    pixels = np.random.default_rng(0).normal(size=(1, model.config.num_channels, *side)).astype(np.float32)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    sessions = {"float": open_session(folder / FOLDER / FLOAT, 1), "int8": open_session(target, 1)}
-    kinds: dict[str, Callable[[], Any]] = {"pytorch": lambda: model(pixel_values=torch.from_numpy(pixels))}
-    kinds |= {name: lambda session=session: session.run(None, {INPUT: pixels}) for name, session in sessions.items()}
-    seconds = {name: [] for name in kinds}
-    try:
-        for number in range(rounds + 1):
-            for name, answer in kinds.items():
-                begun = time.perf_counter()
-                answer()
-                if number:  # the first one warms up
-                    seconds[name].append(time.perf_counter() - begun)
-    finally:
-        torch.set_num_threads(before)
-    medians = {name: round(1e3 * float(np.median(taken)), 2) for name, taken in seconds.items()}
-    return {"milliseconds": medians, "threads": 1, "rounds": rounds, "cpu": hardware()["cpu"]}
-
-
 def quantize_folder(options: argparse.Namespace) -> None:
     """Choose, decide, put the file into the folder or not, and report.
 
@@ -293,7 +265,7 @@ def quantize_folder(options: argparse.Namespace) -> None:
         report: dict[str, Any] = (
             describe(target) | {"file": f"{FOLDER}/{QUANTIZED}", "most_lost": options.most_lost} | found
         )
-        report |= {"speed": time_them(options.folder, target), "test": {}}
+        report["test"] = {}
         if found["recipe"] and options.ship:
             report["test"] = decide(options, laboratories, processor, target)
         lost = [one["lost"]["value"] for one in report["test"].values()]

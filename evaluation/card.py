@@ -46,7 +46,7 @@ EVIDENCE_TABLES = (
     "unseen_table", "distance_table", "few_labels_table", "corruption_table", "stranger_table", "anomaly_table",
     "finding_table", "gate_table", "counts_table",
 )  # fmt: skip
-DOOR_TABLES = ("doors_table", "pictures_of_doors", "onnx_table", "eight_bits")
+DOOR_TABLES = ("doors_table", "pictures_of_doors", "onnx_table", "eight_bits", "onnx_speed")
 HEAD = {"license": str, "library_name": str, "pipeline_tag": str, "tags": list, "metrics": list}
 FIXED_HEAD = {"library_name": "transformers", "pipeline_tag": "image-classification"}
 REPOSITORY_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")

@@ -60,6 +60,8 @@ def onnx_table(evidence: Mapping[str, Any]) -> str:
     for report in evidence["onnx"]:
         parts = {f"PyTorch, {name}": found for name, found in report.get("parity", {}).items()}
         parts |= {f"float, {lab} held out to test on": found for lab, found in report.get("test", {}).items()}
+        if "file" not in report:
+            continue
         shown = f"| `{report['file']}` | {report['bytes'] / 1e6:.1f} MB | {report['opset']} | {report['producer']} "
         for name, found in parts.items():
             same = f"{thousands(found['n'])} | {thousands(found['same_label'])} | {difference(found['scores'])}"
@@ -69,7 +71,7 @@ def onnx_table(evidence: Mapping[str, Any]) -> str:
 
 
 def eight_bits(evidence: Mapping[str, Any]) -> str:
-    """Say in a sentence or two what 8 bits cost, what they gain, and whether the file is shipped; empty where none was made."""
+    """Say what 8 bits cost and whether the file is shipped; empty where none was made."""
     found = [report for report in evidence["onnx"] if "recipe" in report]
     if not found:
         return ""
@@ -79,13 +81,24 @@ def eight_bits(evidence: Mapping[str, Any]) -> str:
         f"{one['lost']['value']:.2f} points lost [{one['lost']['low']:.2f}, {one['lost']['high']:.2f}]"
         for lab, one in report["test"].items()
     )
-    times = report["speed"]["milliseconds"]
-    speed = (
-        f"One image on one thread of an {report['speed']['cpu']} takes {times['float'] / times['pytorch']:.2f} times PyTorch's "
-        f"time in float and {times['int8'] / times['pytorch']:.2f} times in 8 bits."
-    )
     verdict = "is shipped" if report["shipped"] else "is **not** shipped"
     return (
-        f"The 8-bit file {verdict}: of accuracy it may lose at most {report['most_lost']} points on each laboratory's TEST, and "
-        f"there, float → 8 bits, it has {lost}. Its recipe, {report['recipe'] or 'none of those tried'}, was chosen on validation. {speed}"
+        f"The 8-bit file {verdict}: of accuracy it may lose at most {report['most_lost']} points on each laboratory's TEST. "
+        f"There, float → 8 bits: {lost or 'nothing was measured'}. Its recipe, "
+        f"{report['recipe'] or 'none of those tried'}, was chosen on validation."
+    )
+
+
+def onnx_speed(evidence: Mapping[str, Any]) -> str:
+    """Say how fast the files are, as shares of PyTorch's time; empty where nobody timed them."""
+    found = [report for report in evidence["onnx"] if "milliseconds" in report]
+    if not found:
+        return ""
+    (report,) = found
+    times = dict(report["milliseconds"])
+    unit = times.pop("pytorch")
+    shares = " and ".join(f"`{file}` {time / unit:.2f}" for file, time in times.items())
+    return (
+        f"One image on one thread ({report['hardware']['cpu']}, median of {report['rounds']} rounds, {unit:.0f} ms "
+        f"through PyTorch) takes, in PyTorch's time, {shares}."
     )
