@@ -1,7 +1,7 @@
 """Export a model folder to ONNX, for ONNX Runtime and transformers.js, and say how far its answers lie from PyTorch's.
 
     python export_onnx.py hub_model
-    python export_onnx.py hub_model --images space/examples blood-cells pbc --count 200 --out runs/onnx.json
+    python export_onnx.py hub_model --images hub_model/examples blood-cells pbc --count 200 --out runs/onnx.json
 
 The first writes ``hub_model/onnx/model.onnx`` from ``hub_model/model.safetensors``: input ``pixel_values``, (B, 3, H, W)
 float32 as the folder's image processor gives them, output ``logits``, (B, classes) float32; any B, H and W. The same weights

@@ -1,6 +1,6 @@
 """Send the same pictures through every door of a model folder and say how far the answers lie from plain transformers'.
 
-    python measure_doors.py hub_model --images space/examples blood-cells pbc raabin chula --count 205 \\
+    python measure_doors.py hub_model --images hub_model/examples blood-cells pbc raabin chula --count 205 \\
         --node_modules NODE_MODULES --out runs/doors.json
 
 The pictures are picked evenly from the named files and folders. They are sent twice, as they come and shrunk to the network's
