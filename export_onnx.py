@@ -15,7 +15,7 @@ import argparse
 import contextlib
 import io
 import logging
-import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from torch.export import Dim
 
 from evaluation.command import require_least, run
 from evaluation.measure import load_model, open_image
-from evaluation.onnx_files import FLOAT, FOLDER, INPUT, OUTPUT, WEIGHTS, describe
+from evaluation.onnx_files import FLOAT, FOLDER, INPUT, OUTPUT, WEIGHTS, describe, put
 from evaluation.onnx_runtime import BATCH, differences, open_session, session_logits
 from evaluation.picking import pick_images
 from evaluation.results import environment, package_versions, to_text, weights_sha256, write_text
@@ -120,8 +120,8 @@ def compare(folder: Path, path: Path, images: Sequence[Path]) -> dict[str, Any]:
     for name, one in found.items():
         if one["logits"] > LARGEST:
             raise ValueError(
-                f"{path}: on {name} its logits differ from PyTorch's by up to {one['logits']:.1e}; expected {LARGEST:.0e} "
-                "at most. Export with other versions of torch and onnxscript, and report this."
+                f"On {name} the logits of {folder / FOLDER / FLOAT} differ from PyTorch's by up to {one['logits']:.1e}; "
+                f"expected {LARGEST:.0e} at most. Export with other versions of torch and onnxscript, and report this."
             )
     return found
 
@@ -136,17 +136,14 @@ def export_folder(options: argparse.Namespace) -> None:
     images = pick_images(options.images, options.count) if options.images else []
     model, _ = load_model(options.folder)
     path = options.folder / FOLDER / FLOAT
-    trial = path.with_name(f".{path.name}.{os.getpid()}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     for chatty in ("onnx_ir", "onnxscript"):  # they tell each step of theirs
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    try:
+    with tempfile.TemporaryDirectory(prefix="onnx-") as place:  # elsewhere, so that nothing is left if it is ended
+        trial = Path(place) / FLOAT
         graph = export(model, weights_sha256(options.folder))
         trial.write_bytes(graph.SerializeToString(deterministic=True))
         parity = compare(options.folder, trial, images)
-        trial.replace(path)
-    finally:
-        trial.unlink(missing_ok=True)
+        put(trial, path)
     report = describe(path) | {
         "versions": environment() | package_versions("onnx", "onnxruntime"),
         "parity": parity,

@@ -91,8 +91,7 @@ def list_doors(options: argparse.Namespace, address: str | None) -> list[doors.D
     found = [*doors.DOORS, *([doors.stock_timm(options.timm)] if options.timm else [])]
     found += [doors.eight_bits()] if quantized else []
     if options.node_modules:
-        found += doors.javascript(options.node_modules)
-        found += doors.javascript(options.node_modules, "q8") if quantized else []
+        found += doors.javascript(options.node_modules, quantized)
     return found + ([doors.space(address)] if address else [])
 
 

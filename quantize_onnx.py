@@ -12,7 +12,6 @@ is removed. The report says which, for ``evaluation.collect --onnx``.
 
 import argparse
 import logging
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ from evaluation.intervals import group_bootstrap
 from evaluation.labels import read_label_map
 from evaluation.measure import load_model, open_image
 from evaluation.metrics import statistics
-from evaluation.onnx_files import FLOAT, FOLDER, INPUT, QUANTIZED, check_export, describe
+from evaluation.onnx_files import FLOAT, FOLDER, INPUT, QUANTIZED, check_export, describe, put
 from evaluation.onnx_runtime import BATCH, differences, open_session, session_logits, softmax
 from evaluation.results import environment, package_versions, to_text, write_text
 from smears.laboratories import cut_cells, divide, load_laboratory, rename_classes
@@ -186,7 +185,7 @@ def compare(data: datasets.Dataset, ours: np.ndarray, theirs: np.ndarray) -> dic
         found[name] = {key: float(values[key]) for key in ("accuracy", "balanced_accuracy")}
     loss = (theirs.argmax(axis=1) == labels).astype(float) - (ours.argmax(axis=1) == labels)
     low, high = group_bootstrap(lambda weights: weights @ loss / weights.sum(axis=-1), len(loss), groups)
-    found["lost"] = {"value": 100 * loss.mean(), "low": 100 * low, "high": 100 * high}
+    found["lost"] = {"value": 100 * float(loss.mean()), "low": 100 * low, "high": 100 * high}
     return found
 
 
@@ -259,7 +258,7 @@ def quantize_folder(options: argparse.Namespace) -> None:
     check_export(options.folder / FOLDER / FLOAT)
     model, processor = load_model(options.folder)
     laboratories = read_laboratories(options, [model.config.id2label[k] for k in range(model.config.num_labels)])
-    with tempfile.TemporaryDirectory(dir=options.folder / FOLDER, prefix=".trial-") as place:
+    with tempfile.TemporaryDirectory(prefix="onnx-") as place:  # elsewhere, so that nothing is left if it is ended
         target = Path(place) / QUANTIZED
         found = choose(options, laboratories, processor, target)
         report: dict[str, Any] = (
@@ -272,7 +271,7 @@ def quantize_folder(options: argparse.Namespace) -> None:
         report["shipped"] = bool(lost) and max(lost) <= options.most_lost
         report["versions"] = environment() | package_versions("onnx", "onnxruntime")
         if report["shipped"]:
-            os.replace(target, shipped)
+            put(target, shipped)
             logger.info("wrote %s, %d bytes", shipped, report["bytes"])
         elif options.ship:
             shipped.unlink(missing_ok=True)

@@ -142,14 +142,14 @@ def through_onnx(folder: Path, images: Sequence[Path], file: str = FLOAT) -> np.
     return softmax(session_logits(session, np.concatenate(pixels)))
 
 
-def through_node(folder: Path, images: Sequence[Path], node_modules: Path, dtype: str = "fp32") -> np.ndarray:
-    """transformers.js in Node."""
-    return _in_order(folder, answers_in_node(node_modules, folder, images, dtype))
+def through_node(folder: Path, images: Sequence[Path], node_modules: Path, **how: str) -> np.ndarray:
+    """transformers.js in Node; ``how`` as in ``evaluation.javascript_doors.answers_in_node``."""
+    return _in_order(folder, answers_in_node(node_modules, folder, images, **how))
 
 
-def through_browser(folder: Path, images: Sequence[Path], node_modules: Path, dtype: str = "fp32") -> np.ndarray:
+def through_browser(folder: Path, images: Sequence[Path], node_modules: Path, **how: str) -> np.ndarray:
     """transformers.js in a browser."""
-    return _in_order(folder, answers_in_browser(node_modules, folder, images, dtype))
+    return _in_order(folder, answers_in_browser(node_modules, folder, images, **how))
 
 
 def through_space(folder: Path, images: Sequence[Path], address: str) -> np.ndarray:
@@ -207,12 +207,16 @@ def eight_bits() -> Door:
     return Door("ONNX Runtime, 8 bits", f"`{FOLDER}/{QUANTIZED}`", answer, EIGHT_BITS)
 
 
-def javascript(node_modules: Path, dtype: str = "fp32") -> list[Door]:
-    """transformers.js in Node and in a browser, on the file of ``dtype``."""
-    tolerances = EIGHT_BITS if dtype == "q8" else (1e-3, 5e-2)
+def javascript(node_modules: Path, quantized: bool) -> list[Door]:
+    """transformers.js in Node and in a browser: with the folder's resizing, with its own, and on the 8-bit file."""
+    kinds = {
+        "": ({"dtype": "fp32"}, f"`{FOLDER}/{FLOAT}`, `resize.mjs`", (1e-3, 1e-2)),
+        ", its own resizing": ({"dtype": "fp32", "resize": "library"}, f"`{FOLDER}/{FLOAT}`", (1e-3, 0.5)),
+    }
+    if quantized:
+        kinds[", 8 bits"] = ({"dtype": "q8"}, f"`{FOLDER}/{QUANTIZED}`, `resize.mjs`", EIGHT_BITS)
     return [
-        Door(
-            f"{where}, {dtype}", "transformers.js", partial(through, node_modules=node_modules, dtype=dtype), tolerances
-        )
-        for where, through in (("Node", through_node), ("browser", through_browser))
+        Door(f"transformers.js in {where}{kind}", how, partial(through, node_modules=node_modules, **asked), tolerances)
+        for where, through in (("Node", through_node), ("a browser", through_browser))
+        for kind, (asked, how, tolerances) in kinds.items()
     ]

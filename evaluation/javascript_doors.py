@@ -44,7 +44,7 @@ def library_version(node_modules: Path) -> str:
 
 
 def answers_in_node(
-    node_modules: Path, folder: Path, images: Sequence[Path], dtype: str = "fp32"
+    node_modules: Path, folder: Path, images: Sequence[Path], dtype: str = "fp32", resize: str = "folder"
 ) -> list[list[dict[str, Any]]]:
     """Classify images with transformers.js in Node.
 
@@ -58,6 +58,8 @@ def answers_in_node(
         Files.
     dtype
         ``"fp32"`` takes model.onnx, ``"q8"`` model_quantized.onnx.
+    resize
+        ``"folder"`` resizes by the folder's ``onnx/resize.mjs``, ``"library"`` as transformers.js does by itself.
 
     Returns
     -------
@@ -72,7 +74,7 @@ def answers_in_node(
     node = shutil.which("node")
     if node is None:
         raise JavaScriptError("Node is not installed; expected the command node. Install it (Debian: nodejs).")
-    command = [node, HERE / "classify.mjs", node_modules.resolve(), folder.resolve(), dtype]
+    command = [node, HERE / "classify.mjs", node_modules.resolve(), folder.resolve(), dtype, resize]
     paths = "\n".join(str(image.resolve()) for image in images)
     done = subprocess.run(command, input=paths, capture_output=True, text=True)
     if done.returncode:
@@ -100,7 +102,12 @@ def find_browser() -> str:
 
 
 def answers_in_browser(
-    node_modules: Path, folder: Path, images: Sequence[Path], dtype: str = "fp32", page: Path = PAGE
+    node_modules: Path,
+    folder: Path,
+    images: Sequence[Path],
+    dtype: str = "fp32",
+    resize: str = "folder",
+    page: Path = PAGE,
 ) -> list[list[dict[str, Any]]]:
     """Classify images with transformers.js in a browser, on WebAssembly; as ``answers_in_node``.
 
@@ -128,7 +135,7 @@ def answers_in_browser(
             shown.set_default_timeout(PATIENCE)
             shown.on("pageerror", lambda error: errors.append(str(error)))
             shown.route("**/*", let_through)
-            shown.goto(f"{address}/?dtype={dtype}")
+            shown.goto(f"{address}/?dtype={dtype}&resize={resize}")
             shown.wait_for_function("() => 'classify' in window")
             answers = [shown.evaluate("image => classify(image)", f"/images/{number}") for number in range(len(images))]
         except Error as error:

@@ -1,5 +1,7 @@
 """The ONNX files of a model folder: their names, what they are, and whether they were made from the weights beside them."""
 
+import os
+import shutil
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -78,6 +80,17 @@ def describe(path: Path) -> dict[str, Any]:
         "ir_version": model.ir_version,
         "producer": f"{model.producer_name} {model.producer_version}".strip(),
     }
+
+
+def put(source: Path, target: Path) -> None:
+    """Copy a file to where it is to stand, in one step: a reader sees the old one or the new one, never half of it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        shutil.copyfile(source, unfinished)
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def check_export(path: Path) -> dict[str, Any]:

@@ -32,29 +32,31 @@ def eight_bits(_):
     return doors.eight_bits()
 
 
-def in_javascript(where, dtype):
+def in_javascript(name):
     """Find a door in JavaScript, once what it needs is there."""
 
     def door(_):
-        if dtype == "q8":
+        if "8 bits" in name:
             eight_bits(_)
-        if where == "browser":
+        if "browser" in name:
             try:
                 find_browser()
             except JavaScriptError as error:
                 pytest.skip(str(error))
-        return next(door for door in doors.javascript(node_modules(), dtype) if door.name == f"{where}, {dtype}")
+        return next(door for door in doors.javascript(node_modules(), quantized=True) if door.name == name)
 
     return door
 
 
+IN_JAVASCRIPT = [
+    f"transformers.js in {where}{kind}"
+    for where in ("Node", "a browser")
+    for kind in ("", ", its own resizing", ", 8 bits")
+]
 DOORS = {
     **{door.name: lambda _, door=door: door for door in doors.DOORS},
     "ONNX Runtime, 8 bits": eight_bits,
-    "Node, fp32": in_javascript("Node", "fp32"),
-    "Node, q8": in_javascript("Node", "q8"),
-    "browser, fp32": in_javascript("browser", "fp32"),
-    "browser, q8": in_javascript("browser", "q8"),
+    **{name: in_javascript(name) for name in IN_JAVASCRIPT},
     "Space": lambda request: doors.space(request.getfixturevalue("shipped")),
 }
 

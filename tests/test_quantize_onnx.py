@@ -136,6 +136,7 @@ def test_a_file_that_loses_too_much_is_not_shipped_and_an_older_one_goes(folder,
 def test_what_does_not_fit_is_told(folder, cells, tmp_path, monkeypatch):
     monkeypatch.setattr(quantize_onnx, "choose", lambda *_: {"recipe": "7-bit weights"})
     monkeypatch.setattr(quantize_onnx, "describe", lambda _: {})
+    monkeypatch.setattr(quantize_onnx, "open_session", lambda _: None)
     with pytest.raises(SystemExit, match="No laboratory has images to test on, so nothing can be decided"):
         command(folder, cells, tmp_path / "int8.json", "--ship")
     with pytest.raises(
