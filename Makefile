@@ -63,9 +63,9 @@ onnx: environment  ## export to ONNX, in float and 8 bits, and time it; make onn
 	$(RUN) -m evaluation.collect hub_model --onnx runs/onnx.json runs/onnx-int8.json runs/onnx-speed.json
 	$(MAKE) card
 
-doors: environment peers  ## the same pictures through every door; make doors DATA="blood-cells pbc raabin chula"
+doors: environment peers  ## the same pictures through every door; make doors DATA="blood-cells pbc raabin chula" TIMM=BRANCH
 	@test -n "$(DATA)" || { echo 'Which images? make doors DATA="blood-cells pbc raabin chula", the four folders'; exit 1; }
-	$(RUN) measure_doors.py hub_model --images hub_model/examples $(DATA) --count 205 --out runs/doors.json \
+	$(RUN) measure_doors.py hub_model --images hub_model/examples $(DATA) --count 205 --out runs/doors.json $(if $(TIMM),--timm $(TIMM)) \
 	  --node_modules "$$(PYTHONPATH=tests WBC_CACHE=$(CACHE) $(RUN) -c 'from peers.install import folder; print(folder())')/node_modules"
 	$(RUN) -m evaluation.collect hub_model --doors runs/doors.json
 	$(MAKE) card

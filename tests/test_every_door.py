@@ -48,6 +48,18 @@ def in_javascript(name):
     return door
 
 
+def timm_alone(request):
+    """Export the branch for stock timm as publishing does, and open it."""
+    branch = pytest.importorskip("publishing.timm_branch")
+    from publishing.composing import compose
+    from publishing.repositories import KINDS
+
+    folder = request.getfixturevalue("tmp_path")
+    (folder / "timm").mkdir()
+    branch.export(compose(REPOSITORY, KINDS["model"], "wbc-resnet", folder / "model"), folder / "timm", "apache-2.0")
+    return doors.stock_timm(folder / "timm")
+
+
 IN_JAVASCRIPT = [
     f"transformers.js in {where}{kind}"
     for where in ("Node", "a browser")
@@ -55,6 +67,7 @@ IN_JAVASCRIPT = [
 ]
 DOORS = {
     **{door.name: lambda _, door=door: door for door in doors.DOORS},
+    "timm alone": timm_alone,
     "ONNX Runtime, 8 bits": eight_bits,
     **{name: in_javascript(name) for name in IN_JAVASCRIPT},
     "Space": lambda request: doors.space(request.getfixturevalue("shipped")),
