@@ -11,7 +11,9 @@ from space_fixtures import serve_shipped  # noqa: F401
 
 README = (REPOSITORY / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
-PYTHON = [text for language, text in BLOCKS if language == "python"]
+PYTHON = [
+    text for language, text in BLOCKS if language == "python" and "ENDPOINT" not in text
+]  # test_endpoint_servers.py
 SHELL = [line for language, text in BLOCKS if language == "bash" for line in text.replace("\\\n", " ").splitlines()]
 DEMO = "http://127.0.0.1:7860"
 
