@@ -8,10 +8,13 @@ size, since browsers and Node resize in ways of their own. Doors are transformer
 folder (the reference), our class and our pipeline, timm, ``handler.py``, ONNX Runtime on each file of ``onnx/``,
 transformers.js in Node and in a browser on each of these, and the Space's ``/classify``. ``--node_modules`` is where npm
 installed ``@huggingface/transformers`` (`make peers`), ``--timm`` the folder that stock timm loads from the Hub's branch; left
-out, these doors are not measured. Where a door differs by more than its tolerance, the program ends with an error.
+out, these doors are not measured. The report is written after each door, and the same command goes on from there. Where a door
+differs by more than its tolerance, the program ends with an error.
 """
 
 import argparse
+import hashlib
+import json
 import logging
 import socket
 import subprocess
@@ -95,41 +98,66 @@ def list_doors(options: argparse.Namespace, address: str | None) -> list[doors.D
     return found + ([doors.space(address)] if address else [])
 
 
+def start_report(options: argparse.Namespace, images: Sequence[Path]) -> dict[str, Any]:
+    """Give the report to be filled: the one in ``--out``, if it is of the same weights, pictures and versions, or a new one."""
+    versions = environment() | package_versions("onnxruntime", "gradio", "gradio_client")
+    if options.node_modules:
+        versions["transformers.js"] = library_version(options.node_modules)
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(hashlib.sha256(image.read_bytes()).digest())
+    report = {
+        WEIGHTS: weights_sha256(options.folder),
+        "pictures": {source.resolve().name: count for source, count in picked(options.images, images).items()},
+        "pictures_sha256": digest.hexdigest(),
+        "reference": doors.REFERENCE.how,
+        "versions": versions,
+        "doors": {},
+    }
+    if options.out and options.out.is_file():
+        try:
+            before = json.loads(options.out.read_text("utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{options.out} is no report ({error}). Remove it, or name another file.") from error
+        if before | {"doors": {}} == report:
+            return before
+        logger.info("%s is of other weights, pictures or versions: all doors are measured anew", options.out)
+    return report
+
+
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Send the pictures through every door: the report.
+    """Send the pictures through every door that the report lacks, writing it after each: the report.
 
     Raises
     ------
-    ValueError, OSError, JavaScriptError
+    ValueError, OSError
         Pictures or files that are missing, an ONNX file of other weights, a door that cannot be opened.
     """
     images = pick_images(options.images, options.count)
     for file in (FLOAT, QUANTIZED):
         if file == FLOAT or (options.folder / FOLDER / file).is_file():
             check_export(options.folder / FOLDER / file)
-    versions = environment() | package_versions("onnxruntime", "gradio", "gradio_client")
-    if options.node_modules:
-        versions["transformers.js"] = library_version(options.node_modules)
-    rows: dict[str, dict[str, Any]] = {}
+    report = start_report(options, images)
+    known = report["doors"]
     with ExitStack() as stack:
         small = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="doors-")))
         sent = dict(zip(SENT, (doors.at_network_size(options.folder, images, small), images), strict=True))
         references = {how: doors.REFERENCE.answer(options.folder, pictures) for how, pictures in sent.items()}
         address = None if options.no_space else stack.enter_context(space(options.folder))
-        for door in list_doors(options, address):
-            row = rows[door.name] = {"how": door.how}
+        listed = list_doors(options, address)
+        for door in listed:
+            if door.name in known:
+                logger.info("%s: measured before", door.name)
+                continue
+            row = {"how": door.how}
             for (how, pictures), tolerance in zip(sent.items(), door.tolerances, strict=True):
-                row[how] = doors.compare(door.answer(options.folder, pictures), references[how]) | {
-                    "tolerance": tolerance
-                }
+                found = doors.compare(door.answer(options.folder, pictures), references[how])
+                row[how] = found | {"tolerance": tolerance}
+            known[door.name] = row
             logger.info("%s: %s", door.name, row)
-    return {
-        WEIGHTS: weights_sha256(options.folder),
-        "pictures": {source.resolve().name: count for source, count in picked(options.images, images).items()},
-        "reference": doors.REFERENCE.how,
-        "doors": rows,
-        "versions": versions,
-    }
+            if options.out:
+                write_text(options.out, to_text(report))
+    return report | {"doors": {door.name: known[door.name] for door in listed}}
 
 
 def measure_doors(options: argparse.Namespace) -> None:

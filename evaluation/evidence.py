@@ -166,7 +166,7 @@ def _validate_agreement(found: Any, where: str, largest: str) -> None:
 
 
 def _validate_doors(report: Any, where: str, sha256: str) -> None:
-    require_keys(report, {"weights_sha256", "pictures", "reference", "doors", "versions"}, where)
+    require_keys(report, {"weights_sha256", "pictures", "pictures_sha256", "reference", "doors", "versions"}, where)
     weights = report["weights_sha256"]
     require(weights == sha256, f"{where}.weights_sha256", weights, f"{sha256}, of the weights that are shipped")
     for name, door in report["doors"].items():

@@ -13,5 +13,6 @@ field_overlaps.py             fields of one slide → which cells two of them sh
 differential.py               named cells → the differential count, as JSON (differential.schema.json) and CSV
 error_adjustment.py           the count, corrected for the network's own errors
 timm_wbc_resnet.py            the same network for ``timm.create_model("wbc_resnet24")``
+onnx/                         for ONNX Runtime and transformers.js: the network, its 8-bit version, and how pictures are resized
 config.json, preprocessor_config.json, model.safetensors, eval_results.json, README.md   written by train.py
 """

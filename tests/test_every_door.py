@@ -150,6 +150,13 @@ def test_the_command_reports_each_door_and_ends_with_an_error_where_one_differs(
     }  # fmt: skip
     validate_evidence({"doors": [report]}, weights_sha256(SHIPPED))
 
+    def unwanted(folder, images):
+        raise AssertionError("a door that stands in the report is not measured again")
+
+    monkeypatch.setattr(doors, "DOORS", (doors.Door(onnx.name, onnx.how, unwanted, onnx.tolerances),))
+    measure_doors.main(options)
+    assert json.loads(out.read_text()) == report
+
     def crooked(folder, images):
         return doors.through_plain(folder, images)[:, ::-1]
 
@@ -159,6 +166,9 @@ def test_the_command_reports_each_door_and_ends_with_an_error_where_one_differs(
     ):
         measure_doors.main(options)
     assert json.loads(out.read_text())["doors"]["crooked"]["as_they_come"]["same_label"] == 0, "the report tells, too"
+    out.write_text("half a rep")
+    with pytest.raises(SystemExit, match="doors.json is no report .* Remove it, or name another file"):
+        measure_doors.main(options)
 
 
 def test_a_space_that_does_not_start_is_told(tmp_path, monkeypatch):

@@ -1,11 +1,13 @@
 """transformers.js on the folder as it is published, in Node and in a browser; what is missing is told."""
 
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
 from conftest import REPOSITORY
 from peers_fixtures import node_modules
+from PIL import Image
 from space_fixtures import EXAMPLES
 
 from evaluation import doors, javascript_doors
@@ -47,6 +49,44 @@ def test_node_names_200_real_images_as_onnx_runtime_does(modules, data_root, tmp
     expected, answers = doors.through_onnx(SHIPPED, images), doors.through_node(SHIPPED, images, modules)
     assert (answers.argmax(axis=1) == expected.argmax(axis=1)).all()
     np.testing.assert_allclose(answers, expected, rtol=0, atol=1e-3)
+
+
+RESIZE = """
+import fs from 'node:fs';
+import { createRequire } from 'node:module';
+const [modules, folder, out, ...files] = process.argv.slice(1);
+const { RawImage } = createRequire(modules + '/here.js')('@huggingface/transformers');
+const { resize } = await import(folder + '/onnx/resize.mjs');
+files.forEach(async (file, number) => {
+    const image = resize(await RawImage.read(file), 224, 160);
+    fs.writeFileSync(`${out}/${number}.rgb`, image.data);
+});
+"""
+
+
+def test_the_folders_resizing_is_pillows(modules, tmp_path):
+    """Shrunk, enlarged, both, and left as it is; grey and transparent: not one pixel differs."""
+    rng = np.random.default_rng(0)
+    sizes = [
+        ("RGB", (640, 480)),
+        ("RGB", (100, 75)),
+        ("RGB", (50, 1200)),
+        ("RGB", (224, 160)),
+        ("L", (301, 17)),
+        ("RGBA", (225, 161)),
+    ]
+    files = []
+    for number, (mode, (width, height)) in enumerate(sizes):
+        pixels = rng.integers(0, 256, (height, width, len(mode)), dtype=np.uint8)
+        files.append(tmp_path / f"{number}.png")
+        Image.fromarray(pixels.squeeze(), mode).save(files[-1])
+    command = ["node", "--input-type=module", "-e", RESIZE, modules, SHIPPED, tmp_path, *files]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    for number, file in enumerate(files):
+        with Image.open(file) as image:
+            expected = np.asarray(image.convert("RGB").resize((224, 160), Image.Resampling.BILINEAR))
+        resized = np.fromfile(tmp_path / f"{number}.rgb", np.uint8).reshape(160, 224, 3)
+        assert np.array_equal(resized, expected), sizes[number]
 
 
 def test_the_answers_are_the_librarys_own(modules):
