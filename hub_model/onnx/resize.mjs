@@ -4,7 +4,7 @@
 //     import { pipeline, RawImage } from "@huggingface/transformers";
 //     import { resize } from "./onnx/resize.mjs";
 //
-//     const classify = await pipeline("image-classification", "wbc-resnet/wbc-resnet24", { dtype: "fp32" });
+//     const classify = await pipeline("image-classification", ID, { dtype: "fp32" });
 //     const answer = await classify(resize(await RawImage.read("cell.jpg")));
 
 const BITS = 22; // of a weight, as in Pillow's Resample.c, whose bilinear filter this is
