@@ -104,8 +104,8 @@ def test_a_door_gives_plain_transformers_answers(name, sent, request):
         np.testing.assert_allclose(answers, expected, rtol=0, atol=tolerance)
         surest = np.sort(expected)[:, -2:]
         clear = surest[:, 1] - surest[:, 0] > 2 * tolerance  # else a difference within the tolerance may turn the label
-        assert clear.sum() >= len(pictures) / 2
-        assert (answers.argmax(axis=1) == expected.argmax(axis=1))[clear].all()
+        same = answers.argmax(axis=1) == expected.argmax(axis=1)
+        assert same[clear].all() and same.mean() >= 0.9
 
 
 def test_the_card_has_a_row_for_each_door():
