@@ -7,7 +7,7 @@ PORT ?= 7860
 
 TRAINED ?= runs/wbc-resnet24/model
 
-.PHONY: demo test measure fields stress folds tables release card picture where environment browser peers
+.PHONY: demo test measure fields stress onnx doors folds tables release card picture where environment browser peers
 
 demo: environment  ## open the Space on a loopback port with the shipped weights
 	$(RUN) space/app.py --model hub_model --port $(PORT)
@@ -53,6 +53,21 @@ stress: environment  ## degraded, turned and foreign pictures; make stress DATA=
 	$(RUN) stress.py hub_model --data_dir $(word 2,$(DATA)) --ground_dir $(word 1,$(DATA)) --label_map $(CLASSES) $(DIVIDED) \
 	  --other_cells ig erythroblast --limit 800 --results runs/stress-pbc.json
 	$(RUN) -m evaluation.collect hub_model --stress runs/stress-pbc.json
+	$(MAKE) card
+
+onnx: environment  ## export to ONNX, in float and 8 bits, and time it; make onnx DATA="blood-cells pbc raabin chula"
+	@test -n "$(DATA)" || { echo 'Which images? make onnx DATA="blood-cells pbc raabin chula", the four folders'; exit 1; }
+	$(RUN) export_onnx.py hub_model --images hub_model/examples $(DATA) --count 205 --out runs/onnx.json
+	$(RUN) quantize_onnx.py hub_model --data_dir $(DATA) --folder_map $(CLASSES) $(DIVIDED) --ship --out runs/onnx-int8.json
+	$(RUN) benchmarks/onnx_speed.py hub_model --out runs/onnx-speed.json
+	$(RUN) -m evaluation.collect hub_model --onnx runs/onnx.json runs/onnx-int8.json runs/onnx-speed.json
+	$(MAKE) card
+
+doors: environment peers  ## the same pictures through every door; make doors DATA="blood-cells pbc raabin chula" TIMM=BRANCH
+	@test -n "$(DATA)" || { echo 'Which images? make doors DATA="blood-cells pbc raabin chula", the four folders'; exit 1; }
+	$(RUN) measure_doors.py hub_model --images hub_model/examples $(DATA) --count 205 --out runs/doors.json $(if $(TIMM),--timm $(TIMM)) \
+	  --node_modules "$$(PYTHONPATH=tests WBC_CACHE=$(CACHE) $(RUN) -c 'from peers.install import folder; print(folder())')/node_modules"
+	$(RUN) -m evaluation.collect hub_model --doors runs/doors.json
 	$(MAKE) card
 
 folds: environment  ## five folds by photo and by file (hours without an accelerator); make folds DATA=blood-cells

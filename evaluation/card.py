@@ -22,10 +22,11 @@ from huggingface_hub import EvalResult, ModelCard
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
-from evaluation import evidence_tables
+from evaluation import door_tables, evidence_tables
 from evaluation.comparison import comparison_table
 from evaluation.entry import METRICS
 from evaluation.figures import duration, figure, nats, percent, thousands
+from evaluation.onnx_files import check_exports
 from evaluation.results import FILE_NAME, read_results, weights_sha256, write_text
 from evaluation.wanted import wanted_table
 
@@ -45,6 +46,7 @@ EVIDENCE_TABLES = (
     "unseen_table", "distance_table", "few_labels_table", "corruption_table", "stranger_table", "anomaly_table",
     "finding_table", "gate_table", "counts_table",
 )  # fmt: skip
+DOOR_TABLES = ("doors_table", "pictures_of_doors", "onnx_table", "eight_bits", "onnx_speed")
 HEAD = {"license": str, "library_name": str, "pipeline_tag": str, "tags": list, "metrics": list}
 FIXED_HEAD = {"library_name": "transformers", "pipeline_tag": "image-classification"}
 REPOSITORY_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -184,8 +186,8 @@ def render_card(template: str, results: Mapping[str, Any], config: Mapping[str, 
     ``confusion_cells``, how many validation cells its confusion was counted on; ``entry(split, dataset=None)``, one
     measurement; ``recall_of(entry, label)``, the recall of a class whatever the case of its name; ``stages``, the trainings
     that led to these weights, the first one first; ``always_wrong``, names of TEST photos; the tables ``results_table``,
-    ``wanted_table`` and, of ``evidence``, those of ``evaluation.evidence_tables``; and the filters ``percent``, ``figure``,
-    ``nats``, ``thousands`` and ``duration``.
+    ``wanted_table`` and, of ``evidence``, those of ``evaluation.evidence_tables`` and ``evaluation.door_tables``; and the
+    filters ``percent``, ``figure``, ``nats``, ``thousands`` and ``duration``.
 
     Parameters
     ----------
@@ -239,6 +241,7 @@ def render_card(template: str, results: Mapping[str, Any], config: Mapping[str, 
         text = environment.from_string(template).render(
             **{key: results[key] for key in ("model", "training", "versions", "results")},
             **{table: getattr(evidence_tables, table) for table in EVIDENCE_TABLES},
+            **{table: getattr(door_tables, table) for table in DOOR_TABLES},
             evidence=results.get("evidence", {}),
             config=config,
             confusion_cells=confusion_cells(config),
@@ -282,12 +285,14 @@ def render_readme(readme: str, results: Mapping[str, Any]) -> str:
 
 
 def check_weights(folder: Path, results: Mapping[str, Any]) -> None:
-    """Refuse results that were measured on other weights than stand in ``folder``; a folder without weights passes.
+    """Refuse results, and ONNX files, of other weights than stand in ``folder``; a folder without weights passes.
 
     Raises
     ------
     CardError
         (a ValueError) The SHA-256 of model.safetensors is not the one in the results.
+    ExportError, FileNotFoundError
+        As in ``evaluation.onnx_files.check_exports``.
     """
     measured = results["model"]["sha256"]
     if (folder / "model.safetensors").is_file() and (found := weights_sha256(folder)) != measured:
@@ -295,6 +300,8 @@ def check_weights(folder: Path, results: Mapping[str, Any]) -> None:
             f"{folder / 'model.safetensors'} has SHA-256 {found}, but {FILE_NAME} was measured on {measured}; expected "
             "the same weights. Measure these."
         )
+    if (folder / "model.safetensors").is_file():
+        check_exports(folder, results.get("evidence", {}))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

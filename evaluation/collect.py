@@ -26,6 +26,8 @@ WRITERS = {
     "finding": "measure_finding.py",
     "gate": "measure_gate.py",
     "counts": "simulate_counts.py",
+    "onnx": "export_onnx.py, quantize_onnx.py and benchmarks/onnx_speed.py",
+    "doors": "measure_doors.py",
 }
 LISTS = ("missed", "false_finds", "odd")  # of measure_finding.py and measure_gate.py
 

@@ -19,7 +19,11 @@ It may be absent, and has the keys
 ``counts``
     reports of simulate_counts.py;
 ``examples``
-    answers to the pictures of the model's page, of the shipped weights and no others.
+    answers to the pictures of the model's page, of the shipped weights and no others;
+``onnx``
+    reports of export_onnx.py, quantize_onnx.py and benchmarks/onnx_speed.py, of the shipped weights and no others;
+``doors``
+    a report of measure_doors.py, of the shipped weights and no others.
 
 ``evaluation.collect`` puts them there, ``evaluation.evidence_tables`` and ``evaluation.wanted`` show them.
 """
@@ -30,13 +34,14 @@ from typing import Any
 from evaluation.entry import is_count, is_number, require, require_keys, validate_entry
 
 TRAININGS = ("official", "eight_classes")
-KINDS = (*TRAININGS, "unseen", "few_labels", "stress", "finding", "gate", "counts", "examples")
-OF_THE_SHIPPED_WEIGHTS = ("stress", "examples")  # of no others
+KINDS = (*TRAININGS, "unseen", "few_labels", "stress", "finding", "gate", "counts", "examples", "onnx", "doors")
+OF_THE_SHIPPED_WEIGHTS = ("stress", "examples", "onnx", "doors")  # of no others
 KEPT_OF_TRAINING = (
     "command", "seed", "commit", "dirty", "hardware", "wall_seconds", "samples_seen", "resolutions", "n_images", "n_photos",
     "started_from",
 )  # fmt: skip
 WAYS = ("plain", "re-estimated")
+SENT = ("at_network_size", "as_they_come")  # how pictures go through the doors
 
 
 def _validate_training(run: Any, where: str) -> None:
@@ -128,6 +133,51 @@ def _validate_examples(report: Any, where: str, sha256: str) -> None:
             require(is_number(score) and 0 <= score <= 1, f"{at}.answers.score", score, "a probability")
 
 
+def _validate_onnx(report: Any, where: str, sha256: str) -> None:
+    require_keys(report, {"weights_sha256", "versions"}, where, free=True)
+    weights = report["weights_sha256"]
+    require(weights == sha256, f"{where}.weights_sha256", weights, f"{sha256}, of the weights that are shipped")
+    if "milliseconds" in report:
+        for name, time in report["milliseconds"].items():
+            require(is_number(time) and time > 0, f"{where}.milliseconds.{name}", time, "a number above 0")
+        return
+    require_keys(report, {"file", "bytes", "sha256", "opset", "producer"}, where, free=True)
+    require(is_count(report["opset"]), f"{where}.opset", report["opset"], "a whole number above 0")
+    if "parity" in report:
+        for name, found in report["parity"].items():
+            _validate_agreement(found, f"{where}.parity.{name}", "scores")
+        return
+    require_keys(report, {"most_lost", "tried", "recipe", "test", "shipped"}, where, free=True)
+    for part in ("tried", "test"):
+        for name, found in report[part].items():
+            _validate_agreement(found, f"{where}.{part}.{name}", "scores")
+    lost = [found["lost"]["value"] for found in report["test"].values()]
+    holds = bool(lost) and max(lost) <= report["most_lost"]
+    require(report["shipped"] == holds, f"{where}.shipped", report["shipped"], f"{holds}, by what it lost on test")
+
+
+def _validate_agreement(found: Any, where: str, largest: str) -> None:
+    require_keys(found, {"n", "same_label", largest}, where, free=True)
+    require(is_count(found["n"]), f"{where}.n", found["n"], "a whole number above 0")
+    same = found["same_label"]
+    require(is_count(same, 0) and same <= found["n"], f"{where}.same_label", same, f"0 to {found['n']}")
+    difference = found[largest]
+    require(is_number(difference) and 0 <= difference <= 1, f"{where}.{largest}", difference, "a number from 0 to 1")
+
+
+def _validate_doors(report: Any, where: str, sha256: str) -> None:
+    require_keys(report, {"weights_sha256", "pictures", "pictures_sha256", "reference", "doors", "versions"}, where)
+    weights = report["weights_sha256"]
+    require(weights == sha256, f"{where}.weights_sha256", weights, f"{sha256}, of the weights that are shipped")
+    for name, door in report["doors"].items():
+        require_keys(door, {"how", *SENT}, f"{where}.{name}")
+        for sent in SENT:
+            at = f"{where}.{name}.{sent}"
+            _validate_agreement(door[sent], at, "difference")
+            limit, found = door[sent]["tolerance"], door[sent]["difference"]
+            require(found <= limit, f"{at}.difference", found, f"{limit} or less, its tolerance")
+
+
 def validate_evidence(evidence: Any, sha256: str) -> None:
     """Check the ``evidence`` of ``eval_results.json``.
 
@@ -142,7 +192,7 @@ def validate_evidence(evidence: Any, sha256: str) -> None:
     ------
     ResultsError
         (a ValueError) Kinds or keys that are unknown or missing, entries that ``validate_entry`` refuses, a seed that stands
-        twice, a stress test or answers of other weights.
+        twice, a stress test, answers or exports of other weights, a door that differs by more than it may.
     """
     require(isinstance(evidence, Mapping), "evidence", evidence, "an object")
     unknown = sorted(set(evidence) - set(KINDS))
@@ -165,6 +215,10 @@ def validate_evidence(evidence: Any, sha256: str) -> None:
                 _validate_counts(report, where)
             elif kind == "examples":
                 _validate_examples(report, where, sha256)
+            elif kind == "onnx":
+                _validate_onnx(report, where, sha256)
+            elif kind == "doors":
+                _validate_doors(report, where, sha256)
             else:
                 _validate_stress(report, where, sha256)
     for kind in TRAININGS:

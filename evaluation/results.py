@@ -266,8 +266,13 @@ def write_text(path: Path | str, text: str) -> None:
 
 def environment() -> dict[str, str]:
     """Name the versions of Python and of the packages that a measurement rests on, of those that are installed."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
+    return {"python": platform.python_version(), **package_versions(*PACKAGES)}
+
+
+def package_versions(*packages: str) -> dict[str, str]:
+    """Give the version of each of these packages that is installed."""
+    versions = {}
+    for package in packages:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -14,5 +14,6 @@ differential.py               named cells → the differential count, as JSON (d
 error_adjustment.py           the count, corrected for the network's own errors
 handler.py                    what Inference Endpoints run: a picture in, labels or the differential count out
 timm_wbc_resnet.py            the same network for ``timm.create_model("wbc_resnet24")``
+onnx/                         for ONNX Runtime and transformers.js: the network, its 8-bit version, and how pictures are resized
 config.json, preprocessor_config.json, model.safetensors, eval_results.json, README.md   written by train.py
 """

@@ -103,12 +103,18 @@ def model_folder(tmp_path_factory):
     return folder
 
 
+def real_images():
+    """Find the folder of real images, from WBC_DATA or beside the repository; None where it is absent."""
+    root = Path(os.environ.get("WBC_DATA", REPOSITORY.parent / "shared" / "data"))
+    return root if root.is_dir() else None
+
+
 @pytest.fixture(scope="session")
 def data_root():
-    """The folder of real images, from WBC_DATA or beside the repository."""
-    root = Path(os.environ.get("WBC_DATA", REPOSITORY.parent / "shared" / "data"))
-    if not root.is_dir():
-        pytest.skip(f"real images are absent: set WBC_DATA or put them at {root}")
+    """The folder of real images; skips where it is absent."""
+    root = real_images()
+    if root is None:
+        pytest.skip(f"real images are absent: set WBC_DATA or put them at {REPOSITORY.parent / 'shared' / 'data'}")
     return root
 
 

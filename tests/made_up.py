@@ -143,6 +143,45 @@ def examples_report(sha256: str = SHA256) -> dict:
     return {"sha256": sha256, "pictures": [{"file": "examples/monocyte.png", "sha256": "cd" * 32, "answers": answers}]}
 
 
+def onnx_reports(sha256: str = SHA256) -> list[dict]:
+    """Give what export_onnx.py, quantize_onnx.py and benchmarks/onnx_speed.py write."""
+    close = {"n": 20, "same_label": 20, "logits": 3.3e-6, "scores": 7.3e-7}
+    apart = {"n": 1500, "same_label": 1493, "logits": 1.5, "scores": 0.125}
+    lost = {
+        "lost": {"value": 0.08, "low": -0.12, "high": 0.29},
+        "float": {"accuracy": 0.9012},
+        "int8": {"accuracy": 0.9004},
+    }
+    of_all = {"weights_sha256": sha256, "versions": {"onnxruntime": "1.32.0"}}
+    file = of_all | {"bytes": 5784529, "sha256": "12" * 32, "opset": 18, "producer": "pytorch 2.14.1"}
+    return [
+        file | {"file": "onnx/model.onnx", "parity": {"noise": close, "images": close | {"n": 205, "same_label": 205}}},
+        file | {
+            "file": "onnx/model_quantized.onnx", "bytes": 1577824, "producer": "onnx.quantize 0.1.0", "most_lost": 0.3,
+            "tried": {"7-bit weights": apart | lost}, "recipe": "7-bit weights", "test": {"pbc": apart | lost}, "shipped": True,
+        },
+        of_all | {
+            "milliseconds": {"pytorch": 40.0, "onnx/model.onnx": 30.0, "onnx/model_quantized.onnx": 10.0}, "rounds": 50,
+            "hardware": {"cpu": "Some Processor", "threads": 1},
+        },
+    ]  # fmt: skip
+
+
+def doors_report(sha256: str = SHA256) -> dict:
+    """Give what measure_doors.py writes."""
+    same = {"n": 55, "same_label": 55, "difference": 3.4e-8, "tolerance": 1e-6}
+    resized = {"n": 55, "same_label": 54, "difference": 0.21, "tolerance": 0.5}
+    return {
+        "weights_sha256": sha256, "pictures": {"examples": 5, "pbc": 50}, "pictures_sha256": "34" * 32,
+        "reference": "`pipeline(ID)`",
+        "doors": {
+            "our class": {"how": "`from_pretrained(ID)`", "at_network_size": same, "as_they_come": same},
+            "Node": {"how": "`onnx/model.onnx`", "at_network_size": same, "as_they_come": resized},
+        },
+        "versions": {"transformers.js": "4.3.1"},
+    }  # fmt: skip
+
+
 def stress_report(sha256: str = SHA256) -> dict:
     """Give what stress.py writes."""
     figure = made_up_figure

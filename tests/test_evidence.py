@@ -6,12 +6,14 @@ import json
 import pytest
 from made_up import (
     counts_report,
+    doors_report,
     examples_report,
     few_labels_report,
     finding_reports,
     gate_report,
     made_up_entry,
     made_up_results,
+    onnx_reports,
     stress_report,
     unseen_report,
 )
@@ -75,6 +77,10 @@ def folder(tmp_path):
     collect.main([*map(str, words), "--few_labels", str(few), "--stress", str(stress)])
     collect.main([*map(str, [tmp_path / "model", "--finding", *finding, "--counts", counts, "--gate", gate])])
     collect.add_evidence(tmp_path / "model", {"examples": [examples_report()]})
+    for name, report in {"doors": doors_report(), **{f"onnx-{n}": one for n, one in enumerate(onnx_reports())}}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(report))
+    onnx = sorted(tmp_path.glob("onnx-*.json"))
+    collect.main([*map(str, [tmp_path / "model", "--onnx", *onnx, "--doors", tmp_path / "doors.json"])])
     return tmp_path / "model"
 
 
@@ -104,6 +110,19 @@ def test_every_kind_is_taken_over_and_one_kind_is_replaced_alone(folder, tmp_pat
         (lambda e: e["stress"][0]["model"].update(sha256="0" * 64), "of the weights that are shipped"),
         (lambda e: e["examples"][0].update(sha256="0" * 64), "of the weights that are shipped"),
         (lambda e: e["examples"][0]["pictures"][0]["answers"][0].update(score=87.5), "a probability"),
+        (lambda e: e["onnx"][0].update(weights_sha256="0" * 64), "of the weights that are shipped"),
+        (lambda e: e["onnx"][0].update(opset="18"), "opset is '18'; expected a whole number above 0"),
+        (lambda e: e["onnx"][0]["parity"]["noise"].update(same_label=21), "same_label is 21; expected 0 to 20"),
+        (lambda e: e["onnx"][1].update(shipped=False), "shipped is False; expected True, by what it lost on test"),
+        (lambda e: e["onnx"][1]["test"]["pbc"]["lost"].update(value=0.31), "expected False, by what it lost on test"),
+        (lambda e: e["onnx"][1].pop("tried"), r"onnx\[1\] lacks \['tried'\]"),
+        (
+            lambda e: e["onnx"][2]["milliseconds"].update(pytorch=0),
+            "milliseconds.pytorch is 0; expected a number above 0",
+        ),
+        (lambda e: e["doors"][0].update(weights_sha256="0" * 64), "of the weights that are shipped"),
+        (lambda e: e["doors"][0]["doors"]["Node"]["as_they_come"].update(difference=0.6), "0.5 or less, its tolerance"),
+        (lambda e: e["doors"][0]["doors"]["Node"]["as_they_come"].update(n=0), "n is 0; expected a whole number"),
         (lambda e: e["few_labels"][0]["others"].pop("after"), r"few_labels\[0\].raabin lacks \['after'\]"),
         (lambda e: e["unseen"][0]["runs"]["raabin"]["laboratories"]["raabin"].pop("plain"), r"lacks \['plain'\]"),
         (lambda e: e["official"][0]["results"][0].update(n_images=5), "confusion_matrix"),
