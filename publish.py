@@ -90,8 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Publish; returns the exit status: 0 done, 1 refused, 130 interrupted."""
     options = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for library in ("httpx", "httpx2", "timm"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     signal.signal(
         signal.SIGTERM, signal.default_int_handler
     )  # whoever ends it leaves the Hub and the disk as they were

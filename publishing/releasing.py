@@ -227,6 +227,7 @@ def _write(pushes: Sequence[Push], hub: Hub, options: Options, pinned: str | Non
                 hub.create(push.kind, push.composed.id, options.private)
         for push in pushes:
             composed = push.composed
+            logger.info("pushing %s", push.name)
             if composed.kind.name == "space":
                 pin(composed, model_of(composed), str(pinned))
             standing = hub.look(push.kind, composed.id, composed.branch)
@@ -250,7 +251,6 @@ def _write(pushes: Sequence[Push], hub: Hub, options: Options, pinned: str | Non
             if composed.kind.name == "model" and composed.branch == "main":
                 pinned = standing.tags.get(options.tag or "") or commit
             done.append(f"{push.name}: {f'{changes}, commit {commit}' if changes else 'nothing has changed'}{tag}")
-            logger.info("%s", done[-1])
     except BaseException as error:
         _take_back(created, hub)
         if done and isinstance(error, PublishingError):

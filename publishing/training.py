@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,10 +16,11 @@ from publishing.faults import Fault, FolderRefused, PublishingError
 from publishing.file_checks import ABSOLUTE
 from publishing.hub import Hub
 from publishing.licences import HUB_LICENCES, datasets_of, read_sources
-from publishing.releasing import Options, release, staging
+from publishing.releasing import Options, origin_of, release, staging
 from publishing.repositories import KINDS, LICENSE, TIMM, check_name
 from publishing.timm_branch import export
 
+TREE = Path(__file__).resolve().parent.parent
 TEMPLATE = Path(__file__).with_name("training_card.md")
 KIND = KINDS["model"]
 
@@ -57,20 +59,41 @@ def publish_training(
         return release(folders, hub, options)
 
 
-def check_destination(
-    repo_id: str | None,
-    name: str,
-    data: Sequence[str],
+def publish_finished(
+    trained: Path,
+    repo_id: str,
     license_id: str,
     data_licences: Sequence[str],
-    token: str | None,
+    token: str | None = None,
+    private: bool = False,
+) -> list[str]:
+    """Publish a training that has just come to its end; see ``publish_training``.
+
+    Raises:
+        PublishingError: nothing was pushed; the message names the command that tries it again.
+    """
+    namespace, _, name = repo_id.partition("/")
+    options = Options(tag=None, message=f"Publish {name}", private=private, origin=origin_of(TREE))
+    try:
+        return publish_training(TREE, trained, repo_id, Hub(token), options, license_id, data_licences)
+    except PublishingError as error:
+        again = ["python", "publish.py", "--namespace", namespace, "--trained", str(trained), "--name", name]
+        again += ["--private"] if private else []
+        again += ["--license", license_id] if license_id != "apache-2.0" else []
+        again += ["--data_license", *data_licences] if data_licences else []
+        raise PublishingError(
+            f"{error}\nThe model stands in {trained}; to try it again: {shlex.join(again)}"
+        ) from error
+
+
+def check_destination(
+    asked: str, data: Sequence[str], license_id: str, data_licences: Sequence[str], token: str | None = None
 ) -> str:
     """Refuse before a training what would be refused after it: no rights, a name that is taken, images without licence.
 
     Args:
-        repo_id: NAMESPACE/NAME or NAME; None for the training's name in the user's own namespace.
-        name: of the training.
-        data: what the images are called.
+        asked: NAMESPACE/NAME, or NAME in the user's own namespace.
+        data: what the images are called in the results: their folders, or their data set on the Hub.
 
     Returns:
         The repository, NAMESPACE/NAME.
@@ -80,22 +103,23 @@ def check_destination(
     """
     check_license(license_id)
     licences = read_licences(data_licences)
-    if missing := [one for one in data if one not in read_sources() and one not in licences]:
+    if missing := [name for name in data if name not in read_sources() and name not in licences]:
         raise PublishingError(_no_licence(missing))
-    namespace, _, last = (repo_id or name).rpartition("/")
-    check_name(last, "--hub_model_id")
+    namespace, _, name = asked.rpartition("/")
+    check_name(name, "--hub_model_id")
     if namespace:
         check_name(namespace, "--hub_model_id")
     hub = Hub(token)
-    user = hub.account(namespace or None)
-    found = f"{namespace or user}/{last}"
-    standing = hub.look("model", found)
+    repo_id = f"{namespace or hub.account()}/{name}"
+    if namespace:
+        hub.account(namespace)
+    standing = hub.look("model", repo_id)
     if not standing.ours:
         raise PublishingError(
-            f"{found} holds what was not published here (last commit: {standing.title!r}); expected an empty repository or one "
-            "published here. Name another with --hub_model_id."
+            f"{repo_id} holds what was not published here (last commit: {standing.title!r}); expected an empty repository or "
+            "one published here. Name another with --hub_model_id."
         )
-    return found
+    return repo_id
 
 
 def check_license(license_id: str) -> None:
