@@ -20,11 +20,12 @@ from pathlib import Path
 
 from publishing.faults import FolderRefused, PublishingError
 from publishing.hub import Hub
-from publishing.releasing import ORDER, Options, origin_of, publish_project
+from publishing.releasing import ORDER, UNCHANGED, Options, origin_of, publish_project
 from publishing.repositories import check_name, check_version, version_of
 from publishing.training import publish_training
 
 ROOT = Path(__file__).resolve().parent
+REHEARSED = "Nothing was written; this is what would be:"
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -111,7 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "Interrupted. Each repository is as it was or whole; the same command goes on from there.", file=sys.stderr
         )
         return 130
-    print("Nothing was written; this is what would be:" if options.dry_run else "Published:")
+    pushed = any(UNCHANGED not in line or "tag" in line for line in done)
+    print(REHEARSED if options.dry_run else "Published:" if pushed else "Nothing was pushed:")
     print("\n".join(done))
     return 0
 

@@ -21,6 +21,7 @@ from publishing.timm_branch import export
 
 logger = logging.getLogger(__name__)
 ORDER = ("model", "dataset", "space")
+UNCHANGED = "nothing has changed"
 LICENSE_ID = "apache-2.0"  # of the project's own code and weights
 
 
@@ -250,7 +251,7 @@ def _write(pushes: Sequence[Push], hub: Hub, options: Options, pinned: str | Non
                 tag = f", tag {options.tag}"
             if composed.kind.name == "model" and composed.branch == "main":
                 pinned = standing.tags.get(options.tag or "") or commit
-            done.append(f"{push.name}: {f'{changes}, commit {commit}' if changes else 'nothing has changed'}{tag}")
+            done.append(f"{push.name}: {f'{changes}, commit {commit}' if changes else UNCHANGED}{tag}")
     except BaseException as error:
         _take_back(created, hub)
         if done and isinstance(error, PublishingError):
