@@ -54,19 +54,20 @@ class Connection(H11Protocol):
 
 
 class Faulty:
-    """An ASGI application that notes every request and lets ``faults`` befall it before ``app`` answers."""
+    """An ASGI application that notes every request to ``hub`` and lets its faults befall it before ``app`` answers."""
 
-    def __init__(self, app, requests: list[str], faults: list[Fault]):
-        self.app, self.requests, self.faults = app, requests, faults
+    def __init__(self, app, hub):
+        self.app, self.hub = app, hub
 
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        self.requests.append(f"{scope['method']} {scope['path']}")
+        method, path = scope["method"], scope["path"]
+        self.hub.requests.append(f"{method} {path}")
         # A revision or a path may hold a quoted slash: routes see the path as it was sent.
         scope = {**scope, "path": scope["raw_path"].decode("ascii")}
-        fault = next((one for one in self.faults if one.meets(*self.requests[-1].split(" ", 1))), None)
+        fault = next((one for one in self.hub.faults if one.meets(method, path)), None)
         if fault is None:
             await self.app(scope, receive, send)
         elif isinstance(fault.kind, int):
@@ -77,7 +78,7 @@ class Faulty:
             await self.app(scope, receive, send)
         elif fault.kind == "lost":
             await self.app(scope, receive, broken(send, scope, 0))
-        elif scope["method"] in ("POST", "PUT", "PATCH"):
+        elif method in ("POST", "PUT", "PATCH"):
             await read(receive, fault.after_bytes)
             await hang_up(scope, receive)
         else:

@@ -162,7 +162,9 @@ def build(hub) -> FastAPI:
             raise Refusal(400, f'"type" must be one of {", ".join(KINDS)}')
         user = hub.who(request)
         namespace = asked.get("organization") or (user.name if user else "")
-        hub.writer(request, namespace)
+        hub.writer(
+            request, namespace, f'You don\'t have the rights to create a {kind} under the namespace "{namespace}"'
+        )
         identifier = f"{namespace}/{asked['name']}"
         prefix = "" if kind == "model" else f"{kind}s/"
         told = {"url": f"{hub.endpoint}/{prefix}{identifier}", "name": identifier}
@@ -179,7 +181,7 @@ def build(hub) -> FastAPI:
         kind = asked.get("type") or "model"
         user = hub.who(request)
         namespace = asked.get("organization") or (user.name if user else "")
-        hub.writer(request, namespace)
+        hub.writer(request, namespace, "Authorization error.")
         if hub.repositories.pop((kind, f"{namespace}/{asked['name']}"), None) is None:
             raise Refusal(404, "Repository not found", "RepoNotFound")
         return Response("OK")
@@ -189,7 +191,7 @@ def build(hub) -> FastAPI:
         asked = await request.json()
         old, new = (asked["type"], asked["fromRepo"]), (asked["type"], asked["toRepo"])
         for _, identifier in (old, new):
-            hub.writer(request, identifier.split("/")[0])
+            hub.writer(request, identifier.split("/")[0], "Authorization error.")
         if old not in hub.repositories:
             raise Refusal(404, "Repository not found", "RepoNotFound")
         if new in hub.repositories:
@@ -222,7 +224,11 @@ def build(hub) -> FastAPI:
     @app.get(API + "/revision/{revision}")
     async def info(request: Request):
         repository = hub.find(request)
-        return describe(repository, repository.resolve(revision(request)), "blobs" in request.query_params)
+        told = describe(repository, repository.resolve(revision(request)), "blobs" in request.query_params)
+        if "inferenceProviderMapping" in request.query_params.getlist("expand") and told.get("pipeline_tag"):
+            served = {"status": "live", "providerId": repository.id, "task": told["pipeline_tag"]}
+            told["inferenceProviderMapping"] = {"hf-inference": served}
+        return told
 
     @app.get(API + "/tree/{revision}")
     @app.get(API + "/tree/{revision}/{path:path}")
@@ -283,7 +289,7 @@ def build(hub) -> FastAPI:
             names, name, start = repository.branches, revision(request), asked.get("startingPoint", "main")
         commit = repository.resolve(start)
         if name in names:
-            raise Refusal(409, f"Reference already exists: {name}")
+            raise Refusal(409, f"{sort(request).capitalize()} reference exists already")
         names[name] = commit
         return Response("OK", status_code=201)
 
@@ -361,10 +367,20 @@ def build(hub) -> FastAPI:
         url = f"{hub.endpoint}/{prefix}{repository.id}/commit/{made.oid}"
         return {"success": True, "commitOid": made.oid, "commitUrl": url, "hookOutput": ""}
 
+    @app.api_route("/{namespace}/{name}/raw/{revision}/{path:path}", methods=["GET", "HEAD"])
+    @app.api_route("/{kinds}/{namespace}/{name}/raw/{revision}/{path:path}", methods=["GET", "HEAD"])
+    async def raw(request: Request):
+        stored = hub.find(request).find(unquote(request.path_params["path"]), revision(request))
+        return send(request, stored.pointer, {"ETag": f'"{stored.oid}"'})
+
     @app.api_route("/{namespace}/{name}/resolve/{revision}/{path:path}", methods=["GET", "HEAD"])
     @app.api_route("/{kinds}/{namespace}/{name}/resolve/{revision}/{path:path}", methods=["GET", "HEAD"])
     async def resolve(request: Request):
         repository = hub.find(request)
+        user = hub.who(request)
+        if repository.gated and not (user and user.belongs_to(repository.id.split("/")[0])):
+            message = f"Access to {repository.kind} {repository.id} is restricted. You must be authorized to access it"
+            raise Refusal(403 if user else 401, message, "GatedRepo")
         at = repository.resolve(revision(request)).oid
         stored = repository.find(unquote(request.path_params["path"]), at)
         headers = {"X-Repo-Commit": at, "ETag": f'"{stored.etag}"'}

@@ -29,6 +29,10 @@ class User(NamedTuple):
     role: str
     organisations: tuple[str, ...]
 
+    def belongs_to(self, namespace: str) -> bool:
+        """Tell whether this is the user's own namespace or that of one of their organisations."""
+        return namespace in (self.name, *self.organisations)
+
 
 class LoopbackHub:
     """A running Hub; a context manager.
@@ -51,7 +55,7 @@ class LoopbackHub:
         self._socket.bind(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         self.endpoint = f"http://127.0.0.1:{self.port}"
-        app = Faulty(build(self), self.requests, self.faults)
+        app = Faulty(build(self), self)
         config = uvicorn.Config(app, http=Connection, ws="none", lifespan="off", log_level="critical")
         # A client may hold a connection for the whole test; nobody waits for it.
         config.timeout_graceful_shutdown = 1
@@ -102,17 +106,13 @@ class LoopbackHub:
             raise Refusal(401, "Invalid credentials in Authorization header")
         return user
 
-    def writer(self, request: Request, namespace: str) -> User:
-        """Return who asks if they may write in this namespace; Refusal otherwise."""
+    def writer(self, request: Request, namespace: str, told: str) -> User:
+        """Return who asks if they may write in this namespace; else a Refusal that is told with this sentence."""
         user = self.who(request)
         if user is None:
             raise Refusal(401, "Invalid username or password.")
-        if namespace not in (user.name, *user.organisations):
-            raise Refusal(
-                403, f'You don\'t have the rights to create or change anything under the namespace "{namespace}"'
-            )
-        if user.role != "write":
-            raise Refusal(403, "You must use a write token for this")
+        if user.role != "write" or not user.belongs_to(namespace):
+            raise Refusal(403, told)
         return user
 
     def find(self, request: Request, write: bool = False) -> Repository:
@@ -121,19 +121,21 @@ class LoopbackHub:
         if kind not in KINDS:
             raise Refusal(404, "Not found")
         identifier = "{namespace}/{name}".format(**request.path_params)
+        now = identifier if (kind, identifier) in self.repositories else self.moved.get((kind, identifier), identifier)
+        repository, namespace = self.repositories.get((kind, now)), now.split("/")[0]
         user = self.who(request)
-        if (kind, identifier) in self.moved and (kind, identifier) not in self.repositories:
-            target = request.url.path.replace(identifier, self.moved[kind, identifier], 1)
-            raise Refusal(307, f"Moved to {self.moved[kind, identifier]}", Location=self.endpoint + target)
-        repository = self.repositories.get((kind, identifier))
-        namespace = identifier.split("/")[0]
-        if repository is None or (repository.private and not (user and namespace in (user.name, *user.organisations))):
+        if repository is None or (repository.private and not (user and user.belongs_to(namespace))):
             # Whoever may not see it shall not learn whether it is there.
             if user is None:
                 raise Refusal(401, "Invalid username or password.", "RepoNotFound")
             raise Refusal(404, "Repository not found", "RepoNotFound")
+        if now != identifier:
+            target = request.url.replace(path=request.url.path.replace(identifier, now, 1))
+            raise Refusal(307, f"Moved to {now}", Location=str(target))
         if write:
-            self.writer(request, namespace)
+            commits = "/preupload/" in request.url.path or "/commit/" in request.url.path
+            offer = "Forbidden: pass `create_pr=1` as a query parameter to create a Pull Request"
+            self.writer(request, namespace, offer if commits else "Authorization error.")
         return repository
 
     def sign(self, request: Request, repository: Repository, method: str, sha256: str) -> str:

@@ -48,6 +48,13 @@ def test_a_large_file_lies_at_another_origin_and_comes_in_parts(hub):
     assert beyond.status_code == 416 and beyond.headers["content-range"] == f"bytes */{len(WEIGHTS)}"
 
 
+def test_the_raw_file_of_a_large_one_is_its_pointer(hub):
+    hub.add_repository("model", "anna/x", FILES)
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{SHA256}\nsize {len(WEIGHTS)}\n"
+    assert httpx.get(f"{hub.endpoint}/anna/x/raw/main/model.safetensors").text == pointer
+    assert httpx.get(f"{hub.endpoint}/anna/x/raw/main/README.md").text == CARD
+
+
 def test_a_signed_address_holds_for_what_it_was_signed_and_takes_no_token(hub):
     hub.add_repository("model", "anna/x", FILES)
     target = httpx.head(f"{hub.endpoint}/anna/x/resolve/main/model.safetensors").headers["location"]
@@ -68,6 +75,30 @@ def test_what_is_uploaded_must_be_what_was_announced(hub):
     assert httpx.post(**verify).status_code == 404
     assert httpx.put(actions["upload"]["href"], content=WEIGHTS).status_code == 200
     assert httpx.post(**verify).status_code == 200
+
+
+def test_faults_do_what_they_say_and_no_more(hub):
+    hub.add_repository("model", "anna/x", FILES)
+    url = f"{hub.endpoint}/anna/x/resolve/main/README.md"
+    hub.faults = [Fault("GET", "README", "cut", after_bytes=10, skip=1)]
+    assert httpx.get(url).text == CARD
+    received = b""
+    with pytest.raises(httpx.RemoteProtocolError), httpx.stream("GET", url) as answer:
+        assert answer.status_code == 200 and answer.headers["content-length"] == str(len(CARD))
+        for part in answer.iter_raw():
+            received += part
+    assert received == CARD[:10].encode()
+    assert httpx.get(url).text == CARD
+    # A tag is set though nobody hears of it; of a request cut in its body nothing is done.
+    tag = {"url": f"{hub.endpoint}/api/models/anna/x/tag/main", "headers": {"Authorization": f"Bearer {hub.token}"}}
+    hub.faults = [Fault("POST", "/tag/", "cut"), Fault("POST", "/tag/", "lost"), Fault(path="/refs", kind=503)]
+    for name in ("cut", "lost"):
+        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)):
+            httpx.post(**tag, json={"tag": name})
+    assert list(hub.repository("model", "anna/x").tags) == ["lost"]
+    refs = f"{hub.endpoint}/api/models/anna/x/refs"
+    assert [httpx.get(refs).status_code for _ in range(2)] == [503, 200]
+    assert hub.requests.count("POST /api/models/anna/x/tag/main") == 2
 
 
 NAMELESS = {"key": "header", "value": {"summary": ""}}
@@ -188,6 +219,16 @@ def test_a_fault_that_passes_only_delays_a_download(name, pulls):
 def test_a_cut_download_goes_on_where_it_stood(pulls):
     _, hub, _ = pulls
     assert len([one for one in hub.requests if one.startswith("GET /storage/anna/cut/")]) == 3
+
+
+def test_an_answer_that_comes_too_late_is_asked_for_again(hub, client):
+    hub.add_repository("model", "anna/x", FILES)
+    hub.faults = [Fault("GET", "/storage/", "slow", seconds=4)]
+    seen = client.python(PULL, client.here / "hf_home" / "hub", "anna/x", HF_HUB_DOWNLOAD_TIMEOUT="2")["anna/x"]
+    assert seen["error"] == "" and 1 in seen["waits"]
+    assert len([one for one in hub.requests if one.startswith("GET /storage/")]) >= 2
+    (got,) = client.here.glob("hf_home/hub/models--anna--x/snapshots/*/model.safetensors")
+    assert got.read_bytes() == WEIGHTS
 
 
 @pytest.mark.parametrize("name", ENDING)

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import subprocess
+import sys
 
 import pytest
 from hub_fixtures import BEGIN, CARD, WEIGHTS, Client, Fault, LoopbackHub, log_in, start_hub  # noqa: F401
@@ -82,6 +83,9 @@ seen["exists"] = [api.file_exists("anna/x", "README.md"), api.revision_exists("a
 api.move_repo("anna/x", "anna/y")
 seen["moved"] = api.model_info("anna/x").id
 seen["from the old name"] = Path(api.hf_hub_download("anna/x", "README.md", revision="v1")).read_text()
+seen["tree under the old name"] = sorted(api.list_repo_files("anna/x", revision="v1"))
+api.update_repo_settings("anna/y", private=True)
+seen["moved and private"] = error(HfApi(token=False).model_info, "anna/x")
 api.delete_tag("anna/y", tag="v1")
 seen["no tag"] = error(api.list_repo_files, "anna/y", revision="v1")
 api.create_repo("anna/s", repo_type="space", space_sdk="gradio")
@@ -162,7 +166,7 @@ def test_lists_of_files_commits_and_refs(life):
     assert seen["refs"] | {"try/this": ""} == {"main": seen["second"], "v1": seen["first"], "try/this": ""}
     assert "b.txt" in seen["on the branch"] and "notes/a b.txt" in seen["on the branch"]
     assert seen["refs"]["try/this"] not in (seen["first"], seen["second"])
-    assert seen["tag again"].startswith("HfHubHTTPError: Client error '409 Conflict'")
+    assert seen["tag again"].startswith("HfHubHTTPError") and "Tag reference exists already" in seen["tag again"]
     assert seen["no branch"].startswith("RevisionNotFoundError: 404") and "try/this" in seen["no branch"]
     assert "default branch cannot be deleted" in seen["main"]
     assert seen["no tag"].startswith("RevisionNotFoundError: 404")
@@ -183,11 +187,15 @@ def test_an_older_revision_committed_again_is_a_roll_back(life, folder):
     assert repository.resolve().oid == seen["back"] != seen["first"]
     assert repository.files() == repository.files(seen["first"])
     assert seen["snapshot"].endswith(seen["first"])
+    # What the storage holds is not sent again, though the picture had been deleted in between.
+    assert len([one for one in hub.requests if one.startswith("PUT /storage/anna/x/")]) == 2
 
 
 def test_a_moved_repository_answers_under_its_old_name(life):
     seen, hub = life
     assert seen["moved"] == "anna/y" and seen["from the old name"] == CARD
+    assert seen["tree under the old name"] == sorted(seen["files at v1"])
+    assert seen["moved and private"].startswith("RepositoryNotFoundError: 401")
     assert ("model", "anna/x") not in hub.repositories
 
 
@@ -224,6 +232,8 @@ seen["check"] = [error(who.auth_check, "anna/open", write=True)[:20] for who in 
 seen["colleague"] = [error(colleague.create_repo, "lab/x"), [one["name"] for one in colleague.whoami()["orgs"]]]
 owner.update_repo_settings("anna/secret", visibility="public")
 seen["published"] = error(nobody.hf_hub_download, "anna/secret", "README.md")
+owner.update_repo_settings("anna/secret", gated="manual")
+seen["gated"] = [error(who.hf_hub_download, "anna/secret", "picture.png") for who in (nobody, other, owner)]
 print(json.dumps(seen))
 """
 )
@@ -247,18 +257,29 @@ def test_who_may_not_see_a_private_repository_does_not_learn_of_it(hub, client, 
     assert seen["unknown"].startswith("RepositoryNotFoundError: 401")
     assert seen["reader reads"] == seen["nobody reads what is open"] == seen["published"] == ""
     assert "401" in seen["nobody creates"] and "401" in seen["nobody commits"]
-    for told in ("other creates", "other commits"):
-        assert 'You don\'t have the rights to create or change anything under the namespace "anna"' in seen[told], told
-    for told in ("reader creates", "reader commits"):
-        assert "403 Forbidden: You must use a write token" in seen[told], told
+    for who in ("other", "reader"):
+        told = 'You don\'t have the rights to create a model under the namespace "anna"'
+        assert told in seen[f"{who} creates"]
+        assert "pass `create_pr=1` as a query parameter" in seen[f"{who} commits"]
     assert seen["check"][0] == "" and seen["check"][1].startswith("HfHubHTTPError")
     assert seen["colleague"] == ["", ["lab"]] and hub.repository("model", "lab/x").history
+    assert [told.split(":")[0] for told in seen["gated"]] == ["GatedRepoError", "GatedRepoError", ""]
     assert [commit.title for commit in hub.repository("model", "anna/open").history] == ["initial commit"]
+
+
+def test_a_client_that_tries_another_host_is_noticed(client):
+    script = "import socket\ntry: socket.create_connection(('192.0.2.1', 80))\nexcept OSError as error: print(error)"
+    with pytest.raises(AssertionError, match="tried to reach {'192.0.2.1'}"):
+        client.run(sys.executable, "-c", script)
+    done = client.run(sys.executable, "-c", script, may_try=("192.0.2.1",))
+    assert done.stdout == "192.0.2.1: only loopback may be reached in this test\n"
 
 
 def test_what_users_and_faults_must_not_be(hub):
     with pytest.raises(ValueError, match="role must be 'read' or 'write', not 'owner'"):
         hub.add_user("dora", "owner")
+    with pytest.raises(KeyError, match="anna/absent"):
+        hub.repository("model", "anna/absent")
     with pytest.raises(ValueError, match="kind must be a status, 'cut', 'lost' or 'slow', not 'broken'"):
         Fault(kind="broken")
 
