@@ -21,7 +21,7 @@ class Fault:
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.came}; expected {self.expected}. {self.remedy}"
+        return f"{self.file}: {self.came.rstrip('.')}; expected {self.expected}. {self.remedy}"
 
 
 class PublishingError(RuntimeError):

