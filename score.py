@@ -68,7 +68,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options.chunk = options.chunk or (8 if options.fields else 256)
     if options.chunk < 1 or options.partition < options.chunk:
         parser.error(
-            f"--chunk {options.chunk} --partition {options.partition}: expected 1 or more, and a partition of a chunk or more"
+            f"--chunk {options.chunk} --partition {options.partition}: expected 1 or more, and no partition below a chunk"
         )
     return options
 

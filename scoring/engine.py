@@ -22,7 +22,7 @@ import ray
 from pyarrow import fs as arrow_fs
 from tqdm import tqdm
 
-from scoring.locations import Location, ScoringError
+from scoring.locations import ScoringError
 from scoring.manifest import Folder, Manifest, partitions
 from scoring.results import Tally, merge, read_tally, remove, write_whole
 from scoring.stages import Namer, Task, Work, read_chunks
@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @contextlib.contextmanager
 def engine(store_bytes: int = STORE_BYTES) -> Iterator[None]:
-    """Start Ray on this machine, or join the cluster that RAY_ADDRESS names; a Ray that runs in this process is used as it is."""
+    """Start Ray on this machine, or join the cluster that RAY_ADDRESS names; one that this process has joined is used."""
     if ray.is_initialized():
         yield
         return

@@ -186,7 +186,7 @@ def read_input(address: str) -> Input:
         if info is not None and info.type == arrow_fs.FileType.Directory:
             return Input(Location(place.address, place.filesystem, base, place.prefix), tuple(parts[wild:]))
     raise ScoringError(
-        f"{address}: there is nothing; expected a file, a folder, or a pattern in quotes such as 'cells/*.jpg'. Correct the path."
+        f"{address}: nothing is there; expected a file, a folder, or a pattern in quotes such as 'cells/*.jpg'. Correct it."
     )
 
 

@@ -160,8 +160,8 @@ def list_once(folder: Folder, asked: dict[str, Any], partition: int, tell: Any) 
     manifest.ignored = dict(ignored)
     if not manifest.files and not manifest.archives:
         raise ScoringError(
-            f"{', '.join(asked['inputs'])}: no image and no archive among {sum(ignored.values())} files {dict(ignored)}; expected "
-            "images (JPEG, PNG, WebP, TIFF, BMP, GIF, PPM), .parquet or .tar. Correct the path, or unpack other archives."
+            f"{', '.join(asked['inputs'])}: no image and no archive among {sum(ignored.values())} files {dict(ignored)}; "
+            "expected images (JPEG, PNG, WebP, TIFF, BMP, GIF, PPM), .parquet or .tar. Correct the path, or unpack other archives."
         )
     if files:
         _write_listed(folder, "files", (manifest.files - 1) // partition, files)
@@ -174,7 +174,8 @@ def list_once(folder: Folder, asked: dict[str, Any], partition: int, tell: Any) 
 def _same(manifest: Manifest, asked: dict[str, Any], address: str) -> None:
     if manifest.version != VERSION:
         raise ScoringError(
-            f"{address} was begun by another version of this program ({manifest.version}, this is {VERSION}). Name another --out."
+            f"{address} was begun by another version of this program ({manifest.version}, this is {VERSION}). "
+            "Name another --out."
         )
     other = {
         name: (manifest.asked.get(name), value) for name, value in asked.items() if manifest.asked.get(name) != value

@@ -79,8 +79,8 @@ def check_unchanged(place: Location, found: Found) -> None:
         return  # the reading says what is wrong
     if info.is_file and (info.size, info.mtime_ns or 0) != (found.size, found.changed):
         raise ScoringError(
-            f"{place.shown(found.path)} has changed since it was listed ({found.size} bytes then, {info.size} now), and parts of "
-            "it may be scored already. Put the old one back, or score into another --out."
+            f"{place.shown(found.path)} has changed since it was listed ({found.size} bytes then, {info.size} now), and parts "
+            "of it may be scored already. Put the old one back, or score into another --out."
         )
 
 
@@ -104,6 +104,8 @@ class _Member(tarfile.TarInfo):
             return super().fromtarfile(archive)
         except tarfile.EOFHeaderError:
             archive.ended = True
+            raise
+        except tarfile.EmptyHeaderError:  # the file ends where a header should be
             raise
         except tarfile.HeaderError as error:
             archive.damage = str(error)
@@ -189,8 +191,8 @@ def image_column(schema: pa.Schema, column: str | None, path: str) -> str:
     if len(candidates) != 1:
         wanted = "one column of images" if column is None else f"images in the column {column!r}"
         raise ScoringError(
-            f"{path} has the columns {dict(zip(schema.names, map(str, schema.types), strict=True))}; expected {wanted}, of bytes "
-            "or of datasets' {bytes, path}. Name it with --column."
+            f"{path} has the columns {dict(zip(schema.names, map(str, schema.types), strict=True))}; expected {wanted}, of "
+            "bytes or of datasets' {bytes, path}. Name it with --column."
         )
     return candidates[0]
 
