@@ -34,6 +34,7 @@ ACTOR_CORES, READER_CORES = 0.75, 0.25
 STORE_BYTES = 1 << 30  # pixels on their way from tasks to actors; a chunk of 256 is 39 MB
 MOST_TASKS = 50_000
 MERGES_AT_ONCE = 16
+MOST_MARKS = 4000
 LOOKS_AT_ONCE = 16
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -73,8 +74,12 @@ class Progress:
         Of each partition under way, the numbers of its chunks that are done.
     ends
         How many chunks a partition has, once that is known.
+    here
+        What this start has done.
     seconds
-        What this start's images took, by stage and kind.
+        What that took, by stage and kind.
+    started, marks
+        When, and how many images were done how many seconds later.
     """
 
     whole: Tally = field(default_factory=Tally)
@@ -84,6 +89,12 @@ class Progress:
     here: Tally = field(default_factory=Tally)
     started: float = field(default_factory=time.perf_counter)
     marks: list[tuple[int, float]] = field(default_factory=list)
+
+    def mark(self) -> None:
+        """Note how many images are done and when; of a long run, every second, fourth, ... note is kept."""
+        self.marks.append((self.here.images, time.perf_counter() - self.started))
+        if len(self.marks) > MOST_MARKS:
+            self.marks = self.marks[:-1:2] + self.marks[-1:]
 
 
 def plan(
@@ -189,6 +200,8 @@ def run(
             logger.warning("Ray failed (%s); going on with what is left.", str(error).strip().splitlines()[-1])
     remove(folder.place, _stray(folder))
     write_whole(folder.place, f"{folder.run}/summary.json", json.dumps(asdict(progress.whole), indent=2).encode())
+    times = {"images": progress.here.images, "seconds": progress.seconds, "marks": progress.marks}
+    write_whole(folder.place, f"{folder.run}/times.json", json.dumps(times).encode())
     return progress
 
 
@@ -244,7 +257,7 @@ def _work_through(
                 for name, value in done.items():
                     if name.endswith("_seconds"):
                         progress.seconds[name] = progress.seconds.get(name, 0.0) + value
-                progress.marks.append((progress.here.images, time.perf_counter() - progress.started))
+                progress.mark()
                 put_together(done["partition"], chunks)
                 finish(False)
                 bar.show()

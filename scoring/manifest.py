@@ -161,7 +161,7 @@ def list_once(folder: Folder, asked: dict[str, Any], partition: int, tell: Any) 
     if not manifest.files and not manifest.archives:
         raise ScoringError(
             f"{', '.join(asked['inputs'])}: no image and no archive among {sum(ignored.values())} files {dict(ignored)}; "
-            "expected images (JPEG, PNG, WebP, TIFF, BMP, GIF, PPM), .parquet or .tar. Correct the path, or unpack other archives."
+            "expected images (JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, .parquet, .tar). Correct the path or unpack what is packed."
         )
     if files:
         _write_listed(folder, "files", (manifest.files - 1) // partition, files)

@@ -10,9 +10,8 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -139,7 +138,7 @@ def read_chunks(batch: pa.Table, common: Sequence[Any]) -> Iterator[pa.Table]:
                 {
                     "partition": [task.partition],
                     "chunk": pa.array([chunk], pa.int32()),
-                    "last": [last],
+                    "last": [last()],
                     "rows": [json.dumps(rows)],
                     "pixels": pa.array([pixels.tobytes()], pa.large_binary()),
                     "shape": pa.array([list(pixels.shape)], pa.list_(pa.int64())),
@@ -150,8 +149,8 @@ def read_chunks(batch: pa.Table, common: Sequence[Any]) -> Iterator[pa.Table]:
             spent()  # what the engine made it wait is not the chunk's
 
 
-def _chunks(task: Task, work: Work) -> Iterator[tuple[int, Iterator[Item], bool]]:
-    """Give the chunks of a task: number, images, and whether it is the partition's last."""
+def _chunks(task: Task, work: Work) -> Iterator[tuple[int, Iterator[Item], Callable[[], bool]]]:
+    """Give the chunks of a task: number, images, to be gone through, and what tells then whether it is the partition's last."""
     kind, number = task.partition.split("-")
     folder = work.folder()
     if kind == "files":
@@ -160,7 +159,7 @@ def _chunks(task: Task, work: Work) -> Iterator[tuple[int, Iterator[Item], bool]
         for chunk in range(task.first, task.end):
             part = listed[chunk * work.chunk : (chunk + 1) * work.chunk]
             last = (chunk + 1) * work.chunk >= len(listed)
-            yield chunk, (read_file(places[root], found) for root, found in part), last
+            yield chunk, (read_file(places[root], found) for root, found in part), lambda last=last: last
         return
     from scoring.manifest import ARCHIVES_A_FILE
 
@@ -168,12 +167,23 @@ def _chunks(task: Task, work: Work) -> Iterator[tuple[int, Iterator[Item], bool]
     place = read_input(work.inputs[root]).place
     check_unchanged(place, found)
     items = read_archive(place, found, work.column)
-    held, chunk = list(islice(items, work.chunk)), 0
-    while held:
-        following = list(islice(items, work.chunk))  # whether a chunk is the last, only the next one tells
-        if chunk not in task.done:
-            yield chunk, iter(held), not following
-        held, chunk = following, chunk + 1
+    upcoming = [next(items)]  # only what comes next tells whether a chunk is the last
+
+    def part() -> Iterator[Item]:
+        for _ in range(work.chunk):
+            if upcoming[0] is None:
+                return
+            yield upcoming[0]
+            upcoming[0] = next(items, None)
+
+    chunk = 0
+    while upcoming[0] is not None:
+        if chunk in task.done:
+            for _ in part():
+                pass
+        else:
+            yield chunk, part(), lambda: upcoming[0] is None
+        chunk += 1
 
 
 def look(item: Item, fields: bool) -> tuple[dict[str, Any], list[Any]]:

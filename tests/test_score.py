@@ -24,7 +24,7 @@ from PIL import Image
 from smear_drawings import draw_field, write_image
 from transformers import pipeline
 
-os.environ["RAY_worker_niceness"] = "0"  # beside other tests, a worker that yields to all of them would never start
+os.environ["RAY_worker_niceness"] = "0"  # beside other tests, a worker that yields to all of them would never start  # noqa: SIM112
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import score

@@ -245,10 +245,8 @@ def test_parquet_gives_its_images_in_their_order(tmp_path, kind):
 
 
 def test_rows_without_bytes_are_told(tmp_path):
-    pq.write_table(
-        pa.table({"image": [{"bytes": None, "path": "a.png"}, {"bytes": PICTURES[0], "path": None}, None]}),
-        tmp_path / "a.parquet",
-    )
+    images = [{"bytes": None, "path": "a.png"}, {"bytes": PICTURES[0], "path": None}, None]
+    pq.write_table(pa.table({"image": images}), tmp_path / "a.parquet")
     first, second, third = items_of(tmp_path / "a.parquet")
     assert (
         "there are no bytes, only 'a.png'" in first.error and second.data == PICTURES[0] and "no bytes" in third.error
