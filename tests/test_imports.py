@@ -36,7 +36,8 @@ SIBLINGS = {
     "configuration_wbc_resnet": set(),
     "batch_statistics": set(),
     "head_fitting": {"batch_statistics"},
-    "modeling_wbc_resnet": {"batch_statistics", "configuration_wbc_resnet", "head_fitting"},
+    "folding": set(),
+    "modeling_wbc_resnet": {"batch_statistics", "configuration_wbc_resnet", "folding", "head_fitting"},
     "timm_wbc_resnet": {"configuration_wbc_resnet", "modeling_wbc_resnet"},
     "pipeline_wbc_resnet": {
         "cell_finding",
