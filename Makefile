@@ -7,7 +7,7 @@ PORT ?= 7860
 
 TRAINED ?= runs/wbc-resnet24/model
 
-.PHONY: demo test measure fields stress folds tables release card picture where environment browser
+.PHONY: demo test bench measure fields stress folds tables release card picture where environment browser
 
 demo: environment  ## open the Space on a loopback port with the shipped weights
 	$(RUN) space/app.py --model hub_model --port $(PORT)
@@ -17,6 +17,10 @@ test: environment browser  ## everything the project claims
 	$(RUN) -m evaluation.card --template model_card.md --folder hub_model --readme README.md --check
 	$(RUN) -m smears.dataset_card hub_dataset --check
 	$(RUN) -m pytest
+
+bench: environment  ## what it costs, beside others; with DATA=blood-cells on its images; tells what moved since the last time
+	$(RUN) -m benchmarks.speed hub_model $(if $(DATA),--data_dir $(word 1,$(DATA))) --compare benchmarks/results.json \
+	  --out benchmarks/results.json --page benchmarks/README.md
 
 # How the shipped weights' laboratories are divided and named: what training held out is what is measured.
 DIVIDED := --validation_share 0.1 --split_seed 3 --test_share pbc=0.2

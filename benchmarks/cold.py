@@ -1,6 +1,5 @@
 """What a fresh process costs: seconds from its start to the first answer, resident memory, and memory over many images."""
 
-import json
 import os
 import subprocess
 import sys

@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "space" / "examples"
 PARTS = ("networks", "stages", "latency", "bulk", "start", "memory", "field", "width", "labels")
 COPIES = ("dataset2-master/dataset2-master/images", "images", ".")  # where the archive keeps its copies
+LOADED = 0.5  # processes that run already
 logger = logging.getLogger("benchmarks")
 
 
@@ -45,7 +46,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="the parts to measure")
     parser.add_argument("--repeats", type=int, default=20, help="rounds of what is short; what is long takes fewer")
     parser.add_argument("--images", type=int, default=64, help="files of the bulk")
-    parser.add_argument("--stream", type=int, nargs=2, default=[100, 1000], help="images of the two streams, for memory")
+    parser.add_argument(
+        "--stream", type=int, nargs=2, default=[100, 1000], help="images of the two streams, for memory"
+    )
     parser.add_argument("--field", type=int, nargs=2, default=measures.TWENTY_MEGAPIXELS, help="height and width, px")
     parser.add_argument("--drop_caches", action="store_true", help="also start with files from the disk (root)")
     options = parser.parse_args(arguments)
@@ -69,6 +72,8 @@ def find_copies(data_dir: Path, split: str) -> Path:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Measure the parts that were asked for."""
     load = os.getloadavg()[0]
+    if load > LOADED:
+        logger.warning("other work runs on this machine (load %.1f): ratios hold roughly, values are too slow", load)
     torch.set_num_threads(cores())
     long = max(1, options.repeats // 4)
     folder = find_copies(options.data_dir, "TRAIN") if options.data_dir else EXAMPLES
@@ -148,7 +153,8 @@ def _by_class(folder: Path, jpegs: Sequence[bytes]) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
+    logger.setLevel(logging.INFO)
     options = parse(arguments)
     try:
         earlier = table.read(options.compare) if options.compare else None

@@ -1,8 +1,8 @@
 """Write measured figures as a page, and compare them with earlier ones.
 
-    python -m benchmarks.table benchmarks/results.json --page benchmarks/README.md            # write the page
-    python -m benchmarks.table benchmarks/results.json --page benchmarks/README.md --check    # is it the one committed?
-    python -m benchmarks.table new.json --compare benchmarks/results.json                     # what moved
+python -m benchmarks.table benchmarks/results.json --page benchmarks/README.md            # write the page
+python -m benchmarks.table benchmarks/results.json --page benchmarks/README.md --check    # is it the one committed?
+python -m benchmarks.table new.json --compare benchmarks/results.json                     # what moved
 """
 
 import argparse
@@ -88,14 +88,15 @@ def page(results: Mapping[str, Any]) -> str:
     lines = [
         "# What it costs",
         "",
-        "Rendered by `python -m benchmarks.table` from `results.json`, which `make bench` measures anew. A ratio is formed in each",
-        "round from what was timed in the same round; shown are its median and, in brackets, its quartiles. Compare ratios: the",
-        "values beside them are this machine's.",
+        "Rendered by `python -m benchmarks.table` from `results.json`, which `make bench` measures anew. A ratio is formed in",
+        "each round from what was timed in the same round; shown are its median and, in brackets, its quartiles. Compare",
+        "ratios: the values beside them are this machine's.",
         "",
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']:.0f} GB, {settings['threads']} threads"
         f"{', computes in bfloat16' if machine['bfloat16'] else ''}; "
         + ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-        + f". {settings['repeats']} rounds, images: {settings['images']}; commit {results['commit'][:12]}, `{results['command']}`.",
+        + f". {settings['repeats']} rounds, images: {settings['images']}; commit {results['commit'][:12]}, "
+        + f"`{results['command']}`.",
         "",
     ]
     if machine["load_before"] > 0.5:
@@ -110,15 +111,17 @@ def page(results: Mapping[str, Any]) -> str:
         for one in results["figures"]:
             if one["section"] == section:
                 value = f"{_spread(one['value'])} {one['unit']}"
-                lines.append(f"| {one['what']} | {value} | {_spread(one['ratio'])} | {one['beside']} | {_wanted(one)} |")
+                lines.append(
+                    f"| {one['what']} | {value} | {_spread(one['ratio'])} | {one['beside']} | {_wanted(one)} |"
+                )
         lines.append("")
     labels = results["same_labels"]
     if labels is not None:
         lines += [
             "## Does a quicker way name the same cells?",
             "",
-            f"Top label beside plain transformers in float32 on {labels['images']:,} images ({labels['what']}). Wanted where it is "
-            "the default: the same on 99.9 %.",
+            f"Top label beside plain transformers in float32 on {labels['images']:,} images ({labels['what']}). Wanted of a "
+            "default: the same on 99.9 %.",
             "",
             "| way | same top label | largest difference of a probability |",
             "|---|--:|--:|",

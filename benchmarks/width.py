@@ -1,7 +1,7 @@
 """Training images a second, of one process and of two, and of what feeds them. Started by ``speed.py``, also under torchrun.
 
-    python -m benchmarks.width --images FOLDER --batch 16 --side 128 --steps 10 --out one.json
-    torchrun --nproc_per_node 2 -m benchmarks.width --images FOLDER --batch 8 --side 128 --steps 10 --out two.json
+python -m benchmarks.width --images FOLDER --batch 16 --side 128 --steps 10 --out one.json
+torchrun --nproc_per_node 2 -m benchmarks.width --images FOLDER --batch 8 --side 128 --steps 10 --out two.json
 """
 
 import argparse

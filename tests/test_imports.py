@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "evaluation": set(),
     "hub_model": set(),
     "space": set(),
-    "benchmarks": {"smears", "evaluation", "hub_model"},
+    "benchmarks": {"training", "smears", "evaluation", "hub_model"},
 }
 # Inside hub_model: each file, and the siblings it may import. The pipeline reaches the model through the auto classes.
 SIBLINGS = {

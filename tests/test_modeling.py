@@ -536,9 +536,7 @@ def test_folded_norms_give_the_same_logits(model):
     x = torch.randn(3, 3, 64, 96)
     for kind in ({}, {"memory_format": torch.channels_last}):
         with torch.no_grad():
-            torch.testing.assert_close(
-                model.to(**kind).forward_folded(x), model(x).logits, rtol=1e-5, atol=1e-5
-            )
+            torch.testing.assert_close(model.to(**kind).forward_folded(x), model(x).logits, rtol=1e-5, atol=1e-5)
     x.requires_grad_()
     (folded,) = torch.autograd.grad(model.forward_folded(x).sum(), x)
     (plain,) = torch.autograd.grad(model(x).logits.sum(), x)

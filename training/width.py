@@ -2,8 +2,21 @@
 
 import torch
 import torch.distributed
-import torch.distributed.nn
 from torch import Tensor, nn
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """Add a tensor up over all processes; its gradient is added up likewise, since each process's loss depends on each part."""
+
+    @staticmethod
+    def forward(ctx, part: Tensor) -> Tensor:
+        total = part.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return _SumOverProcesses.forward(ctx, gradient)
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
@@ -20,7 +33,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
         variance, mean = variance.double(), mean.double()  # so that nothing is lost in the difference below
         number = torch.full_like(mean, x.numel() // x.shape[1])
         sums = torch.stack([number, number * mean, number * (variance + mean.square())])  # (3, C)
-        number, total, squares = torch.distributed.nn.all_reduce(sums)
+        number, total, squares = _SumOverProcesses.apply(sums)
         mean = total / number
         variance = squares / number - mean.square()
         with torch.no_grad():
