@@ -19,8 +19,8 @@ test: environment browser  ## everything the project claims
 	$(RUN) -m pytest
 
 bench: environment  ## what it costs, beside others; with DATA=blood-cells on its images; tells what moved since the last time
-	$(RUN) -m benchmarks.speed hub_model $(if $(DATA),--data_dir $(word 1,$(DATA))) --compare benchmarks/results.json \
-	  --out benchmarks/results.json --page benchmarks/README.md
+	$(RUN) -m benchmarks.speed hub_model $(if $(DATA),--data_dir $(word 1,$(DATA))) \
+	  $(addprefix --compare ,$(wildcard benchmarks/results.json)) --out benchmarks/results.json --page benchmarks/README.md
 
 # How the shipped weights' laboratories are divided and named: what training held out is what is measured.
 DIVIDED := --validation_share 0.1 --split_seed 3 --test_share pbc=0.2

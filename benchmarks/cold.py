@@ -12,15 +12,21 @@ from benchmarks.timing import figure, ratios
 
 DROP = Path("/proc/sys/vm/drop_caches")
 LIBRARIES = "the libraries alone: torch, torchvision, transformers' pipeline"
-# Each prints the time, since the epoch, at which it was ready, and its resident memory in bytes.
+# The most resident memory of this program, in bytes. (What getrusage tells counts that of the process which started it.)
+RESIDENT = """
+def resident():
+    with open("/proc/self/status") as lines:
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+"""
+# Each prints the time, since the epoch, at which it was ready, and its memory.
 HEAD = """
-import resource, sys, time
+import sys, time
 folder, image = sys.argv[1:3]
 """
 TAIL = """
 ready = time.time()
 {after}
-print(ready, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(ready, resident())
 """
 PROGRAMS = {
     LIBRARIES: (
@@ -40,13 +46,13 @@ PROGRAMS = {
     ),
 }
 STREAM = """
-import resource, sys
+import sys
 from transformers import pipeline
 folder, image, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
 classify = pipeline(model=folder, trust_remote_code=True, device="cpu", one_cell=True)
 for answer in classify(image for _ in range(number)):
     pass
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(resident())
 """
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1"}
 
@@ -57,7 +63,7 @@ def _run(program: str, *arguments: Any) -> list[float]:
     Raises:
         RuntimeError: it ended with an error.
     """
-    command = [sys.executable, "-c", program, *map(str, arguments)]
+    command = [sys.executable, "-c", RESIDENT + program, *map(str, arguments)]
     done = subprocess.run(command, env=ENVIRONMENT, text=True, capture_output=True)
     if done.returncode:
         raise RuntimeError(f"A fresh process failed: {done.stderr[-2000:]}")
