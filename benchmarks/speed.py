@@ -144,8 +144,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _by_class(folder: Path, jpegs: Sequence[bytes]) -> Path:
-    """Write images into two folders, as train.py reads them; for speed any label serves."""
-    for number, jpeg in enumerate(jpegs):
+    """Write images into two folders, as train.py reads them, none of them twice; for speed any label serves."""
+    for number, jpeg in enumerate(dict.fromkeys(jpegs)):
         path = folder / ("one", "other")[number % 2] / f"{number:05d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(jpeg)

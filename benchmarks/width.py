@@ -44,7 +44,6 @@ def train(options: argparse.Namespace) -> dict[str, Any] | None:
     """Train a few steps from scratch in float32; the first process gives what it measured."""
     data = load_folder(options.images)["train"]
     names = data.features["label"].names
-    data = data.add_column("group", [str(row) for row in range(len(data))])
     processor = AutoImageProcessor.from_pretrained(ROOT / "hub_model")
     size = options.batch * (options.steps + WARM_UP) * int(os.environ.get("WORLD_SIZE", 1))
     draws = TrainingDraws(data, processor, GrowingResolution((options.side,), (1,)), size)
