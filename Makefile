@@ -7,7 +7,8 @@ PORT ?= 7860
 
 TRAINED ?= runs/wbc-resnet24/model
 
-.PHONY: demo test measure fields stress onnx doors folds tables release card picture publish where environment browser peers
+.PHONY: demo test bench measure fields stress onnx doors folds tables release card picture publish where environment \
+  browser peers
 
 demo: environment  ## open the Space on a loopback port with the shipped weights
 	$(RUN) space/app.py --model hub_model --port $(PORT)
@@ -18,6 +19,10 @@ test: environment browser peers  ## everything the project claims
 	$(RUN) -m smears.dataset_card hub_dataset --check
 	$(RUN) -m publishing.third_party --check
 	WBC_CACHE=$(CACHE) $(RUN) -m pytest
+
+bench: environment  ## what it costs, beside others; with DATA=blood-cells on its images; tells what moved since the last time
+	$(RUN) -m benchmarks.speed hub_model $(if $(DATA),--data_dir $(word 1,$(DATA))) \
+	  $(addprefix --compare ,$(wildcard benchmarks/results.json)) --out benchmarks/results.json --page benchmarks/README.md
 
 # How the shipped weights' laboratories are divided and named: what training held out is what is measured.
 DIVIDED := --validation_share 0.1 --split_seed 3 --test_share pbc=0.2

@@ -394,7 +394,8 @@ def finish_model(
     draws.set_epoch(draws.resolution.total_epochs)  # beyond training: draws it has not seen, at the size that ships
     loader = torch.utils.data.DataLoader(
         draws,
-        trainer.args.per_device_train_batch_size,
+        trainer.args.per_device_train_batch_size
+        * trainer.args.world_size,  # however many processes shared a step's images
         shuffle=True,
         num_workers=2,
         generator=torch.Generator().manual_seed(trainer.args.seed),

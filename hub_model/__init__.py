@@ -4,6 +4,7 @@ configuration_wbc_resnet.py   what the network is and what its classes are calle
 modeling_wbc_resnet.py        the network (timm's verbs, torchvision's names) and its Hugging Face model
 tensor_names.py               the stored tensors' names are transformers', the network's torchvision's
 batch_statistics.py           how far images lie from those learnt from; statistics of a laboratory's unlabelled images
+folding.py                    the network with its batch norms folded into the convolutions: the same answers, sooner
 head_fitting.py               the last layer, fitted with a few labelled cells of a laboratory
 pipeline_wbc_resnet.py        ``pipeline(model=ID, trust_remote_code=True)``: photos of a smear in, cells and their count out
 image_reading.py              whatever a user calls a picture → upright RGB, or why it cannot be used
