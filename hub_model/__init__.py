@@ -4,6 +4,7 @@ configuration_wbc_resnet.py   what the network is and what its classes are calle
 modeling_wbc_resnet.py        the network (timm's verbs, torchvision's names) and its Hugging Face model
 batch_statistics.py           how far images lie from those learnt from; statistics of a laboratory's unlabelled images
 head_fitting.py               the last layer, fitted with a few labelled cells of a laboratory
+laboratory_fitting.py         both together: the share of new statistics, then the last layer
 pipeline_wbc_resnet.py        ``pipeline(model=ID, trust_remote_code=True)``: photos of a smear in, cells and their count out
 image_reading.py              whatever a user calls a picture → upright RGB, or why it cannot be used
 smear_gate.py                 whether a picture may be a photo of a stained smear

@@ -16,6 +16,7 @@ from transformers.utils import ModelOutput
 from .batch_statistics import BatchStatistics
 from .configuration_wbc_resnet import WbcResNetConfig
 from .head_fitting import HeadFitting
+from .laboratory_fitting import LaboratoryFitting
 
 try:
     from transformers.conversion_mapping import register_checkpoint_conversion_mapping
@@ -213,7 +214,7 @@ class WbcImageClassifierOutput(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
 
 
-class WbcResNetForImageClassification(BatchStatistics, HeadFitting, PreTrainedModel):
+class WbcResNetForImageClassification(BatchStatistics, HeadFitting, LaboratoryFitting, PreTrainedModel):
     """The network as a Hugging Face model: ``pixel_values`` in, ``logits`` and on request the evidence map out.
 
     The stored tensor names are those of ``transformers.ResNetForImageClassification``, which loads the same folder.

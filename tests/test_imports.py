@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "validate": {"smears", "evaluation"},
     "cross_validate": {"smears", "evaluation"},
     "leave_one_out": {"smears", "evaluation", "hub_model"},
-    "few_labels": {"smears", "evaluation"},
+    "few_labels": {"smears", "evaluation", "hub_model"},
     "stress": {"smears", "evaluation"},
     "adapt": {"smears", "evaluation", "hub_model"},
     "measure_gate": {"smears", "evaluation", "hub_model"},
@@ -36,7 +36,8 @@ SIBLINGS = {
     "configuration_wbc_resnet": set(),
     "batch_statistics": set(),
     "head_fitting": {"batch_statistics"},
-    "modeling_wbc_resnet": {"batch_statistics", "configuration_wbc_resnet", "head_fitting"},
+    "laboratory_fitting": {"batch_statistics"},
+    "modeling_wbc_resnet": {"batch_statistics", "configuration_wbc_resnet", "head_fitting", "laboratory_fitting"},
     "timm_wbc_resnet": {"configuration_wbc_resnet", "modeling_wbc_resnet"},
     "pipeline_wbc_resnet": {
         "cell_finding",
