@@ -42,7 +42,7 @@ HUB_METRICS = {
     "aurc": ("aurc", "Area under the risk-coverage curve"),
 }
 EVIDENCE_TABLES = (
-    "unseen_table", "distance_table", "few_labels_table", "corruption_table", "stranger_table", "anomaly_table",
+    "unseen_table", "distance_table", "few_labels_table", "heads_table", "corruption_table", "stranger_table", "anomaly_table",
     "finding_table", "gate_table", "counts_table",
 )  # fmt: skip
 HEAD = {"license": str, "library_name": str, "pipeline_tag": str, "tags": list, "metrics": list}
