@@ -6,6 +6,7 @@ tensor_names.py               the stored tensors' names are transformers', the n
 batch_statistics.py           how far images lie from those learnt from; statistics of a laboratory's unlabelled images
 folding.py                    the network with its batch norms folded into the convolutions: the same answers, sooner
 head_fitting.py               the last layer, fitted with a few labelled cells of a laboratory
+laboratory_fitting.py         both together: the share of new statistics, then the last layer
 pipeline_wbc_resnet.py        ``pipeline(model=ID, trust_remote_code=True)``: photos of a smear in, cells and their count out
 image_reading.py              whatever a user calls a picture → upright RGB, or why it cannot be used
 smear_gate.py                 whether a picture may be a photo of a stained smear

@@ -16,6 +16,7 @@ from .batch_statistics import BatchStatistics
 from .configuration_wbc_resnet import WbcResNetConfig
 from .folding import folded_features
 from .head_fitting import HeadFitting
+from .laboratory_fitting import LaboratoryFitting
 from .tensor_names import RenamedTensors, register
 
 # px; below it the 8x8 feature map is smaller than the receptive field's core and says nothing of a cell
@@ -210,7 +211,7 @@ class WbcImageClassifierOutput(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
 
 
-class WbcResNetForImageClassification(BatchStatistics, HeadFitting, RenamedTensors, PreTrainedModel):
+class WbcResNetForImageClassification(BatchStatistics, HeadFitting, LaboratoryFitting, RenamedTensors, PreTrainedModel):
     """The network as a Hugging Face model: ``pixel_values`` in, ``logits`` and on request the evidence map out.
 
     The stored tensor names are those of ``transformers.ResNetForImageClassification``, which loads the same folder.
