@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from timm.models import save_for_hf
 from transformers import AutoModelForImageClassification
 
-from hub_model.modeling_wbc_resnet import MINIMUM_SIZE, torchvision_names
+from hub_model.modeling_wbc_resnet import MINIMUM_SIZE
+from hub_model.tensor_names import torchvision_names
 from publishing.composing import Composed
 from publishing.faults import Fault, FolderRefused
 from publishing.repositories import LICENSE, TIMM
