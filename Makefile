@@ -7,7 +7,8 @@ PORT ?= 7860
 
 TRAINED ?= runs/wbc-resnet24/model
 
-.PHONY: demo test measure fields stress onnx doors folds tables release card picture where environment browser peers
+.PHONY: demo test bench measure fields stress onnx doors folds tables release card picture publish where environment \
+  browser peers
 
 demo: environment  ## open the Space on a loopback port with the shipped weights
 	$(RUN) space/app.py --model hub_model --port $(PORT)
@@ -16,7 +17,12 @@ test: environment browser peers  ## everything the project claims
 	$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
 	$(RUN) -m evaluation.card --template model_card.md --folder hub_model --readme README.md --check
 	$(RUN) -m smears.dataset_card hub_dataset --check
+	$(RUN) -m publishing.third_party --check
 	WBC_CACHE=$(CACHE) $(RUN) -m pytest
+
+bench: environment  ## what it costs, beside others; with DATA=blood-cells on its images; tells what moved since the last time
+	$(RUN) -m benchmarks.speed hub_model $(if $(DATA),--data_dir $(word 1,$(DATA))) \
+	  $(addprefix --compare ,$(wildcard benchmarks/results.json)) --out benchmarks/results.json --page benchmarks/README.md
 
 # How the shipped weights' laboratories are divided and named: what training held out is what is measured.
 DIVIDED := --validation_share 0.1 --split_seed 3 --test_share pbc=0.2
@@ -94,6 +100,9 @@ card: environment  ## render both cards and the tables in README.md from what wa
 picture: environment browser  ## take the README's picture of the page anew
 	WBC_SCREENSHOTS=docs/screenshots $(RUN) -m pytest tests/test_space_browser.py -k 'visitor and desk and light'
 	mv docs/screenshots/1280-light-answer.png docs/page.png && rm -r docs/screenshots
+
+publish: environment  ## check and push model, data set and Space; make publish NAMESPACE=somebody OPTIONS=--dry-run
+	$(RUN) publish.py --namespace "$(NAMESPACE)" $(OPTIONS)
 
 where:  ## print the environment's folder
 	@echo $(VENV)

@@ -10,17 +10,27 @@ into a folder as a user has them, and the command of the README is run on it::
     python train.py --init_from CHECKPOINT --data_dir OUT/cells --output_dir OUT/fitted
 
 Then the laboratory's other photos are named before and after, and so is what the checkpoint's training held out of each
-laboratory of ``--home``; the options of the split must be those of that training. Of the Kaggle archive the copies of TRAIN
+laboratory of ``--home``; the options of the split must be those of that training. Of the Kaggle archive the photos of TRAIN
 are used, never its test images. ``few_labels.json`` in ``--out`` holds the figures.
+
+With ``--head`` the statistics and the last layer are fitted and nothing else, by the method that the button of the page
+calls, ``fit_to_laboratory``, to ``--most`` labelled cells at most, for ``--choices`` choices of them::
+
+    python few_labels.py runs/leave-one-out/raabin/model --data_dir raabin --home blood-cells pbc chula --head --cells 100 \
+        --label_map ig=other erythroblast=other platelet=other --validation_share 0.1 --split_seed 3 --out runs/head-raabin
+
+What the fit chooses, it chooses on the labelled cells. ``heads.json`` in ``--out`` holds the figures of each choice.
 """
 
 import argparse
+import copy
 import csv
 import json
 import logging
 import shlex
 import subprocess
 import sys
+import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,18 +38,27 @@ from typing import Any
 
 import datasets
 import numpy as np
+import torch
 
 from evaluation.command import require_least, run
+from evaluation.entry import DECIMALS
+from evaluation.intervals import group_bootstrap
 from evaluation.labels import read_label_map
-from evaluation.measure import load_config, measure, open_image
+from evaluation.measure import load_config, load_model, measure, open_image
+from evaluation.metrics import balanced_accuracy, confusion_matrix
+from evaluation.probe import choose_rows
 from evaluation.results import FILE_NAME, environment, git_commit, read_results, write_text
+from hub_model.modeling_wbc_resnet import WbcResNetForImageClassification
 from smears.laboratories import held_out_cells, unseen_cells
 from smears.loading import DataError
 from smears.splits import VALIDATION_SHARE, hold_out
 
 ROOT = Path(__file__).parent
 RESULTS = "few_labels.json"
+HEADS = "heads.json"
 SPLITS_TRIED = 20
+FEWEST = 2  # labelled images of a class: with one alone nothing can be tried on a cell that was not shown
+BATCH = 32
 logger = logging.getLogger("few_labels")
 
 
@@ -57,13 +76,17 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--validation_share", type=float, default=VALIDATION_SHARE, help="held out of each of --home, see train.py")
     add("--split_seed", type=int, default=0, help="which photos are held out of each of --home")
     add("--seed", type=int, default=0, help="which cells are labelled")
+    add("--head", action="store_true", help="fit statistics and last layer alone, as the page does")
+    add("--most", type=int, default=100, help="with --head: labelled images in all; a scarce class gives what it has")
+    add("--choices", type=int, default=3, help="with --head: how often cells are chosen, by --seed and those after it")
+    add("--limit", type=int, default=600, help="with --head: images at most of each laboratory that are looked at")
     add("--out", type=Path, required=True, help="the cells, the fitted model and the figures come here")
     options = parser.parse_args(argv)
-    require_least(parser, options, cells=2, split_seed=0, seed=0)
+    require_least(parser, options, cells=FEWEST, split_seed=0, seed=0, most=2 * FEWEST, choices=1, limit=10)
     return options
 
 
-def choose_cells(data: datasets.Dataset, each: int, seed: int) -> tuple[list[int], list[int]]:
+def choose_cells(data: datasets.Dataset, each: int, seed: int, most: int | None = None) -> tuple[list[int], list[int]]:
     """Choose images to label and images to measure, no ``group`` on both sides.
 
     About half of the groups give images to label, by the first of ``SPLITS_TRIED`` splits whose half has enough; of each class
@@ -73,15 +96,17 @@ def choose_cells(data: datasets.Dataset, each: int, seed: int) -> tuple[list[int
         data: with the columns ``label`` and ``group``.
         each: images of a class.
         seed: which.
+        most: images in all. A scarce class then gives what its half has, at least ``FEWEST``, and the others share the rest.
 
     Returns:
         The rows to label and the rows to measure, rising.
 
     Raises:
-        DataError: a class whose half has fewer images than ``each`` in all of them, or as ``smears.splits.hold_out``.
+        DataError: a class whose half has fewer images than it must give in all of them, or as ``smears.splits.hold_out``.
     """
     numbered = data.select_columns(["label", "group"]).add_column("row", list(range(len(data))))
     names, present = data.features["label"].names, set(data["label"])
+    least = each if most is None else min(each, FEWEST)
     for attempt in range(SPLITS_TRIED):  # a slide may hold most of a class
         try:
             others, half = hold_out(numbered, 0.5, seed * SPLITS_TRIED + attempt)
@@ -90,22 +115,22 @@ def choose_cells(data: datasets.Dataset, each: int, seed: int) -> tuple[list[int
             continue
         counts = Counter(half["label"])
         scarce = min(present, key=lambda label: counts[label])
-        if counts[scarce] >= each:
+        if counts[scarce] >= least:
             break
         fault = DataError(
-            f"Half of the photos or slides of {names[scarce]!r} show {counts[scarce]} image(s); {each} were asked for. Ask for "
-            "fewer with --cells."
+            f"Half of the photos or slides of {names[scarce]!r} show {counts[scarce]} image(s); {least} were asked for. Ask "
+            "for fewer with --cells."
         )
     else:
         raise fault
     rng, rows_of = np.random.default_rng(seed), defaultdict(lambda: defaultdict(list))
     for label, group, row in zip(half["label"], half["group"], half["row"], strict=True):
         rows_of[label][group].append(row)
-    labelled = []
+    dealt = []
     for _, of_group in sorted(rows_of.items()):
         turns = [rng.permutation(of_group[group]).tolist() for group in rng.permutation(sorted(of_group))]
-        dealt = [rows[turn] for turn in range(max(map(len, turns))) for rows in turns if turn < len(rows)]
-        labelled += dealt[:each]
+        dealt.append([rows[turn] for turn in range(max(map(len, turns))) for rows in turns if turn < len(rows)][:each])
+    labelled = [rows[turn] for turn in range(each) for rows in dealt if turn < len(rows)][:most]
     return sorted(labelled), others["row"][:]
 
 
@@ -130,61 +155,187 @@ def without(data: datasets.Dataset, negatives: str | None) -> datasets.Dataset:
     return data.select(np.flatnonzero(np.array(data["label"][:]) != names.index(negatives)))
 
 
-def few_labels(options: argparse.Namespace) -> dict[str, Any]:
-    """Fit, measure before and after, and write the figures.
+class Asked:
+    """What both ways of fitting measure, read from the options.
+
+    Attributes:
+        labels: the classes, as the checkpoint numbers them.
+        negatives: the one that also says "no white cell here", or None; it is not counted.
+        earlier: the checkpoint's own results.
+        lab: the laboratory's name.
+        cells: its images.
+        homes: what was held out of each laboratory of ``--home``, by its name.
 
     Raises:
         ValueError, OSError: naming what came, what was expected, and the remedy.
     """
-    config, label_map = load_config(options.model), read_label_map(options.label_map)
-    labels = [config.id2label[number] for number in range(config.num_labels)]
-    negatives = getattr(config, "negatives_label", None)
-    earlier = read_results(options.model / FILE_NAME)
-    lab = options.data_dir.resolve().name
-    if lab in {entry["dataset"] for entry in earlier["results"]}:
-        raise ValueError(f"{options.model} was measured on {lab} by its training; expected one that has not seen it.")
-    split = (options.validation_share, options.split_seed)
-    homes = {home.resolve().name: held_out_cells(home, labels, label_map, *split) for home in options.home}
-    cells = without(unseen_cells(options.data_dir, labels, label_map), negatives)
-    labelled, others = choose_cells(cells, options.cells, options.seed)
+
+    def __init__(self, options: argparse.Namespace):
+        config, label_map = load_config(options.model), read_label_map(options.label_map)
+        self.labels = [config.id2label[number] for number in range(config.num_labels)]
+        self.negatives = getattr(config, "negatives_label", None)
+        self.earlier = read_results(options.model / FILE_NAME)
+        self.lab = options.data_dir.resolve().name
+        if self.lab in {entry["dataset"] for entry in self.earlier["results"]}:
+            raise ValueError(
+                f"{options.model} was measured on {self.lab} by its training; expected one that has not seen it."
+            )
+        split = (options.validation_share, options.split_seed)
+        self.homes = {
+            home.resolve().name: without(held_out_cells(home, self.labels, label_map, *split), self.negatives)
+            for home in options.home
+        }
+        self.cells = without(unseen_cells(options.data_dir, self.labels, label_map), self.negatives)
+
+    def record(self) -> dict[str, Any]:
+        """Say what was measured, with what."""
+        return {
+            "laboratory": self.lab,
+            "command": shlex.join(["python", "few_labels.py", *sys.argv[1:]]),
+            **git_commit(ROOT),
+            "versions": environment(),
+            "checkpoint": {"sha256": self.earlier["model"]["sha256"], "command": self.earlier["training"]["command"]},
+        }
+
+
+def few_labels(options: argparse.Namespace) -> dict[str, Any]:
+    """Fit by train.py, measure before and after, and write the figures.
+
+    Raises:
+        ValueError, OSError: naming what came, what was expected, and the remedy.
+    """
+    asked = Asked(options)
+    labelled, others = choose_cells(asked.cells, options.cells, options.seed)
     folder, fitted = options.out / "cells", options.out / "fitted"
     if folder.exists():
         raise ValueError(f"{folder} is there already; expected a new --out. Name another, or remove it.")
-    write_cells(cells.select(labelled), folder)
+    write_cells(asked.cells.select(labelled), folder)
     command = ["train.py", "--init_from", str(options.model), "--data_dir", str(folder), "--output_dir", str(fitted)]
     if status := subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:]]).returncode:
-        asked = shlex.join(["python", *command])
-        raise ValueError(f"The fitting ended with status {status}, see above: {asked}. Remove {folder} to try again.")
+        line = shlex.join(["python", *command])
+        raise ValueError(f"The fitting ended with status {status}, see above: {line}. Remove {folder} to try again.")
 
     def both(data: datasets.Dataset, name: str, title: str) -> Mapping[str, Any]:
         named = {"before": options.model, "after": fitted / "model"}
         return {when: measure(model, data, name, f"{title}, {when}") for when, model in named.items()}
 
-    seen = cells.select(labelled)
-    report = {
-        "laboratory": lab,
+    seen = asked.cells.select(labelled)
+    report = asked.record() | {
         "cells_of_a_class": options.cells,
         "n_labelled": len(labelled),
         "n_groups_labelled": len(set(seen["group"])),
         "seed": options.seed,
-        "command": shlex.join(["python", "few_labels.py", *sys.argv[1:]]),
-        **git_commit(ROOT),
-        "versions": environment(),
-        "checkpoint": {"sha256": earlier["model"]["sha256"], "command": earlier["training"]["command"]},
         "fitted": read_results(fitted / "model" / FILE_NAME)["training"],
-        "others": both(cells.select(others), lab, "other photos"),
-        "home": {name: both(without(data, negatives), name, "held out") for name, data in homes.items()},
+        "others": both(asked.cells.select(others), asked.lab, "other photos"),
+        "home": {name: both(data, name, "held out") for name, data in asked.homes.items()},
     }
     write_text(options.out / RESULTS, json.dumps(report, indent=2) + "\n")
-    for name, pair in {lab: report["others"], **report["home"]}.items():
+    for name, pair in {asked.lab: report["others"], **report["home"]}.items():
         before, after = (pair[when]["metrics"]["balanced_accuracy"]["value"] for when in ("before", "after"))
         logger.info("%s: balanced accuracy %.1f %% before, %.1f %% after", name, 100 * before, 100 * after)
     return report
 
 
+class Shown:
+    """Images of a laboratory as a network sees them, and how rightly it names them.
+
+    Args:
+        data: with the columns ``image``, ``label`` and ``group``.
+        processor: of the checkpoint.
+    """
+
+    def __init__(self, data: datasets.Dataset, processor: Any):
+        self.labels, self.groups = np.array(data["label"][:]), np.array(data["group"][:])
+        self.photos = np.array(data["photo"][:])
+        images = (open_image(row["image"], row["file"]) for row in data)
+        self.pixels = torch.cat([processor(images=[image], return_tensors="pt")["pixel_values"] for image in images])
+
+    def name(self, model: WbcResNetForImageClassification) -> np.ndarray:
+        """Give the class that each is taken for, (N,)."""
+        with torch.inference_mode():
+            return model.name_images(self.pixels.split(BATCH)).argmax(dim=-1).numpy()
+
+    def rightness(self, answers: np.ndarray, rows: np.ndarray | slice = slice(None)) -> dict[str, float]:
+        """Give the balanced accuracy of answers (N,) over ``rows``, with its interval over groups."""
+        classes = int(max(self.labels.max(), answers.max())) + 1
+        labels, answers, groups = self.labels[rows], answers[rows], self.groups[rows]
+
+        def balanced(weights: np.ndarray | None = None) -> np.ndarray:
+            return balanced_accuracy(confusion_matrix(answers, labels, classes, weights))
+
+        value, (low, high) = float(balanced()), group_bootstrap(balanced, len(labels), groups)
+        return {name: round(float(x), DECIMALS) for name, x in (("value", value), ("low", low), ("high", high))}
+
+
+def fit_heads(options: argparse.Namespace) -> dict[str, Any]:
+    """Fit as the page does, for each choice of cells, measure before and after, and write the figures.
+
+    Raises:
+        ValueError, OSError: naming what came, what was expected, and the remedy.
+    """
+    asked = Asked(options)
+    _, processor = load_model(options.model)
+    model = WbcResNetForImageClassification.from_pretrained(options.model, dtype=torch.float32).eval()
+    cells = asked.cells.select(choose_rows(asked.cells["label"][:], options.limit, seed=0))
+    chosen = [choose_cells(cells, options.cells, options.seed + turn, options.most) for turn in range(options.choices)]
+    own = Shown(cells, processor)
+    homes = {}
+    for name, data in asked.homes.items():
+        homes[name] = Shown(data.select(choose_rows(data["label"][:], options.limit, seed=0)), processor)
+    before = {name: one.name(model) for name, one in {asked.lab: own, **homes}.items()}
+    choices = []
+    for turn, (labelled, others) in enumerate(chosen):
+        fitted, started = copy.deepcopy(model), time.monotonic()
+        shown = own.labels[labelled].tolist()
+        found = fitted.fit_to_laboratory(own.pixels[labelled].split(BATCH), shown, own.photos[labelled].tolist())
+        seconds = round(time.monotonic() - started, 1)
+        after = own.name(fitted)
+        rows = np.array(others)
+        named = {"before": own.rightness(before[asked.lab], rows), "after": own.rightness(after, rows)}
+        estimate = found["validation"] and round(found["validation"]["balanced_accuracy"]["after"], DECIMALS)
+        choices.append(
+            {
+                "seed": options.seed + turn,
+                "labelled": {asked.labels[label]: shown.count(label) for label in sorted(set(shown))},
+                "n_labelled": len(labelled),
+                "n_groups_labelled": len(set(own.groups[labelled])),
+                "share": found["share"],
+                "losses": found["losses"],
+                "layer": found["layer"],
+                "cross_validated": estimate,
+                "seconds": seconds,
+                "others": {"n": len(rows), "n_groups": len(set(own.groups[rows])), **named},
+                "home": {
+                    name: {
+                        "n": len(one.labels),
+                        "n_groups": len(set(one.groups)),
+                        "before": one.rightness(before[name]),
+                        "after": one.rightness(one.name(fitted)),
+                    }
+                    for name, one in homes.items()
+                },
+            }
+        )
+        logger.info(
+            "%s, choice %d, %d cells, %g of the statistics new: balanced accuracy %.1f %% before, %.1f %% after; at home %s",
+            asked.lab, options.seed + turn, len(labelled), found["share"], 100 * named["before"]["value"],
+            100 * named["after"]["value"], _at_home(choices[-1]["home"]),
+        )  # fmt: skip
+    report = asked.record() | {"limit": options.limit, "most": options.most, "choices": choices}
+    write_text(options.out / HEADS, json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def _at_home(home: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {100 * one['before']['value']:.1f} → {100 * one['after']['value']:.1f}" for name, one in home.items()
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, as ``evaluation.command.run`` does."""
-    run(few_labels, parse(argv))
+    options = parse(argv)
+    run(fit_heads if options.head else few_labels, options)
 
 
 if __name__ == "__main__":

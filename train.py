@@ -13,6 +13,9 @@ Your own cells, a folder for each class, starting from the shipped weights:
 From a dataset of the Hub, from ResNet-50's weights, in two processes:
 
     torchrun --nproc_per_node 2 train.py --dataset_name NAME --init_from resnet50.safetensors --output_dir runs/hub
+
+With ``--push_to_hub --hub_model_id ME/my-cells --data_license my_cells=cc-by-4.0`` the finished folder is checked and published
+as publish.py does it.
 """
 
 import difflib
@@ -46,6 +49,8 @@ from evaluation.results import (
 from evaluation.slices import MEASURED
 from hub_model.configuration_wbc_resnet import WbcResNetConfig
 from hub_model.modeling_wbc_resnet import MINIMUM_SIZE, WbcResNetForImageClassification
+from publishing.faults import PublishingError
+from publishing.training import check_destination, publish_finished
 from smears.laboratories import (
     BASOPHIL,
     basophil_photos,
@@ -239,6 +244,13 @@ class SmearTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = False
     label_names: list[str] = field(default_factory=lambda: ["labels"])
     report_to: str = "none"
+    push_to_hub: bool = field(
+        default=False, metadata={"help": "publish the finished folder, checked, as one commit, and nothing else"}
+    )
+    hub_license: str = field(default="apache-2.0", metadata={"help": "of the published weights, as the Hub calls it"})
+    data_license: list[str] = field(
+        default_factory=list, metadata={"help": "DATA=LICENCE: of images that the project does not know, for the card"}
+    )
 
     def __post_init__(self):
         if self.num_train_epochs != 3:  # the library's default: nobody asked for it
@@ -251,11 +263,12 @@ class SmearTrainingArguments(TrainingArguments):
             )
         if self.load_best_model_at_end:
             raise ValueError("--load_best_model_at_end is not read: the moving average at the end is the model.")
-        if self.push_to_hub:
+        if self.hub_strategy != "every_save" or self.hub_always_push or self.hub_revision:
             raise ValueError(
-                "--push_to_hub would upload checkpoints, a pickle among them. Look at the finished folder, then publish it "
-                "alone: hf upload NAME/ID runs/NAME/model"
+                "--hub_strategy, --hub_always_push and --hub_revision are not read: the finished folder is pushed, once."
             )
+        # Kept from the Trainer, which would upload every checkpoint, a pickle among them, and write a card of its own.
+        self.publish, self.push_to_hub = self.push_to_hub, False
         if not torch.accelerator.is_available():
             self.use_cpu, self.dataloader_pin_memory = True, False
         if self.bf16 is None:
@@ -381,7 +394,8 @@ def finish_model(
     draws.set_epoch(draws.resolution.total_epochs)  # beyond training: draws it has not seen, at the size that ships
     loader = torch.utils.data.DataLoader(
         draws,
-        trainer.args.per_device_train_batch_size,
+        trainer.args.per_device_train_batch_size
+        * trainer.args.world_size,  # however many processes shared a step's images
         shuffle=True,
         num_workers=2,
         generator=torch.Generator().manual_seed(trainer.args.seed),
@@ -471,6 +485,7 @@ class Prepared:
         model: the network.
         resolution: the input side for each epoch.
         augmentation: how an image is changed.
+        destination: the repository that the finished model goes to, if any.
     """
 
     laboratories: dict[str, datasets.DatasetDict]
@@ -481,13 +496,14 @@ class Prepared:
     model: WbcResNetForImageClassification
     resolution: GrowingResolution
     augmentation: Augmentation
+    destination: str | None
 
 
 def prepare(data_arguments: DataArguments, recipe: RecipeArguments, arguments: SmearTrainingArguments) -> Prepared:
     """Do all that a wrong option or a bad file can stop: load images, build the network, claim the output folder.
 
     Raises:
-        ValueError, FileNotFoundError: naming what came, what was expected, and the remedy.
+        ValueError, FileNotFoundError, PublishingError: naming what came, what was expected, and the remedy.
     """
     resolution = GrowingResolution(tuple(recipe.sides), tuple(recipe.phase_epochs))
     if min(recipe.sides) < MINIMUM_SIZE:
@@ -497,6 +513,13 @@ def prepare(data_arguments: DataArguments, recipe: RecipeArguments, arguments: S
             f"There is no {recipe.init_from} to start from (--init_from): a folder or a weights file."
         )
     augmentation = read_augmentation(recipe.augment)
+    destination = None
+    if arguments.publish and arguments.should_save:
+        folders = [Path(folder).resolve().name for folder in data_arguments.data_dir]
+        destination = check_destination(
+            arguments.hub_model_id or Path(arguments.output_dir).name, folders or [data_arguments.dataset_name],
+            arguments.hub_license, arguments.data_license, arguments.hub_token,
+        )  # fmt: skip
     earlier = load_config(recipe.init_from) if recipe.adjusts_a_checkpoint else None
     known = [earlier.id2label[number] for number in range(earlier.num_labels)] if earlier else None
     laboratories, fit, shown, calibration = load_images(data_arguments, known)
@@ -520,7 +543,7 @@ def prepare(data_arguments: DataArguments, recipe: RecipeArguments, arguments: S
     identity |= asdict(recipe) | {name: getattr(arguments, name) for name in RECORDED_ARGUMENTS}
     if arguments.should_save:
         claim(arguments.output_dir, identity)
-    return Prepared(laboratories, data, fit, shown, calibration, model, resolution, augmentation)
+    return Prepared(laboratories, data, fit, shown, calibration, model, resolution, augmentation, destination)
 
 
 def main() -> None:
@@ -530,7 +553,7 @@ def main() -> None:
         data_arguments, recipe, arguments = parse()
         set_seed(arguments.seed)
         ready = prepare(data_arguments, recipe, arguments)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, PublishingError) as error:
         sys.exit(f"error: {error}")
     commit = commit_or_unknown()
     cv2.setNumThreads(1)
@@ -607,6 +630,15 @@ def main() -> None:
             entry["metrics"]["accuracy"]["value"], entry["n_images"], photos["n_correct"], photos["n_photos"],
         )  # fmt: skip
     logger.info("The finished model, its code and its figures stand in %s", folder)
+    if ready.destination:
+        try:
+            done = publish_finished(
+                folder, ready.destination, arguments.hub_license, arguments.data_license,
+                token=arguments.hub_token, private=bool(arguments.hub_private_repo),
+            )  # fmt: skip
+        except PublishingError as error:
+            sys.exit(f"error: {error}")
+        logger.info("%s", "\n".join(done))
 
 
 if __name__ == "__main__":

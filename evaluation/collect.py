@@ -2,7 +2,7 @@
 
     python -m evaluation.collect hub_model --official runs/official-1/model runs/official-2/model \
         --eight_classes runs/eight-classes/model --unseen "as shipped=runs/leave-one-out/leave_one_out.json" \
-        --few_labels runs/few-raabin/few_labels.json --stress stress-pbc.json \
+        --few_labels runs/few-raabin/few_labels.json --heads runs/head-raabin/heads.json --stress stress-pbc.json \
         --finding kaggle.json chula.json --counts counts.json
 
 Each option replaces what stands there of its kind, see ``evaluation.evidence``; the others stay.
@@ -22,6 +22,7 @@ from evaluation.results import FILE_NAME, read_results, write_results
 
 WRITERS = {
     "few_labels": "few_labels.py",
+    "heads": "few_labels.py --head",
     "stress": "stress.py",
     "finding": "measure_finding.py",
     "gate": "measure_gate.py",

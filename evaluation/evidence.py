@@ -10,6 +10,8 @@ It may be absent, and has the keys
     reports of leave_one_out.py, each with the ``name`` of what was tried, the recipe of the shipped weights first;
 ``few_labels``
     reports of few_labels.py;
+``heads``
+    reports of few_labels.py --head;
 ``stress``
     reports of stress.py, of the shipped weights and no others;
 ``finding``
@@ -34,7 +36,9 @@ from typing import Any
 from evaluation.entry import is_count, is_number, require, require_keys, validate_entry
 
 TRAININGS = ("official", "eight_classes")
-KINDS = (*TRAININGS, "unseen", "few_labels", "stress", "finding", "gate", "counts", "examples", "onnx", "doors")
+KINDS = (
+    *TRAININGS, "unseen", "few_labels", "heads", "stress", "finding", "gate", "counts", "examples", "onnx", "doors",
+)  # fmt: skip
 OF_THE_SHIPPED_WEIGHTS = ("stress", "examples", "onnx", "doors")  # of no others
 KEPT_OF_TRAINING = (
     "command", "seed", "commit", "dirty", "hardware", "wall_seconds", "samples_seen", "resolutions", "n_images", "n_photos",
@@ -75,6 +79,25 @@ def _validate_few_labels(report: Any, where: str) -> None:
             validate_entry(entry, f"{where}.{name}.{when}")
 
 
+def _validate_heads(report: Any, where: str) -> None:
+    require_keys(report, {"laboratory", "command", "commit", "checkpoint", "most", "choices"}, where, free=True)
+    choices = report["choices"]
+    require(isinstance(choices, list) and choices, f"{where}.choices", choices, "one or more")
+    for number, choice in enumerate(choices):
+        at = f"{where}.choices[{number}]"
+        keys = {"seed", "labelled", "n_labelled", "n_groups_labelled", "share", "seconds", "others", "home"}
+        require_keys(choice, keys, at, free=True)
+        labelled, most = choice["n_labelled"], report["most"]
+        require(0 < labelled <= most, f"{at}.n_labelled", labelled, f"1 to {most}, the most that were asked for")
+        require(choice["home"], f"{at}.home", choice["home"], "the laboratories that were learnt from")
+        for name, pair in {report["laboratory"]: choice["others"], **choice["home"]}.items():
+            require_keys(pair, {"n", "n_groups", "before", "after"}, f"{at}.{name}")
+            for when in ("before", "after"):
+                _validate_bounds(pair[when], f"{at}.{name}.{when}")
+    seeds = [choice["seed"] for choice in choices]
+    require(len(set(seeds)) == len(seeds), f"the seeds of {where}.choices", seeds, "each of them once")
+
+
 def _validate_stress(report: Any, where: str, sha256: str) -> None:
     require_keys(report, {"schema_version", "model", "dataset", "split", "split_seed", "left_out", "parts"}, where)
     measured = report["model"]["sha256"]
@@ -84,6 +107,10 @@ def _validate_stress(report: Any, where: str, sha256: str) -> None:
 
 def _validate_share(share: Any, where: str) -> None:
     require_keys(share, {"value", "low", "high", "count", "n"}, where)
+    _validate_bounds(share, where)
+
+
+def _validate_bounds(share: Mapping[str, Any], where: str) -> None:
     numbers = [share[key] for key in ("low", "value", "high")]
     ordered = all(is_number(number) for number in numbers) and 0 <= numbers[0] <= numbers[1] <= numbers[2] <= 1
     require(ordered, where, numbers, "three rising shares")
@@ -207,6 +234,8 @@ def validate_evidence(evidence: Any, sha256: str) -> None:
                 _validate_unseen(report, where)
             elif kind == "few_labels":
                 _validate_few_labels(report, where)
+            elif kind == "heads":
+                _validate_heads(report, where)
             elif kind == "finding":
                 _validate_finding(report, where)
             elif kind == "gate":

@@ -98,6 +98,36 @@ def _before_after(pair: Mapping[str, Any]) -> str:
     return " → ".join(figure(pair[when]["metrics"]["balanced_accuracy"]) for when in STATES)
 
 
+def heads_table(evidence: Mapping[str, Any]) -> str:
+    """Write what fitting statistics and last layer to a few labelled cells gains in an unseen laboratory, and costs at home."""
+    lines = [
+        "| laboratory | labelled cells | its other cells, before → after | after, each choice | at home, before → after "
+        "| new statistics |",
+        "|---|---|--:|---|---|--:|",
+    ]
+    for report in evidence["heads"]:
+        choices = report["choices"]
+        others = [choice["others"] for choice in choices]
+        home = "; ".join(
+            f"{lab} {_means([choice['home'][lab] for choice in choices])}, n = {thousands(pair['n'])}"
+            for lab, pair in choices[0]["home"].items()
+        )
+        new = ", ".join(f"{choice['share']:.0%}" for choice in choices)
+        labelled = ", ".join(f"{count} {name}" for name, count in choices[0]["labelled"].items())
+        lines.append(
+            f"| {report['laboratory']} | {choices[0]['n_labelled']}: {labelled} "
+            f"| {_means(others)}, n = {thousands(others[0]['n'])} | {'; '.join(figure(pair['after']) for pair in others)} "
+            f"| {home} | {new} |"
+        )
+    commands = [f"- `{report['command']}`, commit {report['commit'][:7]}" for report in evidence["heads"]]
+    return "\n".join([*lines, "", *commands])
+
+
+def _means(pairs: list[Mapping[str, Any]]) -> str:
+    means = (sum(pair[when]["value"] for pair in pairs) / len(pairs) for when in STATES)
+    return " → ".join(percent(mean) for mean in means)
+
+
 def corruption_table(part: Mapping[str, Any]) -> str:
     """Write the balanced error for each corruption and severity.
 

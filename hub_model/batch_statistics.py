@@ -1,7 +1,8 @@
 """The statistics of a network's batch norms: how far images lie from them, and what unlabelled images make of them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,49 @@ TRIAL = 0.25
 TOLERANCE = 0.01
 SHARE = 0.75
 DISTANT = 1.0
+
+Statistics = dict[str, dict[str, Tensor]]  # of each norm by its name: its buffers by theirs
+
+
+@dataclass(frozen=True)
+class StatisticsTrial:
+    """What unlabelled images say of the statistics.
+
+    Attributes:
+        distance: from the stored ones, see ``statistics_distance``.
+        logits: of the images with the stored ones, (N, classes), float64.
+        new: the images' own, see ``measure_statistics``.
+        suggested_share: of the new ones, see ``suggest_share``.
+    """
+
+    distance: float
+    logits: Tensor
+    new: Statistics
+    suggested_share: float
+
+
+class Progress:
+    """Tells after each batch how many images of how many were looked at.
+
+    Args:
+        tell: is told; None tells nobody.
+        total: images, each counted as often as it is looked at.
+    """
+
+    def __init__(self, tell: Callable[[int, int], None] | None, total: int):
+        self.tell, self.total, self.done = tell, total, 0
+
+    def each(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Hand on batches, and count each once it was looked at."""
+        for batch in batches:
+            yield batch
+            self.add(len(batch))
+
+    def add(self, number: int) -> None:
+        """Count images."""
+        self.done += number
+        if self.tell is not None:
+            self.tell(self.done, self.total)
 
 
 class BatchStatistics:
@@ -40,27 +84,44 @@ class BatchStatistics:
         """
         if not 0 <= share <= 1:
             raise ValueError(f"share is {share!r}; expected a number from 0 (all old) to 1 (all new).")
-        norms = self.norms().values()
-        old = [{name: value.clone() for name, value in norm.named_buffers()} for norm in norms]
-        momenta = [norm.momentum for norm in norms]
+        self.mix_statistics(self.measure_statistics(batches), share)
+
+    @torch.no_grad()
+    def measure_statistics(self, batches: Iterable[Tensor]) -> Statistics:
+        """Give the statistics that images have, as ``reestimate_statistics`` finds them; the model stays as it is.
+
+        Raises:
+            TypeError, ValueError: no batches, or images as ``forward`` refuses them.
+        """
+        norms, old = self.norms(), self.stored_statistics()
+        momenta = {name: norm.momentum for name, norm in norms.items()}
         try:
-            with mode_of(norms, training=True):
-                for norm in norms:
+            with mode_of(norms.values(), training=True):
+                for norm in norms.values():
                     norm.reset_running_stats()
                     norm.momentum = None  # the plain average over the batches
-                self._pass(batches)
-        except BaseException:
-            for norm, before in zip(norms, old, strict=True):
-                for name, value in before.items():
-                    getattr(norm, name).copy_(value)
-            raise
+                for _ in self._pass(batches):
+                    pass
+            return self.stored_statistics()
         finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
-                norm.momentum = momentum
-        for norm, before in zip(norms, old, strict=True):
-            for name in ("running_mean", "running_var"):
-                new = getattr(norm, name)
-                new.copy_(share * new + (1 - share) * before[name])
+            for name, norm in norms.items():
+                norm.momentum = momenta[name]
+            self.mix_statistics(old)
+
+    def stored_statistics(self) -> Statistics:
+        """Give a copy of every batch norm's buffers."""
+        return {
+            name: {part: value.clone() for part, value in norm.named_buffers()} for name, norm in self.norms().items()
+        }
+
+    @torch.no_grad()
+    def mix_statistics(self, new: Statistics, share: float = 1.0) -> None:
+        """Put in ``share`` of other statistics, as ``measure_statistics`` gives them, and keep the rest of the stored ones."""
+        for name, norm in self.norms().items():
+            for part in ("running_mean", "running_var"):
+                stored = getattr(norm, part)
+                stored.copy_(share * new[name][part] + (1 - share) * stored)
+            norm.num_batches_tracked.copy_(new[name]["num_batches_tracked"])
 
     @torch.no_grad()
     def statistics_distance(self, batches: Iterable[Tensor]) -> float:
@@ -81,29 +142,7 @@ class BatchStatistics:
         Raises:
             TypeError, ValueError: no batches, or images as ``forward`` refuses them.
         """
-        norms = self.norms().values()
-        sums = {norm: torch.zeros(3, norm.num_features, dtype=torch.double) for norm in norms}
-
-        def add(norm, inputs):
-            values = inputs[0].transpose(0, 1).flatten(1).double()  # (C, B * h * w)
-            number = torch.full_like(values[:, 0], values.shape[1])
-            sums[norm] += torch.stack([number, values.sum(1), values.square().sum(1)]).cpu()
-
-        hooks = [norm.register_forward_pre_hook(add) for norm in norms]
-        try:
-            with mode_of(norms, training=False):
-                self._pass(batches)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        distances = []
-        for norm, (number, total, squares) in sums.items():
-            mean = total / number
-            new = (squares / number - mean.square()).clamp(min=0) + norm.eps
-            old = norm.running_var.double().cpu() + norm.eps
-            apart = (mean - norm.running_mean.double().cpu()).square()
-            distances.append(((old + apart) / (2 * new) + (new + apart) / (2 * old) - 1).mean())
-        return float(torch.stack(distances).mean())
+        return self._survey(batches)[0]
 
     @torch.no_grad()
     def suggest_share(self, batches: Sequence[Tensor]) -> float:
@@ -119,40 +158,86 @@ class BatchStatistics:
         The model comes out as it went in.
 
         Args:
-            batches: as for ``reestimate_statistics``, of nearly the same size; they are gone through four times.
+            batches: as for ``reestimate_statistics``, of nearly the same size; they are gone through three times.
 
         Raises:
             TypeError, ValueError: as ``reestimate_statistics``.
         """
-        if self.statistics_distance(batches) > DISTANT:
-            return 1.0
-        before = self._confidence(batches)
-        stored = {norm: (norm.running_mean.clone(), norm.running_var.clone()) for norm in self.norms().values()}
-        counted = [norm.num_batches_tracked.clone() for norm in stored]
-        self.reestimate_statistics(batches, TRIAL)
-        after = self._confidence(batches)
-        for (norm, (mean, variance)), number in zip(stored.items(), counted, strict=True):
-            norm.running_mean.copy_(mean)
-            norm.running_var.copy_(variance)
-            norm.num_batches_tracked.copy_(number)
-        return SHARE if after > before - TOLERANCE else 0.0
+        return self.try_statistics(batches).suggested_share
 
-    def _confidence(self, batches: Iterable[Tensor]) -> float:
-        """Give the mean probability of the likeliest class."""
-        total, number = 0.0, 0
+    @torch.no_grad()
+    def try_statistics(
+        self, batches: Sequence[Tensor], tell: Callable[[int, int], None] | None = None
+    ) -> StatisticsTrial:
+        """Look at unlabelled images as they are and with new statistics, in three passes; the model comes out as it went in.
+
+        Args:
+            batches: as for ``suggest_share``.
+            tell: is told after each batch how many images of how many were looked at, each as often as it is.
+
+        Raises:
+            TypeError, ValueError: as ``reestimate_statistics``.
+        """
+        progress = Progress(tell, 3 * sum(map(len, batches)))
+        distance, logits = self._survey(progress.each(batches))
+        new = self.measure_statistics(progress.each(batches))
+        if distance > DISTANT:
+            return StatisticsTrial(distance, logits, new, 1.0)
+        old = self.stored_statistics()
+        try:
+            self.mix_statistics(new, TRIAL)
+            after = _confidence(self.name_images(progress.each(batches)))
+        finally:
+            self.mix_statistics(old)
+        return StatisticsTrial(distance, logits, new, SHARE if after > _confidence(logits) - TOLERANCE else 0.0)
+
+    @torch.no_grad()
+    def name_images(self, batches: Iterable[Tensor]) -> Tensor:
+        """Give the logits (N, classes) of images, float64 and on the CPU, with the norms in evaluation mode.
+
+        Raises:
+            TypeError, ValueError: no batches, or images as ``forward`` refuses them.
+        """
         with mode_of(self.norms().values(), training=False):
-            for batch in batches:
-                probabilities = self.forward_head(self.forward_features(batch.to(self.device))).double().softmax(dim=-1)
-                total += float(probabilities.amax(dim=-1).sum())
-                number += len(batch)
-        return total / number
+            return torch.cat([self.forward_head(features).double().cpu() for features in self._pass(batches)])
 
-    def _pass(self, batches: Iterable[Tensor]) -> None:
+    def _survey(self, batches: Iterable[Tensor]) -> tuple[float, Tensor]:
+        """Give the distance from the stored statistics and the logits (N, classes), in one pass."""
+        norms = self.norms().values()
+        sums = {norm: torch.zeros(3, norm.num_features, dtype=torch.double) for norm in norms}
+
+        def add(norm, inputs):
+            values = inputs[0].transpose(0, 1).flatten(1).double()  # (C, B * h * w)
+            number = torch.full_like(values[:, 0], values.shape[1])
+            sums[norm] += torch.stack([number, values.sum(1), values.square().sum(1)]).cpu()
+
+        hooks = [norm.register_forward_pre_hook(add) for norm in norms]
+        try:
+            logits = self.name_images(batches)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        distances = []
+        for norm, (number, total, squares) in sums.items():
+            mean = total / number
+            new = (squares / number - mean.square()).clamp(min=0) + norm.eps
+            old = norm.running_var.double().cpu() + norm.eps
+            apart = (mean - norm.running_mean.double().cpu()).square()
+            distances.append(((old + apart) / (2 * new) + (new + apart) / (2 * old) - 1).mean())
+        return float(torch.stack(distances).mean()), logits
+
+    def _pass(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Turn batches into maps of features, one at a time."""
         number = 0
         for number, batch in enumerate(batches, start=1):  # noqa: B007
-            self.forward_features(batch.to(self.device) if isinstance(batch, Tensor) else batch)
+            yield self.forward_features(batch.to(self.device) if isinstance(batch, Tensor) else batch)
         if not number:
             raise ValueError("There are no batches; expected one tensor of images (B, 3, H, W) or more.")
+
+
+def _confidence(logits: Tensor) -> float:
+    """Give the mean probability of the likeliest class."""
+    return float(logits.softmax(dim=-1).amax(dim=-1).mean())
 
 
 @contextmanager

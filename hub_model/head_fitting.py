@@ -5,15 +5,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
+from scipy.special import logsumexp
 from torch import Tensor
 
 from .batch_statistics import mode_of
 
-STRENGTH = 0.003  # of 0.003 to 0.1, the best in laboratories that networks had never seen, or as good as the others
 VIEWS = (1, 8)
 FOLDS = 5
-ITERATIONS = 500  # of L-BFGS, at most; the loss is convex, and some fifty are needed
+FEWEST = 2  # cells of a class: one to learn from while the other is named
+FLAT = 1e-3  # holds what the cells leave open: how far a class that none of them shows is pushed away
+LEAST = 1e-9  # variance of features, where cells do not differ at all
 
 
 def flips_and_turns(pixel_values: Tensor) -> list[Tensor]:
@@ -46,37 +49,63 @@ class HeadFitting:
                 [self.forward_head(self.forward_features(view), pre_logits=True) for view in seen], dim=1
             )
 
-    def fit_head(self, features: Tensor, labels: Sequence[int], strength: float = STRENGTH) -> None:
-        """Fit the linear layer to labelled cells, in place, held to the weights that it has.
+    def fit_head(
+        self, features: Tensor, labels: Sequence[int], groups: Sequence[Hashable] | None = None
+    ) -> dict[str, float]:
+        """Fit the linear layer to labelled cells, in place.
 
-        The classes' mean cross entropies, averaged over the classes that are shown, plus ``strength / 2`` times the squared
-        distance of weights and biases from those that the layer has. So few cells move the layer a little, and the same cells
-        always to the same place: the sum has one minimum. A cell's views share its weight.
+        The classes that are shown are taken for Gaussians of one covariance, which makes a linear layer (Fisher 1936). The
+        covariance is that of the cells' views about the means of their classes, each class counting alike; since so few cells
+        say little of 512 x 512 numbers, it is drawn towards a multiple of the identity, as far as Ledoit and Wolf 2004 find
+        best. The views of a cell differ by nothing that matters, so where they differ little is said.
 
-        The row of a class that no cell shows stays as it is, and its logit with it. It takes part in the cross entropy, so
-        that the classes shown come to win over it on their own cells.
+        That layer is too sure, since it knows its own cells. Each cell is therefore named by a layer that saw neither it nor
+        its group, and on these answers the scale is fitted, by the cross entropy averaged over the classes. In the same way it
+        is found out whether the layer that was there has more to say: a multiple of it is added where that lowers the cross
+        entropy by more than its standard error, as in a laboratory like those learnt from.
+
+        The row of a class that no cell shows stays as it was against the mean of the shown ones, and is lowered as far as the
+        cells shown ask for.
 
         The thresholds were found with the old layer and are dropped; what the classes mean stays.
 
         Args:
             features: (N, views, 512), as ``embed`` gives them.
             labels: class number of each cell, (N,).
-            strength: above 0; the greater, the nearer the layer stays to what it is.
+            groups: of each cell the photo or field that it comes from, (N,); None takes each cell for a group. Where a class
+                has one group alone, every cell is taken for a group.
+
+        Returns:
+            ``scale`` of the fitted layer; ``kept``, the multiple of the old one; ``shrinkage``, 0..1, of the covariance;
+            ``loss``, the cross entropy in nats, averaged over the classes shown, of cells named by layers that saw others.
 
         Raises:
-            ValueError: features and labels that do not fit each other or the layer, or a strength that is not above 0. The
-                layer then is as it was.
+            ValueError: features, labels and groups that do not fit each other or the layer; a class of one cell. The layer then
+                is as it was.
         """
-        layer = self.get_classifier()
-        cells, numbers = self._check_cells(features, labels, strength)
-        weight, bias = _fit(cells, numbers, *_as_arrays(layer), strength)
+        layer, fitted = self.get_classifier(), self._fitted(features, labels, groups)
         with torch.no_grad():
-            layer.weight.copy_(torch.from_numpy(weight))
-            layer.bias.copy_(torch.from_numpy(bias))
+            layer.weight.copy_(torch.from_numpy(fitted["weight"]))
+            layer.bias.copy_(torch.from_numpy(fitted["bias"]))
         negatives = self.config.negatives_label
         self.config.drop_operating_point()
         if negatives is not None:
             self.config.negatives_label = negatives
+        return {name: fitted[name] for name in ("scale", "kept", "shrinkage", "loss")}
+
+    def head_loss(self, features: Tensor, labels: Sequence[int], groups: Sequence[Hashable] | None = None) -> float:
+        """Give the ``loss`` that ``fit_head`` would; the model stays as it is.
+
+        Raises:
+            ValueError: as ``fit_head``.
+        """
+        return self._fitted(features, labels, groups)["loss"]
+
+    def _fitted(self, features: Tensor, labels: Sequence[int], groups: Sequence[Hashable] | None) -> dict[str, Any]:
+        cells, numbers = self._check_cells(features, labels)
+        groups = _check_groups(groups, len(numbers))
+        _require_two(numbers, self.config.id2label)
+        return _fit(cells, numbers, groups, *_as_arrays(self.get_classifier()))
 
     def cross_validate_head(
         self,
@@ -84,7 +113,7 @@ class HeadFitting:
         labels: Sequence[int],
         groups: Sequence[Hashable] | None = None,
         folds: int = FOLDS,
-        strength: float = STRENGTH,
+        before: Tensor | None = None,
     ) -> dict[str, Any]:
         """Say what ``fit_head`` would gain on other cells: each is named by a layer that saw neither it nor its group.
 
@@ -92,23 +121,22 @@ class HeadFitting:
         folds so that each fold has its share of each class; where a class has fewer groups, there are as many folds.
 
         Args:
-            features, labels, strength: as for ``fit_head``.
+            features, labels: as for ``fit_head``.
             groups: of each cell the photo or field that it comes from, (N,); None takes each cell for a group.
             folds: 2 or more.
+            before: features of the same cells that the layer as it is names them by, (N, views, 512); None takes ``features``.
 
         Returns:
             ``n``, the cells; ``folds``; ``balanced_accuracy``, the mean over the classes shown of the share that is right,
             ``before`` with the layer as it is and ``after``; ``classes``: for each label ``n`` and how many are right
-            ``before`` and ``after``.
+            ``before`` and ``after``; ``loss``, the cross entropy in nats after, averaged over the classes shown.
 
         Raises:
             ValueError: as ``fit_head``; groups that are not one a cell; one class or one group alone; a class all of whose
                 cells are of one group; fewer than two folds.
         """
-        cells, numbers = self._check_cells(features, labels, strength)
-        groups = range(len(numbers)) if groups is None else list(groups)
-        if len(groups) != len(numbers):
-            raise ValueError(f"There are {len(groups)} groups for {len(numbers)} cells; expected one for each cell.")
+        cells, numbers = self._check_cells(features, labels)
+        groups = _check_groups(groups, len(numbers))
         if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
             raise ValueError(f"folds is {folds!r}; expected a whole number, 2 or more.")
         names = {number: self.config.id2label[number] for number in sorted(set(numbers.tolist()))}
@@ -132,13 +160,16 @@ class HeadFitting:
         folds = min(folds, len(groups_of[scarce]))
         fold_of = _deal(numbers, groups, folds)
         weight, bias = _as_arrays(self.get_classifier())
-        plain = cells[:, 0]
-        right = {"before": (plain @ weight.T + bias).argmax(axis=1) == numbers}
-        right["after"] = np.zeros(len(numbers), bool)
+        plain, first = cells[:, 0], (cells if before is None else self._check_cells(before, labels)[0])[:, 0]
+        right = {"before": (first @ weight.T + bias).argmax(axis=1) == numbers}
+        logits = np.zeros((len(numbers), len(weight)))
         for fold in range(folds):
             own = fold_of == fold
-            fitted = _fit(cells[~own], numbers[~own], weight, bias, strength)
-            right["after"][own] = (plain[own] @ fitted[0].T + fitted[1]).argmax(axis=1) == numbers[own]
+            seen = [group for group, mine in zip(groups, own, strict=True) if not mine]
+            fitted = _fit(cells[~own], numbers[~own], seen, weight, bias)
+            logits[own] = plain[own] @ fitted["weight"].T + fitted["bias"]
+        right["after"] = logits.argmax(axis=1) == numbers
+        surprise = _cross_entropy(logits, numbers)
         return {
             "n": len(numbers),
             "folds": folds,
@@ -151,9 +182,10 @@ class HeadFitting:
                 | {when: int(hits[numbers == number].sum()) for when, hits in right.items()}
                 for number, name in names.items()
             },
+            "loss": float(np.mean([surprise[numbers == number].mean() for number in names])),
         }
 
-    def _check_cells(self, features: Tensor, labels: Sequence[int], strength: float) -> tuple[np.ndarray, np.ndarray]:
+    def _check_cells(self, features: Tensor, labels: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Give the features as float64 (N, views, 512) and the labels as int64 (N,)."""
         width, classes = self.num_features, self.config.num_labels
         shape = tuple(getattr(features, "shape", ()))
@@ -173,41 +205,124 @@ class HeadFitting:
                 raise ValueError(
                     f"A label is {label!r}; expected the number of a class, 0 to {classes - 1}: {self.config.id2label}."
                 )
-        if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 < strength < float("inf"):
-            raise ValueError(f"strength is {strength!r}; expected a number above 0.")
         return cells, np.array(numbers)
+
+
+def _check_groups(groups: Sequence[Hashable] | None, number: int) -> list[Hashable]:
+    groups = list(range(number)) if groups is None else list(groups)
+    if len(groups) != number:
+        raise ValueError(f"There are {len(groups)} groups for {number} cells; expected one for each cell.")
+    return groups
+
+
+def _require_two(numbers: np.ndarray, names: dict[int, str]) -> None:
+    shown, counts = np.unique(numbers, return_counts=True)
+    if len(shown) < 2:
+        raise ValueError(
+            f"All {len(numbers)} cells are of the class {names[int(shown[0])]!r}; expected two classes or more. Label cells of "
+            "another class."
+        )
+    if counts.min() < FEWEST:
+        raise ValueError(
+            f"There is one cell of {names[int(shown[counts.argmin()])]!r}; expected {FEWEST} of each class that is shown. "
+            "Label another, or leave it out."
+        )
 
 
 def _as_arrays(layer: torch.nn.Linear) -> tuple[np.ndarray, np.ndarray]:
     return tuple(values.detach().cpu().double().numpy() for values in (layer.weight, layer.bias))
 
 
-def _fit(
-    cells: np.ndarray, labels: np.ndarray, weight: np.ndarray, bias: np.ndarray, strength: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Fit a linear layer as ``fit_head`` says: features (N, views, D), labels (N,), weights (C, D) and biases (C,)."""
-    n, views, width = cells.shape
+def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Give each cell's cross entropy in nats, (N,): logits (N, C), labels (N,)."""
+    return logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]
+
+
+def _shrunk_covariance(residuals: np.ndarray) -> tuple[np.ndarray, float]:
+    """Estimate a covariance (D, D) from residuals (N, D) as Ledoit and Wolf 2004, and say how far it was drawn, 0..1."""
+    n, width = residuals.shape
+    found = residuals.T @ residuals / n
+    mean = max(np.trace(found) / width, LEAST)
+    spread = (found**2).sum() - width * mean**2  # from a multiple of the identity
+    doubt = ((residuals**2).sum(axis=1) ** 2).sum() / n**2 - (found**2).sum() / n
+    share = min(1.0, max(0.0, doubt / spread)) if spread > 0 else 1.0
+    return (1 - share) * found + share * mean * np.eye(width), share
+
+
+def _discriminate(cells: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Fit Gaussians of one covariance: features (N, views, D), labels (N,).
+
+    Returns:
+        The classes shown (K,), their weights (K, D) and biases (K,), which sum to nothing, and the shrinkage.
+    """
     shown, number_of, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    inputs = np.concatenate([cells, np.ones((n, views, 1))], axis=2).reshape(n * views, width + 1)
-    start = inputs @ np.column_stack([weight, bias]).T  # (N * views, C)
-    share = np.repeat(1 / (len(shown) * views * counts[number_of]), views)
-    truth = np.eye(len(weight))[np.repeat(labels, views)]
+    means = np.stack([cells[labels == label].mean(axis=(0, 1)) for label in shown])
+    evenly = np.sqrt(len(labels) / (len(shown) * counts[number_of]))  # each class counts alike
+    residuals = (cells - means[number_of][:, None]) * evenly[:, None, None]
+    covariance, share = _shrunk_covariance(residuals.reshape(-1, cells.shape[2]))
+    weight = cho_solve(cho_factor(covariance), means.T).T
+    bias = -(weight * means).sum(axis=1) / 2
+    return shown, weight - weight.mean(axis=0), bias - bias.mean(), share
 
-    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        logits = start.copy()
-        logits[:, shown] += inputs @ flat.reshape(len(shown), width + 1).T
-        logits -= logits.max(axis=1, keepdims=True)
-        odds = np.exp(logits)
-        total = odds.sum(axis=1)
-        value = share @ (np.log(total) - (logits * truth).sum(axis=1)) + strength / 2 * flat @ flat
-        slope = ((odds / total[:, None] - truth) * share[:, None])[:, shown].T @ inputs
-        return value, slope.ravel() + strength * flat
 
-    least = {"maxiter": ITERATIONS, "ftol": 1e-12, "gtol": 1e-7}
-    change = minimize(loss, np.zeros(len(shown) * (width + 1)), jac=True, method="L-BFGS-B", options=least).x
-    fitted = np.column_stack([weight, bias])
-    fitted[shown] += change.reshape(len(shown), width + 1)
-    return fitted[:, :-1], fitted[:, -1]
+def _fit(
+    cells: np.ndarray, labels: np.ndarray, groups: Sequence[Hashable], weight: np.ndarray, bias: np.ndarray
+) -> dict[str, Any]:
+    """Fit a linear layer as ``fit_head`` says: features (N, views, D), labels (N,), weights (C, D) and biases (C,)."""
+    shown, new_weight, new_bias, shrinkage = _discriminate(cells, labels)
+    number_of = np.searchsorted(shown, labels)
+    hidden = np.setdiff1d(np.arange(len(weight)), shown)
+    # The old layer against the mean of the classes shown: a common part says nothing of which class it is.
+    weight, bias = weight - weight[shown].mean(axis=0), bias - bias[shown].mean()
+    old = cells[:, 0] @ weight.T + bias  # (N, C)
+    new = _out_of_fold(cells, labels, groups, shown)  # (N, K)
+    even = 1 / (len(shown) * np.bincount(number_of)[number_of])  # a cell's part in the mean over classes
+
+    def logits(scale: float, kept: float, lowered: np.ndarray) -> np.ndarray:
+        return np.column_stack([np.exp(scale) * new + kept * old[:, shown], old[:, hidden] - lowered])
+
+    def loss(found: np.ndarray, kept: bool) -> float:
+        scale, multiple, lowered = found[0], found[1] * kept, found[2:]
+        return even @ _cross_entropy(logits(scale, multiple, lowered), number_of) + FLAT / 2 * (lowered @ lowered)
+
+    begin = np.array([-np.log(np.abs(new).mean() + 1), 0.0, *np.zeros(len(hidden))])
+    bounds = [(begin[0] - 10, begin[0] + 10), (0, 2), *[(0, None)] * len(hidden)]
+    alone, both = (
+        minimize(loss, begin, args=(kept,), method="L-BFGS-B", bounds=bounds).x * [1, kept, *np.ones(len(hidden))]
+        for kept in (False, True)
+    )
+    surprise = [_cross_entropy(logits(found[0], found[1], found[2:]), number_of) for found in (alone, both)]
+    gain = (surprise[0] - surprise[1]) * even * len(labels)
+    better = gain.mean() > gain.std() / np.sqrt(len(gain))
+    scale, kept, *lowered = both if better else alone
+    fitted_weight, fitted_bias = weight.copy(), bias.copy()
+    fitted_weight[shown] = np.exp(scale) * new_weight + kept * weight[shown]
+    fitted_bias[shown] = np.exp(scale) * new_bias + kept * bias[shown]
+    fitted_bias[hidden] -= lowered
+    return {
+        "weight": fitted_weight,
+        "bias": fitted_bias,
+        "scale": float(np.exp(scale)),
+        "kept": float(kept),
+        "shrinkage": float(shrinkage),
+        "loss": float(even @ surprise[int(better)]),
+    }
+
+
+def _out_of_fold(cells: np.ndarray, labels: np.ndarray, groups: Sequence[Hashable], shown: np.ndarray) -> np.ndarray:
+    """Name each cell by Gaussians that saw neither it nor its group: (N, K); their views are left out."""
+    fewest = min(len({group for group, own in zip(groups, labels, strict=True) if own == label}) for label in shown)
+    if fewest < 2:  # a class of one photo: better named by its other cells than by none
+        groups = range(len(labels))
+        fewest = np.bincount(labels)[shown].min()
+    folds = max(2, min(FOLDS, int(fewest)))
+    fold_of = _deal(labels, groups, folds)
+    named = np.zeros((len(labels), len(shown)))
+    for fold in range(folds):
+        own = fold_of == fold
+        seen, weight, bias, _ = _discriminate(cells[~own], labels[~own])
+        named[np.ix_(own, np.searchsorted(shown, seen))] = cells[own, 0] @ weight.T + bias
+    return named
 
 
 def _deal(labels: np.ndarray, groups: Sequence[Hashable], folds: int) -> np.ndarray:

@@ -1,13 +1,17 @@
 """Our pipeline, ``pipeline(model=ID, trust_remote_code=True)``: photos of a smear in, cells and the differential count out."""
 
 import hashlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset
 from transformers import AutoImageProcessor, ImageClassificationPipeline
 
 # F401: siblings of siblings. From a folder, transformers 4 takes along only what this file itself imports.
@@ -23,7 +27,8 @@ from .smear_gate import why_no_smear
 # Side of the square about a cell that the network sees, in sides of its box: of 1 to 2.5, tried on validation, 1.5 to 2 gave
 # the likeliest labels over four laboratories.
 WINDOW = 1.75
-BATCH_SIZE = 16  # crops, where nobody asks for another number
+BATCH_SIZE = 8  # crops, where nobody asks for another number; from 16 on two cores wait for memory
+READERS = 2  # threads that read and resize ahead of the network
 ONE_CELL = ("views", "timeout")
 FIELDS = ("laboratory", "reference_ranges", "white_cells_per_microlitre")
 
@@ -68,13 +73,18 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
     - ``energy`` as above
     - ``probabilities``: ``{"label": ..., "score": ...}`` for each class, the likeliest first
 
+    Of several it gives a list; of a generator or another iterator an iterator, which takes the images as they are needed and
+    holds no more than two batches of them, however many there are. They are read and resized by threads while the network
+    computes. An image that cannot be read ends it with an ``ImageError`` when its turn comes.
+
     The thresholds stand in config.json; a model without them always gives its likeliest class.
 
     Args:
         one_cell: name each image as one cell.
         views: 8 averages the probabilities and the energy over the eight flips and quarter turns of the image, since a smear
             has no up. That takes eight times as long as 1, with which the thresholds were measured.
-        batch_size: crops that go through the network at once, of one photo or of many.
+        batch_size: images or crops that go through the network at once, crops of one photo or of many.
+        num_workers: with ``one_cell``, threads that read ahead.
         laboratory, reference_ranges, white_cells_per_microlitre: see ``differential.count_cells``.
         timeout: with ``one_cell``, seconds to wait for an image from the network.
 
@@ -87,6 +97,8 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
+        # The layout that convolutions are quickest in; the weights' values and names stay.
+        self.model.to(memory_format=torch.channels_last)
         if self.image_processor is None:  # transformers 4.51 seeks one only for a configuration of its own
             config = self.model.config
             revision = getattr(config, "_commit_hash", None)
@@ -120,12 +132,18 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """Answer for a photo, or several of one slide; options as for the class."""
         batch_size = options.get("batch_size") or self._batch_size or BATCH_SIZE
-        _, forward, asked = self._sanitize_parameters(
+        preprocess, forward, asked = self._sanitize_parameters(
             **{name: value for name, value in options.items() if name not in ("batch_size", "num_workers")}
         )
         asked = {**self._postprocess_params, **asked}
         if asked.pop("one_cell", False):
-            return super().__call__(inputs, **options)
+            sources = _each(inputs)
+            if isinstance(inputs, Dataset) or (isinstance(sources, list) and sources and sources[0] is inputs):
+                return super().__call__(inputs, **options)
+            readers = options.get("num_workers") or self._num_workers or READERS
+            preprocess, forward = {**self._preprocess_params, **preprocess}, {**self._forward_params, **forward}
+            answers = self._name_each(sources, batch_size, readers, preprocess, forward)
+            return answers if isinstance(inputs, Iterator) else list(answers)
         self.count([], **asked)  # an option that does not fit is told before the long part
         images, descriptions = [], []
         forward = {**self._forward_params, **forward}
@@ -182,6 +200,29 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
     def _labels(self) -> list[str]:
         return [self.model.config.id2label[number] for number in range(self.model.config.num_labels)]
 
+    def _name_each(
+        self,
+        sources: Iterable[Any],
+        batch_size: int,
+        readers: int,
+        preprocess: Mapping[str, Any],
+        forward: Mapping[str, Any],
+    ) -> Iterator[dict[str, Any]]:
+        """Give the answer to each image of one cell, in their order; while the network computes, threads read the next."""
+        sources, ahead = iter(sources), deque()
+        threads = ThreadPoolExecutor(readers)
+        try:
+            while True:
+                wanted = islice(sources, 2 * batch_size - len(ahead))
+                ahead.extend(threads.submit(self.preprocess, source, **preprocess) for source in wanted)
+                if not ahead:
+                    return
+                pixels = [ahead.popleft().result()["pixel_values"] for _ in range(min(batch_size, len(ahead)))]
+                for logits in self.forward({"pixel_values": torch.cat(pixels)}, **forward)["logits"]:
+                    yield self.postprocess({"logits": logits[None]})
+        finally:
+            threads.shutdown(cancel_futures=True)
+
     def _look(
         self, sources: Iterable[Any], batch_size: int, forward: Mapping[str, Any]
     ) -> Iterator[tuple[dict[str, Any], Any]]:
@@ -234,7 +275,7 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
 
     def _forward(self, model_inputs: dict[str, Tensor], views: int = 1) -> dict[str, Tensor]:
         seen = flips_and_turns(model_inputs["pixel_values"])[:views]
-        logits = [self.model(pixel_values=view).logits for view in seen]
+        logits = [self.model.forward_folded(view) for view in seen]
         return {"logits": torch.stack(logits, dim=1)}  # (B, views, classes)
 
     def _judge(self, logits: Tensor) -> tuple[Tensor, float, str, str | None]:

@@ -15,8 +15,8 @@ try:
     from transformers.core_model_loading import WeightRenaming
 except ImportError:  # transformers 4, which from 4.51 on takes the names as an argument
     require_version(
-        "transformers>=4.51",
-        "Update it (`pip install -U transformers`), or load the same folder without trust_remote_code: "
+        "transformers>=4.51,<5",
+        "Install transformers 5 (`pip install 'transformers>=5,<6'`), or load the same folder without trust_remote_code: "
         "AutoModelForImageClassification.from_pretrained(ID) gives the same logits.",
     )
     register_checkpoint_conversion_mapping = WeightRenaming = None
@@ -42,8 +42,7 @@ def torchvision_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         KeyError: a tensor's name is in no row of the table.
     """
-    table = [(theirs, ours) for theirs, ours in STORED_NAMES]
-    return _renamed(state_dict, table, f"transformers' ResNet; expected names like {STORED_NAMES[0][0]!r}")
+    return _renamed(state_dict, STORED_NAMES, f"transformers' ResNet; expected names like {STORED_NAMES[0][0]!r}")
 
 
 def transformers_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -286,7 +286,8 @@ def basophil_photos(data_dir: str | Path, like: datasets.Dataset) -> datasets.Da
             row = {"image": {"path": str(path), "bytes": None}, "label": classes.str2int(BASOPHIL), "file": path.name}
             row |= {"sha256": content_hash(data), "photo": name, "group": name, "flags": [], "lab": like["lab"][0]}
             rows.append(row | {"slide": "", "whole": True, "boxes": boxes, "cells": boxes, "others": others})
-    return datasets.Dataset.from_list(rows, features=like.features)
+    # An archive may have none of them; a list without rows would bring no columns.
+    return datasets.Dataset.from_list(rows, features=like.features) if rows else like.select([])
 
 
 def cut_cells(data: datasets.Dataset, window: float = WINDOW) -> datasets.Dataset:

@@ -22,10 +22,7 @@ def progress(done: int, total: int, cells: int, words: Words) -> str:
         if done < total
         else words["fields_counting"]
     )
-    return (
-        f'<div class="wbc-progress"><progress max="{total}" value="{done}" aria-label="{escape(text)}"></progress>'
-        f'<p role="status">{escape(text)}</p></div>'
-    )
+    return page.progress(done, total, text)
 
 
 def message(text: str) -> str:

@@ -8,7 +8,7 @@ import threading
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,11 @@ FEWEST = 2  # of a class: one to learn from, one to try it on
 FEW_IMAGES = 32  # with fewer a single odd one moves the statistics of the last layers
 MOST_CELLS = 1000
 BATCH = 32
-VIEWS = 1  # of a cell that the last layer is fitted on; all eight flips and turns would take eight times as long
 SIDE = 256  # px, a cell as it is kept here
 # Of the model's folder: they would be loaded in the new weights' place, or tell of other weights.
 LEFT_OUT = ("model.safetensors", "eval_results.json", "README.md", "adaptation.json")
+
+Tell = Callable[[int, int], None]
 
 
 @dataclass
@@ -51,8 +52,8 @@ class Laboratory:
     Attributes:
         cells: in the order in which they came.
         network: with new statistics or a new last layer; None as long as nothing was fitted.
-        statistics: what the re-estimating found, or None.
-        fit: what the cross-validation of the last layer found, or None.
+        statistics: what re-estimating without labels found, or None.
+        fit: what the fitting to labelled cells found, or None.
     """
 
     model: SmearModel
@@ -99,8 +100,11 @@ class Laboratory:
         self.add(taken)
         return len(taken)
 
-    def reestimate(self) -> dict[str, Any]:
+    def reestimate(self, tell: Tell | None = None) -> dict[str, Any]:
         """Re-estimate the batch-norm statistics on all cells, labelled or not; no label is read.
+
+        Args:
+            tell: is told how many images of how many were looked at, each as often as it is.
 
         Returns:
             ``images``; ``distance`` from the stored statistics; ``suggested_share``; ``share``, which was taken: all new where
@@ -112,29 +116,35 @@ class Laboratory:
         if not self.cells:
             raise ValueError("There are no cells. Add some first.")
         network = copy.deepcopy(self.model.network)
-        batches = list(self._batches())
-        suggested = network.suggest_share(batches)
-        record = {
-            "images": len(self.cells),
-            "distance": round(network.statistics_distance(batches), 4),
-            "suggested_share": suggested,
-            "before": _answers(network, batches),
-        }
-        share = suggested or 1.0
-        network.reestimate_statistics(batches, share)
+        batches = self._batches()
+        told = tell and (lambda done, total: tell(done, total + len(self.cells)))  # the last pass is told below
+        trial = network.try_statistics(batches, told)
+        share = trial.suggested_share or 1.0
+        network.mix_statistics(trial.new, share)
         network.config.validation_confusion = None
+        after = network.name_images(batches)
         self.network, self.fit = network, None
-        self.statistics = record | {"share": share, "after": _answers(network, batches)}
+        self.statistics = {
+            "images": len(self.cells),
+            "distance": round(trial.distance, 4),
+            "suggested_share": trial.suggested_share,
+            "share": share,
+            "before": _answers(network, trial.logits),
+            "after": _answers(network, after),
+        }
         return self.statistics
 
-    def fit_last_layer(self) -> dict[str, Any]:
-        """Fit the last layer to the labelled cells, with the statistics as they are now, and say what that gains.
+    def fit_to_labels(self, tell: Tell | None = None) -> dict[str, Any]:
+        """Fit statistics and last layer to the labelled cells, beginning with the model as it came, and say what that gains.
+
+        Args:
+            tell: as for ``reestimate``.
 
         Returns:
-            As the model's ``cross_validate_head``, and ``seconds``.
+            As the model's ``fit_to_laboratory``, and ``n``, the labelled cells, and ``seconds``.
 
         Raises:
-            ValueError: too few cells or photos.
+            ValueError: too few cells.
         """
         labelled = [cell for cell in self.cells if cell.label is not None]
         scarce = {label: number for label, number in self.counts.items() if 0 < number < FEWEST}
@@ -144,21 +154,13 @@ class Laboratory:
                 f"Too few labelled cells ({told}); expected {FEWEST} of each class that is shown, better {WANTED}."
             )
         started = time.monotonic()
-        network = copy.deepcopy(self.network or self.model.network)
-        names = self.model.labels
-        labels = [names.index(cell.label) for cell in labelled]
-        features = torch.cat([network.embed(batch, VIEWS) for batch in self._batches(labelled)])  # (N, views, 512)
-        found = network.cross_validate_head(features, labels, [cell.group for cell in labelled])
-        # Re-estimated statistics are part of what changes: "before" is the model as it ships.
-        if self.network is not None:
-            plain = torch.cat([self.model.network.embed(batch) for batch in self._batches(labelled)])
-            shipped = self.model.network.cross_validate_head(plain, labels, [cell.group for cell in labelled])
-            found["balanced_accuracy"]["before"] = shipped["balanced_accuracy"]["before"]
-            for name, row in found["classes"].items():
-                row["before"] = shipped["classes"][name]["before"]
-        network.fit_head(features, labels)
-        self.network = network
-        self.fit = found | {"seconds": round(time.monotonic() - started, 2)}
+        network = copy.deepcopy(self.model.network)
+        labels = [self.model.labels.index(cell.label) for cell in labelled]
+        others = self._batches([cell for cell in self.cells if cell.label is None])
+        groups = [cell.group for cell in labelled]
+        found = network.fit_to_laboratory(self._batches(labelled), labels, groups, others, tell)
+        self.network, self.statistics = network, None
+        self.fit = found | {"n": len(labelled), "seconds": round(time.monotonic() - started, 1)}
         return self.fit
 
     def folder(self) -> bytes:
@@ -175,7 +177,7 @@ class Laboratory:
         if self.fit is not None:
             for name in ("acceptance_threshold", "acceptance_risk", "energy_threshold", "energy_accept_rate"):
                 config.pop(name, None)  # found with the old layer
-        record = {"started_from": self.model.identity, "statistics": self.statistics, "last_layer": self.fit}
+        record = {"started_from": self.model.identity, "statistics": self.statistics, "fitted": self.fit}
         buffer = io.BytesIO()
         with tempfile.TemporaryDirectory() as saved, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
             self.network.save_pretrained(saved)
@@ -200,18 +202,17 @@ class Laboratory:
         return pixels
 
 
-@torch.inference_mode()
-def _answers(network: Any, batches: Sequence[torch.Tensor]) -> dict[str, int]:
-    counts: Counter = Counter()
-    for batch in batches:
-        logits = network(pixel_values=batch).logits.double()
-        for probabilities, energy in zip(logits.softmax(-1), network.energy(logits), strict=True):
-            counts[network.decide(probabilities, float(energy))[0]] += 1
+def _answers(network: Any, logits: torch.Tensor) -> dict[str, int]:
+    """Count the answers that logits (N, classes) give, the most frequent first."""
+    counts = Counter(
+        network.decide(probabilities, float(energy))[0]
+        for probabilities, energy in zip(logits.softmax(-1), network.energy(logits), strict=True)
+    )
     return dict(counts.most_common())
 
 
 def _readme(record: Mapping[str, Any]) -> str:
-    start, fit = record["started_from"], record["last_layer"]
+    start, fit = record["started_from"], record["fitted"]
     lines = [
         "# A white-blood-cell classifier, adapted to one laboratory",
         "",
@@ -223,12 +224,17 @@ def _readme(record: Mapping[str, Any]) -> str:
             f"Batch-norm statistics re-estimated on {record['statistics']['images']} images of the laboratory."
         )
     if fit:
-        accuracy = fit["balanced_accuracy"]
         lines.append(
-            f"Last layer fitted to {fit['n']} labelled cells; balanced accuracy by {fit['folds']}-fold cross-validation over "
-            f"photos: {100 * accuracy['before']:.1f} % before, {100 * accuracy['after']:.1f} % after. It has no threshold and "
-            "always answers."
+            f"Fitted to {fit['n']} labelled cells: {100 * fit['share']:.0f} % of the batch-norm statistics are the "
+            "laboratory's, and the last layer is new. It has no threshold and always answers. In the laboratories that the "
+            "model learnt from it does worse than before."
         )
+        if tried := fit["validation"]:
+            accuracy = tried["balanced_accuracy"]
+            lines.append(
+                f"Balanced accuracy by {tried['folds']}-fold cross-validation over photos: {100 * accuracy['before']:.1f} % "
+                f"before, {100 * accuracy['after']:.1f} % after."
+            )
     lines += [
         "",
         "For research and teaching, not for diagnosis.",

@@ -1,8 +1,11 @@
 """The tab where a laboratory sees what the model knows, and fits it to its own stain and camera."""
 
 import base64
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from html import escape
+from threading import Event
 from typing import Any
 
 import gradio as gr
@@ -11,7 +14,7 @@ from laboratory import FEW_IMAGES, SIDE, WANTED, Cell, Laboratory
 from languages import I18N, Words, words
 from one_cell import read_photo, remember
 from reading import PictureError
-from smear_fields import SAVE, FieldsError, sent_paths
+from smear_fields import SAVE, TICK, Cancelled, FieldsError, sent_paths
 from smear_model import SmearModel, held_out
 from visits import Visits
 
@@ -35,7 +38,8 @@ def knowledge(model: SmearModel, speech: Words) -> str:
     table = page.table(head, rows, speech["lab_knows"]) if rows else ""
     return (
         f'<section class="wbc-knows"><h2>{escape(speech["lab_knows"])}</h2>{table}'
-        f'<p class="wbc-small">{escape(speech["lab_outside"])}</p>{_strangers(model, speech)}</section>'
+        f'<p class="wbc-small">{escape(speech["lab_outside"])}</p>{_strangers(model, speech)}'
+        f"{_fitted_before(model, speech)}</section>"
     )
 
 
@@ -52,6 +56,51 @@ def _strangers(model: SmearModel, speech: Words) -> str:
         return ""
     head = [speech[f"lab_column_{name}"] for name in ("name", "plain", "new")]
     return f"<h3>{escape(speech['lab_strange'])}</h3>{page.table(head, rows, speech['lab_strange'])}"
+
+
+def fitted_networks(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Say what fitting to a few labelled cells did for networks that had never seen a laboratory, as measured.
+
+    Args:
+        results: as eval_results.json holds them.
+
+    Returns:
+        Of each laboratory its ``name``; ``labelled``, cells at most; ``others`` and ``home``, the balanced accuracy before and
+        after, 0..1, on its other cells and in the laboratories learnt from: means over the choices of cells, and over those
+        laboratories.
+    """
+    rows = []
+    for report in results.get("evidence", {}).get("heads") or []:
+        choices = report["choices"]
+
+        def mean(pairs: list[Mapping[str, Any]]) -> tuple[float, float]:
+            return tuple(sum(pair[when]["value"] for pair in pairs) / len(pairs) for when in ("before", "after"))
+
+        rows.append(
+            {
+                "name": report["laboratory"],
+                "labelled": max(choice["n_labelled"] for choice in choices),
+                "others": mean([choice["others"] for choice in choices]),
+                "home": mean([pair for choice in choices for pair in choice["home"].values()]),
+            }
+        )
+    return rows
+
+
+def _fitted_before(model: SmearModel, speech: Words) -> str:
+    rows = [
+        [
+            escape(row["name"]),
+            str(row["labelled"]),
+            *(" → ".join(f"{100 * value:.1f}" for value in row[where]) for where in ("others", "home")),
+        ]
+        for row in fitted_networks(model.results)
+    ]
+    if not rows:
+        return ""
+    title = speech["lab_fitted_before"]
+    table = page.table([speech[f"lab_column_{name}"] for name in ("name", "labelled", "others", "home")], rows, title)
+    return f'<h3>{escape(title)}</h3>{table}<p class="wbc-small">{escape(speech["lab_fitted_means"])}</p>'
 
 
 def cells_table(laboratory: Laboratory | None, model: SmearModel, speech: Words) -> str:
@@ -85,8 +134,20 @@ def statistics_text(found: Mapping[str, Any], speech: Words) -> str:
     return f"<p>{escape(text)} {escape(speech[rule])}</p>{few}{page.table(head, rows, speech['lab_answers'])}"
 
 
-def fit_text(found: Mapping[str, Any], speech: Words) -> str:
-    """Return what fitting the last layer gains, by cross-validation."""
+def fit_text(found: Mapping[str, Any], model: SmearModel, speech: Words) -> str:
+    """Return what fitting to the labelled cells gains, by cross-validation, and what it costs elsewhere, as measured."""
+    rows = fitted_networks(model.results)
+    cost = ""
+    if rows:
+        before, after = (sum(row["home"][when] for row in rows) / len(rows) for when in (0, 1))
+        text = speech("lab_cost", before=f"{100 * before:.1f}", after=f"{100 * after:.1f}")
+        cost = f'<p class="wbc-note">{escape(text)}</p>'
+    cost += f'<p class="wbc-note">{escape(speech["lab_home"])}</p>'
+    tried = found["validation"]
+    if tried is None:
+        text = speech("lab_untried", n=found["n"])
+        why = f'<p class="wbc-note" lang="en">{escape(found["why_not"])}</p>'
+        return f'<p class="wbc-gain">{escape(text)}</p>{why}{cost}'
     rows = [
         [
             escape(speech.label(name)),
@@ -94,21 +155,21 @@ def fit_text(found: Mapping[str, Any], speech: Words) -> str:
             f"{100 * row['before'] / row['n']:.0f}",
             f"{100 * row['after'] / row['n']:.0f}",
         ]
-        for name, row in found["classes"].items()
+        for name, row in tried["classes"].items()
     ]
     head = [speech[f"lab_column_{name}"] for name in ("class", "cells", "right_before", "right_after")]
-    accuracy = found["balanced_accuracy"]
-    text = speech(
-        "lab_fit",
-        before=f"{100 * accuracy['before']:.1f}",
-        after=f"{100 * accuracy['after']:.1f}",
+    accuracy = tried["balanced_accuracy"]
+    gain = speech("lab_fit", before=f"{100 * accuracy['before']:.1f}", after=f"{100 * accuracy['after']:.1f}")
+    means = speech(
+        "lab_fit_means",
         n=found["n"],
-        folds=found["folds"],
+        folds=tried["folds"],
+        share=f"{100 * found['share']:.0f}",
         seconds=found["seconds"],
     )
     return (
-        f'<p class="wbc-gain">{escape(text)}</p>{page.table(head, rows, speech["lab_gain"])}'
-        f'<p class="wbc-note">{escape(speech["lab_home"])}</p>'
+        f'<p class="wbc-gain">{escape(gain)}</p><p>{escape(means)}</p>'
+        f"{page.table(head, rows, speech['lab_gain'])}{cost}"
     )
 
 
@@ -158,7 +219,7 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> gr.HTML:
             cells: cells_table(laboratory, model, speech),
             status: f'<p class="wbc-note" role="status">{escape(text)}</p>' if text else "",
             estimated: statistics_text(laboratory.statistics, speech) if laboratory.statistics else "",
-            fitted: fit_text(laboratory.fit, speech) if laboratory.fit else "",
+            fitted: fit_text(laboratory.fit, model, speech) if laboratory.fit else "",
             take: gr.Button(visible=laboratory.network is not None),
         }
 
@@ -200,15 +261,34 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> gr.HTML:
         visits.of(request.session_hash).laboratory.clear()
         return shown(of(request), words(request))
 
-    def work(step: Callable[[Laboratory], Any]) -> Callable[[gr.Request], dict[Any, Any]]:
-        def run(request: gr.Request) -> dict[Any, Any]:
-            laboratory = of(request)
-            with laboratory.lock:
+    def work(step: Callable[..., Any], place: gr.HTML) -> Callable[[gr.Request], Iterator[dict[Any, Any]]]:
+        def run(request: gr.Request) -> Iterator[dict[Any, Any]]:
+            laboratory, speech = of(request), words(request)
+            left, come = Event(), [0, 1]
+
+            def tell(done: int, total: int) -> None:
+                if left.is_set():
+                    raise Cancelled
+                come[:] = done, total
+
+            def locked() -> None:
+                with laboratory.lock:
+                    step(laboratory, tell)
+
+            with ThreadPoolExecutor(1) as worker:
+                future = worker.submit(locked)
                 try:
-                    step(laboratory)
-                except ValueError as error:
-                    return shown(laboratory, words(request), str(error))
-            return shown(laboratory, words(request))
+                    while not future.done():
+                        done, total = come
+                        text = speech("lab_busy", percent=100 * done // total)
+                        yield {place: page.progress(done, total, text)}
+                        time.sleep(TICK)
+                finally:
+                    left.set()  # without effect where it is through; else the visitor is gone
+            wrong = future.exception()
+            if wrong is not None and not isinstance(wrong, ValueError):
+                raise wrong
+            yield shown(laboratory, speech, "" if wrong is None else str(wrong))
 
         return run
 
@@ -224,15 +304,7 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> gr.HTML:
     files.upload(add_files, inputs=[files, label], outputs=outputs, preprocess=False, **private)
     slide.click(add_slide, outputs=outputs, **private)
     clear.click(forget, outputs=outputs, **private)
-    estimate.click(
-        work(Laboratory.reestimate),
-        outputs=outputs,
-        **private | {"show_progress": "full", "show_progress_on": estimated},
-    )
-    fit.click(
-        work(Laboratory.fit_last_layer),
-        outputs=outputs,
-        **private | {"show_progress": "full", "show_progress_on": fitted},
-    )
+    estimate.click(work(Laboratory.reestimate, estimated), outputs=outputs, **private)
+    fit.click(work(Laboratory.fit_to_labels, fitted), outputs=outputs, **private)
     take.click(save, outputs=file, **private).then(None, inputs=file, js=SAVE)
     return knows

@@ -35,13 +35,14 @@ def read_photo(sent: Mapping[str, Any] | None) -> Picture:
 
 def explain(picture: Picture, said: CellAnswer, model: SmearModel, speech: Words) -> str:
     """Return the answer as HTML."""
-    verdict, reason = None, None
+    verdict, reason, notes = None, None, picture.notes
     if said.no_smear is not None:
         verdict, reason = speech["no_smear"], said.no_smear
     elif said.reason is not None:
         verdict, reason = speech.label("unidentified"), speech.get(f"reason_{said.reason}", said.reason)
     elif said.verdict == model.negatives:
-        verdict = speech["no_white_cell"]
+        verdict = speech("none_of_them", number=len(model.subtypes))
+        notes = [speech["none_means"], *notes]
     values = speaks_for(said.evidence, list(said.probabilities).index(said.label))
     photo = shown_photo(picture.image)
     return page.answer(
@@ -49,7 +50,7 @@ def explain(picture: Picture, said: CellAnswer, model: SmearModel, speech: Words
         photo,
         heat_layer(values, photo.size),
         bool(values.any()),
-        picture.notes,
+        notes,
         speech,
         verdict,
         reason,

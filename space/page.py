@@ -158,6 +158,14 @@ def footer(identity: Mapping[str, str | None], risk: float | None, words: Words)
     )
 
 
+def progress(done: int, total: int, text: str) -> str:
+    """Return how far something has come, ``done`` of ``total``, as a bar with words."""
+    return (
+        f'<div class="wbc-progress"><progress max="{total}" value="{done}" aria-label="{escape(text)}"></progress>'
+        f'<p role="status">{escape(text)}</p></div>'
+    )
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
     """Return a table; its first column heads the rows. Cells are HTML already."""
     top = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)

@@ -93,6 +93,26 @@ def few_labels_report() -> dict:
     }  # fmt: skip
 
 
+def heads_report() -> dict:
+    """Give what few_labels.py --head writes for two choices of cells."""
+
+    def pair(before: float, after: float) -> dict:
+        return {"n": 400, "n_groups": 40, "before": made_up_figure(before), "after": made_up_figure(after)}
+
+    choices = [
+        {
+            "seed": seed, "labelled": {"monocyte": 40, "neutrophil": 60}, "n_labelled": 100, "n_groups_labelled": 60,
+            "share": share, "seconds": 21.5, "others": pair(0.4, 0.8 + 0.1 * seed),
+            "home": {"pbc": pair(0.9, 0.7), "chula": pair(0.8, 0.5)},
+        }
+        for seed, share in enumerate((0.5, 1.0))
+    ]  # fmt: skip
+    return {
+        "laboratory": "raabin", "command": "python few_labels.py --head", "commit": "c" * 40, "most": 100,
+        "checkpoint": {"sha256": "d" * 64, "command": "python train.py"}, "choices": choices,
+    }  # fmt: skip
+
+
 def finding_reports() -> list[dict]:
     """Give what measure_finding.py writes of fields and of images of one cell."""
     share = {"value": 0.9, "low": 0.8, "high": 0.95, "count": 90, "n": 100}

@@ -17,6 +17,7 @@ import field_picture
 import fields_page
 import laboratory
 import languages
+import my_laboratory
 import one_cell
 import overlay
 import page
@@ -38,6 +39,7 @@ __all__ = [
     "free_port",
     "laboratory",
     "languages",
+    "my_laboratory",
     "one_cell",
     "overlay",
     "page",

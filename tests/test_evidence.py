@@ -11,6 +11,7 @@ from made_up import (
     few_labels_report,
     finding_reports,
     gate_report,
+    heads_report,
     made_up_entry,
     made_up_results,
     onnx_reports,
@@ -29,6 +30,7 @@ from evaluation.evidence_tables import (
     few_labels_table,
     finding_table,
     gate_table,
+    heads_table,
     stranger_table,
     unseen_table,
 )
@@ -61,10 +63,10 @@ def folder(tmp_path):
     eight = training_folder(tmp_path / "eight", 1, made_up_entry("TEST", 5, "pbc"))
     reports = {"unseen": unseen_report(), "few": few_labels_report(), "stress": stress_report()}
     reports |= {"fields": finding_reports()[0], "single": finding_reports()[1], "counts": counts_report()}
-    reports["gate"] = gate_report()
+    reports |= {"gate": gate_report(), "heads": heads_report()}
     for name, report in reports.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(report))
-    unseen, few, stress, *finding, counts, gate = (tmp_path / f"{name}.json" for name in reports)
+    unseen, few, stress, *finding, counts, gate, heads = (tmp_path / f"{name}.json" for name in reports)
     words = [
         tmp_path / "model",
         "--official",
@@ -74,7 +76,7 @@ def folder(tmp_path):
         "--unseen",
         f"the recipe={unseen}",
     ]
-    collect.main([*map(str, words), "--few_labels", str(few), "--stress", str(stress)])
+    collect.main([*map(str, words), "--few_labels", str(few), "--stress", str(stress), "--heads", str(heads)])
     collect.main([*map(str, [tmp_path / "model", "--finding", *finding, "--counts", counts, "--gate", gate])])
     collect.add_evidence(tmp_path / "model", {"examples": [examples_report()]})
     for name, report in {"doors": doors_report(), **{f"onnx-{n}": one for n, one in enumerate(onnx_reports())}}.items():
@@ -124,6 +126,13 @@ def test_every_kind_is_taken_over_and_one_kind_is_replaced_alone(folder, tmp_pat
         (lambda e: e["doors"][0]["doors"]["Node"]["as_they_come"].update(difference=0.6), "0.5 or less, its tolerance"),
         (lambda e: e["doors"][0]["doors"]["Node"]["as_they_come"].update(n=0), "n is 0; expected a whole number"),
         (lambda e: e["few_labels"][0]["others"].pop("after"), r"few_labels\[0\].raabin lacks \['after'\]"),
+        (lambda e: e["heads"][0]["choices"][1].update(n_labelled=101), r"1 to 100, the most that were asked for"),
+        (lambda e: e["heads"][0]["choices"][1].update(seed=0), r"the seeds of evidence.heads\[0\].choices .* once"),
+        (
+            lambda e: e["heads"][0]["choices"][0]["home"]["pbc"]["after"].update(low=0.8),
+            "pbc.after .* three rising shares",
+        ),
+        (lambda e: e["heads"][0]["choices"][0].update(home={}), "the laboratories that were learnt from"),
         (lambda e: e["unseen"][0]["runs"]["raabin"]["laboratories"]["raabin"].pop("plain"), r"lacks \['plain'\]"),
         (lambda e: e["official"][0]["results"][0].update(n_images=5), "confusion_matrix"),
     ],
@@ -204,6 +213,9 @@ def test_tables_are_whole_and_show_the_reports(folder):
         ),
         "| raabin | pbc, held out | 0.10 | 70.0 % → 72.0 % | 40.0 % → 40.0 % (kept) |": distance_table(evidence),
         "100 images of 60 photos or slides": few_labels_table(evidence),
+        "| raabin | 100: 40 monocyte, 60 neutrophil | 40.0 % → 85.0 %, n = 400 "
+        "| 80.0 % [75.0, 85.0]; 90.0 % [85.0, 95.0] "
+        "| pbc 90.0 % → 70.0 %, n = 400; chula 80.0 % → 50.0 %, n = 400 | 50%, 100% |": heads_table(evidence),
         "| stain deposit | 10.0 % [5.0, 15.0] | 2.0 % | 4.0 % | 8.0 % | 16.0 % | 20.0 % |": corruption_table(
             parts["corruption"]
         ),

@@ -11,6 +11,7 @@ from smear_drawings import write_class_folders, write_photo_column
 from test_train import QUICK, checkpoint_of
 
 import few_labels
+from evaluation import evidence
 from evaluation.measure import predict
 from few_labels import choose_cells, write_cells
 from smears.laboratories import held_out_cells, unseen_cells
@@ -37,6 +38,16 @@ def test_no_group_is_labelled_and_measured_and_the_images_come_from_as_many_as_c
     assert len(set(groups[labelled][labels[labelled] == 0])) == 3 == len(set(groups[others][labels[others] == 0]))
     assert len(set(groups[labelled][labels[labelled] == 1])) == 5
     assert choose_cells(data, 5, seed=1) == (labelled, others) != choose_cells(data, 5, seed=2)
+
+
+def test_a_scarce_class_gives_what_it_has_and_the_others_share_the_rest():
+    data = rows(a=[f"a{n}" for n in range(60)], b=[f"b{n}" for n in range(6)], c=[f"c{n}" for n in range(60)])
+    labelled, others = choose_cells(data, 100, seed=0, most=24)
+    labels = np.array(data["label"])
+    counts = np.bincount(labels[labelled])
+    assert len(labelled) == 24 and counts[1] == np.sum(labels == 1) - np.sum(labels[others] == 1) <= 4
+    assert abs(counts[0] - counts[2]) <= 1 and not set(labelled) & set(others)
+    assert np.bincount(labels[choose_cells(data, 5, seed=0, most=100)[0]]).tolist() == [5, counts[1], 5]
 
 
 def test_a_group_of_two_classes_stands_on_one_side():
@@ -151,3 +162,24 @@ def test_what_cannot_be_measured_is_refused(unseen, change, message):
     arguments += [word for pair in places.items() for word in pair]
     with pytest.raises(SystemExit, match=message):
         few_labels.main(arguments)
+
+
+def test_the_pages_fit_is_measured_for_each_choice_of_cells(unseen, tmp_path):
+    words = [unseen / "known" / "model", "--data_dir", unseen / "lab", "--home", unseen / "home", "--head", "--most", 8]
+    words += ["--cells", 10, "--choices", 2, "--limit", 14, "--seed", 4, "--label_map", "monocyte=other"]
+    few_labels.main([*map(str, words), "--validation_share", "0.34", "--out", str(tmp_path)])
+    report = json.loads((tmp_path / "heads.json").read_text())
+    cells = unseen_cells(unseen / "lab", LABELS, {})
+    cells = cells.select(few_labels.choose_rows(cells["label"][:], 14, seed=0))
+    assert [choice["seed"] for choice in report["choices"]] == [4, 5]
+    for choice in report["choices"]:
+        labelled, others = choose_cells(cells, 10, choice["seed"], 8)
+        labels = np.array(cells["label"])
+        counted = {LABELS[label]: int((labels[labelled] == label).sum()) for label in (0, 1)}
+        assert choice["labelled"] == counted and choice["n_labelled"] == len(labelled) <= 8
+        assert choice["others"]["n"] == len(others) and choice["home"].keys() == {"home"}
+        right = predict(unseen / "known" / "model", cells.select(others)).argmax(axis=1) == labels[others]
+        recalls = [right[labels[others] == label].mean() for label in (0, 1)]
+        assert choice["others"]["before"]["value"] == pytest.approx(np.mean(recalls), abs=1e-4)
+        assert str(choice["share"]) in ("0.0", "0.5", "1.0") and choice["seconds"] >= 0
+    evidence.validate_evidence({"heads": [report]}, "0" * 64)

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import jsonschema
 import numpy as np
@@ -116,6 +117,14 @@ def test_several_cells_get_an_answer_each(handler, plain):
     )
     for name, answer in zip(names, answers, strict=True):
         assert_same(answer, plain(str(EXAMPLES / f"{name}.png"), top_k=2))
+
+
+def test_requests_at_once_do_not_meet(handler):
+    """Servers call it from several threads."""
+    photos = [(EXAMPLES / f"{name}.png").read_bytes() for name in ("basophil", "lymphocyte", "neutrophil")]
+    requests = [{"inputs": photo, "parameters": {"fields": fields}} for photo in photos for fields in (False, True)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(handler, requests)) == [handler(request) for request in requests]
 
 
 def test_a_slides_count_is_the_pipelines(handler):

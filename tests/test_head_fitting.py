@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import LABELS, REPOSITORY, build_model
-from sklearn.linear_model import LogisticRegression
+from sklearn.covariance import ledoit_wolf
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from transformers import AutoModelForImageClassification
 
 from hub_model import head_fitting
@@ -62,31 +63,84 @@ def test_embedding_leaves_a_model_in_training_as_it_was(model):
     assert all(torch.equal(value, stored[name]) for name, value in model.state_dict().items())
 
 
-def test_the_layer_is_sklearns_where_there_is_none_to_hold_to(model):
-    """Theirs does not hold the bias, ours does: so theirs reads it as a feature that is always 1."""
-    features, labels = drawn(12)
-    kept = [row for row in range(48) if row % 12 < 3 + 3 * labels[row]]  # 3, 6, 9 and 12 cells of a class
-    features, labels = features[kept], [labels[row] for row in kept]
+def test_the_layer_is_that_of_gaussians_with_sklearns_covariance(model):
+    """Classes of 3, 6, 9 and 12 cells, each counting alike in the covariance."""
+    features, labels = drawn(12, views=8)
+    kept = [row for row in range(48) if row % 12 < 3 + 3 * labels[row]]
+    cells, own = features[kept].double().numpy(), np.array(labels)[kept]
     clear(model)
-    model.fit_head(features, labels, strength=0.5)
-    # sklearn's sum is over cells, not a mean, and "balanced" gives each class n / classes of it.
-    theirs = LogisticRegression(
-        C=1 / (0.5 * len(labels)), class_weight="balanced", fit_intercept=False, tol=1e-10, max_iter=5000
+    found = model.fit_head(features[kept], own.tolist())
+    means = np.stack([cells[own == label].mean(axis=(0, 1)) for label in range(4)])
+    weights = np.sqrt(len(own) / (4 * np.bincount(own)[own]))
+    residuals = ((cells - means[own][:, None]) * weights[:, None, None]).reshape(-1, WIDTH)
+    covariance, shrinkage = ledoit_wolf(residuals, assume_centered=True)
+    assert found["shrinkage"] == pytest.approx(shrinkage, rel=1e-6) and found["kept"] == 0
+    expected = np.linalg.solve(covariance, means.T).T
+    expected = np.column_stack([expected, -(expected * means).sum(1) / 2])
+    np.testing.assert_allclose(
+        layer_of(model), found["scale"] * (expected - expected.mean(0)), rtol=1e-3, atol=1e-5 * found["scale"]
     )
-    inputs = np.column_stack([features[:, 0].double().numpy(), np.ones(len(labels))])
-    np.testing.assert_allclose(layer_of(model), theirs.fit(inputs, labels).coef_, atol=1e-5)
 
 
-def test_at_the_fitted_layer_the_whole_loss_is_level(model):
-    """By torch's own cross entropy and gradient, with views and a layer to hold to."""
-    features, labels = drawn(5, views=8)
-    before = torch.from_numpy(layer_of(model))
-    model.fit_head(features, labels, strength=0.2)
-    fitted = torch.from_numpy(layer_of(model)).requires_grad_()
-    logits = features.double() @ fitted[:, :-1].T + fitted[:, -1]  # (N, 8, classes)
-    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.tensor(labels).repeat_interleave(8))
-    (loss + 0.1 * (fitted - before).square().sum()).backward()
-    assert float(fitted.grad.abs().max()) < 1e-5
+def test_it_names_cells_as_sklearns_discriminant_does(model):
+    features, labels = drawn(15, apart=0.6)
+    others, _ = drawn(100, apart=0.6, seed=1)
+    clear(model)
+    model.fit_head(features, labels)
+    with torch.no_grad():
+        answers = model.get_classifier()(others[:, 0]).argmax(1).numpy()
+    theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(features[:, 0].numpy(), labels)
+    # Theirs shrinks the covariance of each class, ours that of all together.
+    assert (answers == theirs.predict(others[:, 0].numpy())).mean() > 0.95
+
+
+def test_probabilities_are_as_sure_as_they_are_right(model):
+    """Twice as loud or half as loud, other cells would be told less well."""
+    features, labels = drawn(20, apart=0.4, views=2)
+    others, answers = drawn(200, apart=0.4, seed=1)
+    clear(model)
+    model.fit_head(features, labels)
+    with torch.no_grad():
+        logits = model.get_classifier()(others[:, 0])
+    loss, louder, softer = (
+        float(torch.nn.functional.cross_entropy(by * logits, torch.tensor(answers))) for by in (1, 2, 0.5)
+    )
+    assert loss < min(louder, softer)
+
+
+def test_a_layer_that_knows_the_classes_is_kept_and_one_that_knows_nothing_is_not(model):
+    features, labels = drawn(200, apart=0.7, seed=5)
+    model.fit_head(features, labels)
+    few, own = drawn(3, apart=0.7)
+    others, answers = drawn(100, apart=0.7, seed=1)
+    before = right(model, others, answers)
+    found = model.fit_head(few, own)
+    assert found["kept"] > 0 and right(model, others, answers) > before - 0.02
+    clear(model)
+    assert model.fit_head(few, own)["kept"] == 0 and right(model, others, answers) < before - 0.1
+
+
+def test_the_loss_is_told_without_fitting(model):
+    features, labels = drawn(8)
+    before = layer_of(model)
+    loss = model.head_loss(features, labels)
+    assert np.array_equal(layer_of(model), before)
+    assert model.fit_head(features, labels)["loss"] == loss
+
+
+def test_views_that_differ_by_nothing_that_matters_are_learnt_to_be_passed_over(model):
+    """The first half of the features changes from view to view as much as from class to class."""
+    features, labels = drawn(6, apart=0.5, views=8)
+    others, answers = drawn(100, apart=0.5, seed=1)
+    for cells, seed in ((features, 2), (others, 3)):
+        noise = torch.randn(*cells.shape[:2], 8, generator=torch.Generator().manual_seed(seed))
+        cells[..., :8] += 20 * noise
+    hits = []
+    for seen in (features[:, :1], features):
+        clear(model)
+        model.fit_head(seen, labels)
+        hits.append(right(model, others, answers))
+    assert hits[1] > hits[0] + 0.05
 
 
 def test_drawn_classes_are_learnt_and_named_in_cells_that_were_not_shown(model):
@@ -107,28 +161,15 @@ def test_the_same_cells_always_give_the_same_layer(model):
     assert np.array_equal(layer_of(model), layer_of(other))
 
 
-def test_held_hard_the_layer_stays(model):
-    before = layer_of(model)
-    model.fit_head(*drawn(10), strength=1e9)
-    np.testing.assert_allclose(layer_of(model), before, atol=1e-6)
-
-
-def test_a_class_with_many_cells_counts_no_more_than_one_with_few(model):
-    features, labels = drawn(6)
-    model.fit_head(features, labels, strength=0.1)
-    once = layer_of(model)
-    model.load_state_dict(build_model().state_dict())
-    more = features[:6].repeat(9, 1, 1)
-    model.fit_head(torch.cat([features, more]), labels + [0] * 54, strength=0.1)
-    np.testing.assert_allclose(layer_of(model), once, atol=1e-4)
-
-
-def test_the_row_of_a_class_that_no_cell_shows_stays(model):
+def test_a_class_that_no_cell_shows_is_only_lowered(model):
+    """Its row stays against the mean of the others; they come to win over it on their own cells."""
     features, labels = drawn(10, classes=3)
     before = layer_of(model)
     model.fit_head(features, labels)
     after = layer_of(model)
-    assert np.array_equal(after[3], before[3].astype(np.float32)) and not np.allclose(after[:3], before[:3])
+    np.testing.assert_allclose(after[3, :-1], before[3, :-1] - before[:3, :-1].mean(0), atol=1e-5)
+    np.testing.assert_allclose(after[:3].mean(0), 0, atol=1e-4)
+    assert after[3, -1] <= before[3, -1] - before[:3, -1].mean() + 1e-6
     assert right(model, features, labels) == 1.0
 
 
@@ -167,7 +208,7 @@ def test_left_out_in_turn_each_cell_is_named_by_a_layer_of_the_others(model):
     for turn in range(4):
         other = build_model()
         shown = [row for row in range(8) if row % 4 != turn]
-        other.fit_head(features[shown], [labels[row] for row in shown])
+        other.fit_head(features[shown], [labels[row] for row in shown], [row % 4 for row in shown])
         for row in (turn, turn + 4):
             hits[row] = right(other, features[row : row + 1], labels[row : row + 1])
     assert [row["after"] for row in found["classes"].values()] == [hits[:4].sum(), hits[4:].sum()]
@@ -214,7 +255,8 @@ TWELVE = [number // 3 for number in range(12)]
         ({"labels": TWELVE[:-1]}, "There are 11 labels for 12 cells"),
         ({"labels": [*TWELVE[:-1], 4]}, "A label is 4; expected the number of a class, 0 to 3"),
         ({"labels": [*TWELVE[:-1], "monocyte"]}, "A label is 'monocyte'"),
-        ({"strength": 0}, "strength is 0; expected a number above 0"),
+        ({"labels": [2] * 12}, "All 12 cells are of the class 'monocyte'; expected two classes"),
+        ({"groups": list(range(11))}, "There are 11 groups for 12 cells"),
     ],
 )
 def test_cells_that_do_not_fit_are_refused_and_change_nothing(changes, message, model):
@@ -226,12 +268,23 @@ def test_cells_that_do_not_fit_are_refused_and_change_nothing(changes, message, 
     assert np.array_equal(layer_of(model), stored)
 
 
+def test_one_cell_of_a_class_is_too_few(model):
+    stored = layer_of(model)
+    with pytest.raises(ValueError, match="There is one cell of 'neutrophil'; expected 2 of each class"):
+        model.fit_head(torch.randn(12, 1, WIDTH), [0] * 11 + [3])
+    assert np.array_equal(layer_of(model), stored)
+
+
+def test_cells_of_one_photo_are_fitted_though_they_cannot_be_tried_on_another(model):
+    features, labels = drawn(6, apart=2.0)
+    model.fit_head(features, labels, groups=["slide 7"] * 24)
+    assert right(model, features, labels) == 1.0
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"groups": list(range(11))}, "There are 11 groups for 12 cells"),
         ({"folds": 1}, "folds is 1; expected a whole number, 2 or more"),
-        ({"labels": [2] * 12}, "All 12 cells are of the class 'monocyte'; expected two classes"),
         ({"groups": ["slide 7"] * 12}, "All 12 cells come from 'slide 7'; expected two photos"),
         ({"labels": [0] * 11 + [1]}, r"The 1 cell\(s\) of 'lymphocyte' come from one photo or field"),
         ({"groups": [0, 1] * 5 + [2, 2], "labels": [0] * 10 + [3] * 2}, r"The 2 cell\(s\) of 'neutrophil' come from"),

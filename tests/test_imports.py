@@ -9,11 +9,11 @@ from conftest import REPOSITORY
 
 # Each room, and the rooms it may import. Every arrow goes down; nobody imports a script or the Space.
 MAY_IMPORT = {
-    "train": {"training", "smears", "evaluation", "hub_model"},
+    "train": {"publishing", "training", "smears", "evaluation", "hub_model"},
     "validate": {"smears", "evaluation"},
     "cross_validate": {"smears", "evaluation"},
     "leave_one_out": {"smears", "evaluation", "hub_model"},
-    "few_labels": {"smears", "evaluation"},
+    "few_labels": {"smears", "evaluation", "hub_model"},
     "stress": {"smears", "evaluation"},
     "adapt": {"smears", "evaluation", "hub_model"},
     "measure_gate": {"smears", "evaluation", "hub_model"},
@@ -24,14 +24,16 @@ MAY_IMPORT = {
     "export_onnx": {"evaluation"},
     "quantize_onnx": {"smears", "evaluation"},
     "measure_doors": {"evaluation"},
-    "publish": {"evaluation"},
-    "score": {"smears", "hub_model"},
+    "publish": {"publishing"},
+    "publishing": {"smears", "evaluation", "hub_model"},
+    "score": {"scoring"},
+    "scoring": {"hub_model"},
     "training": {"evaluation"},
     "smears": set(),
     "evaluation": set(),
     "hub_model": set(),
     "space": set(),
-    "benchmarks": {"smears", "evaluation", "hub_model"},
+    "benchmarks": {"training", "smears", "evaluation", "hub_model", "scoring"},
 }
 # Inside hub_model: each file, and the siblings it may import. The pipeline reaches the model through the auto classes.
 SIBLINGS = {
@@ -39,8 +41,17 @@ SIBLINGS = {
     "configuration_wbc_resnet": set(),
     "batch_statistics": set(),
     "head_fitting": {"batch_statistics"},
+    "folding": set(),
+    "laboratory_fitting": {"batch_statistics"},
     "tensor_names": set(),
-    "modeling_wbc_resnet": {"batch_statistics", "configuration_wbc_resnet", "head_fitting", "tensor_names"},
+    "modeling_wbc_resnet": {
+        "batch_statistics",
+        "configuration_wbc_resnet",
+        "folding",
+        "head_fitting",
+        "laboratory_fitting",
+        "tensor_names",
+    },
     "timm_wbc_resnet": {"configuration_wbc_resnet", "modeling_wbc_resnet", "tensor_names"},
     "pipeline_wbc_resnet": {
         "batch_statistics",

@@ -313,6 +313,14 @@ def test_the_archives_basophils_join_the_others(archive):
     assert both[12]["sha256"] == content_hash((root / ARCHIVE_PHOTOS / "JPEGImages" / found["file"][0]).read_bytes())
 
 
+def test_an_archive_without_basophils_adds_none(tmp_path):
+    write_archive(tmp_path)
+    train = rename_classes(load_laboratory(tmp_path)["train"], ["basophil", *sorted(MARKERS)])
+    found = basophil_photos(tmp_path, train)
+    assert len(found) == 0 and found.features == train.features
+    assert len(datasets.concatenate_datasets([train, found])) == len(train) > 0
+
+
 def test_basophils_without_a_class_are_refused(archive):
     root, _ = archive
     with pytest.raises(DataError, match="without 'basophil'; nothing says what these photos show"):

@@ -531,3 +531,19 @@ def test_batches_go_to_where_the_model_is(model):
     model.to("meta").network.conv1.register_forward_pre_hook(look)
     with pytest.raises(Seen, match="meta"):
         model.reestimate_statistics([pictures(2)])
+
+
+def test_folded_norms_give_the_same_logits(model):
+    x = torch.randn(3, 3, 64, 96)
+    for kind in ({}, {"memory_format": torch.channels_last}):
+        with torch.no_grad():
+            torch.testing.assert_close(model.to(**kind).forward_folded(x), model(x).logits, rtol=1e-5, atol=1e-5)
+    x.requires_grad_()
+    (folded,) = torch.autograd.grad(model.forward_folded(x).sum(), x)
+    (plain,) = torch.autograd.grad(model(x).logits.sum(), x)
+    torch.testing.assert_close(folded, plain, rtol=1e-3, atol=1e-5)
+
+
+def test_in_training_nothing_is_folded(model):
+    with pytest.raises(RuntimeError, match="in training mode, where nothing can be folded"):
+        model.train().forward_folded(torch.randn(2, 3, 64, 64))

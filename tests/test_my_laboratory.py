@@ -6,8 +6,9 @@ import zipfile
 
 import numpy as np
 import pytest
+from made_up import heads_report
 from PIL import Image
-from space_fixtures import laboratory, smear_model
+from space_fixtures import laboratory, languages, my_laboratory, smear_model
 
 INKS = {"eosinophil": (220, 90, 60), "lymphocyte": (60, 60, 200), "monocyte": (90, 160, 120)}
 
@@ -36,10 +37,11 @@ def filled(model):
     return own
 
 
-def test_the_last_layer_learns_classes_that_can_be_told_apart(filled, model):
+def test_classes_that_can_be_told_apart_are_learnt(filled, model):
     before = {name: value.clone() for name, value in model.network.state_dict().items()}
-    found = filled.fit_last_layer()
-    assert found["n"] == 30 and found["balanced_accuracy"]["after"] >= 0.85 > found["balanced_accuracy"]["before"]
+    found = filled.fit_to_labels()
+    accuracy = found["validation"]["balanced_accuracy"]
+    assert found["n"] == 30 and accuracy["after"] >= 0.85 > accuracy["before"]
     assert all((value == before[name]).all() for name, value in model.network.state_dict().items()), "ours stays"
 
 
@@ -47,7 +49,7 @@ def test_the_folder_loads_through_both_doors_and_names_its_own_cells(filled, tmp
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
     filled.reestimate()
-    filled.fit_last_layer()
+    filled.fit_to_labels()
     with zipfile.ZipFile(io.BytesIO(filled.folder())) as archive:
         assert all(name.startswith("adapted/") and ".." not in name for name in archive.namelist())
         assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in archive.namelist())
@@ -56,7 +58,11 @@ def test_the_folder_loads_through_both_doors_and_names_its_own_cells(filled, tmp
     config = json.loads((folder / "config.json").read_text())
     assert not {"acceptance_threshold", "energy_threshold", "validation_confusion"} & config.keys()
     record = json.loads((folder / "adaptation.json").read_text())
-    assert record["last_layer"]["n"] == 30 and record["started_from"]["sha256"] == filled.model.sha256
+    assert (
+        record["fitted"]["n"] == 30
+        and record["statistics"] is None
+        and record["started_from"]["sha256"] == filled.model.sha256
+    )
     processor = AutoImageProcessor.from_pretrained(folder)
     pixels = processor([cell.picture for cell in filled.cells], return_tensors="pt")["pixel_values"]
     plain, own = (
@@ -78,6 +84,48 @@ def test_statistics_need_no_label(model):
     assert own.unlabelled == 8 and 0 < found["share"] <= 1
 
 
+@pytest.mark.parametrize("step", ["reestimate", "fit_to_labels"])
+def test_progress_is_told_and_each_image_is_looked_at_as_often_as_it_says(filled, step, monkeypatch):
+    told, seen, kind = [], [], type(filled.model.network)
+    forward = kind.forward_features
+    monkeypatch.setattr(kind, "forward_features", lambda self, x: seen.append(len(x)) or forward(self, x))
+    getattr(filled, step)(lambda *come: told.append(come))
+    done, totals = zip(*told, strict=True)
+    assert list(done) == sorted(set(done)) and len(set(totals)) == 1
+    assert sum(seen) <= totals[0] and totals[0] == 30 * {"reestimate": 4, "fit_to_labels": 12}[step]
+
+
+def test_cells_without_a_label_move_the_statistics_of_the_fit(filled, model):
+    filled.fit_to_labels()
+    alone = filled.network.norms()["network.bn1"].running_mean.clone()
+    filled.add([laboratory.Cell(Image.new("RGB", (96, 96), (20, 160, 20)), None, f"green {n}") for n in range(30)])
+    found = filled.fit_to_labels()
+    moved = not np.allclose(alone, filled.network.norms()["network.bn1"].running_mean)
+    assert found["n"] == 30 and moved == (found["share"] > 0)
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_the_cost_at_home_is_what_was_measured(filled, model, language, monkeypatch):
+    speech = languages.WORDS[language]
+    found = filled.fit_to_labels()
+    assert my_laboratory.fitted_networks({}) == [], "nothing was measured"
+    monkeypatch.setattr(model, "results", {"evidence": {"heads": [heads_report()]}})
+    (row,) = my_laboratory.fitted_networks(model.results)
+    assert row["others"] == pytest.approx((0.4, 0.85)) and row["home"] == pytest.approx((0.85, 0.6))
+    assert speech("lab_cost", before="85.0", after="60.0") in my_laboratory.fit_text(found, model, speech)
+    known = my_laboratory.knowledge(model, speech)
+    assert "<td>40.0 → 85.0</td><td>85.0 → 60.0</td>" in known and speech["lab_fitted_before"] in known
+
+
+def test_cells_of_one_photo_are_fitted_and_it_is_said_that_nothing_was_tried(model):
+    own = laboratory.Laboratory(model)
+    own.add([laboratory.Cell(drawn(label, n), label, label) for label in INKS for n in range(3)])
+    found = own.fit_to_labels()
+    text = my_laboratory.fit_text(found, model, languages.WORDS["en"])
+    assert found["validation"] is None and "could not be tried" in text and "come from one photo" in text
+    assert own.folder()
+
+
 def test_what_is_too_little_is_told(model):
     own = laboratory.Laboratory(model)
     with pytest.raises(ValueError, match="There are no cells"):
@@ -87,12 +135,12 @@ def test_what_is_too_little_is_told(model):
     own.add([laboratory.Cell(drawn("monocyte", seed), "monocyte", str(seed)) for seed in range(3)])
     own.add([laboratory.Cell(drawn("lymphocyte", 9), "lymphocyte", "9")])
     with pytest.raises(ValueError, match=r"Too few labelled cells \(lymphocyte: 1\)"):
-        own.fit_last_layer()
+        own.fit_to_labels()
     with pytest.raises(ValueError, match="are too many; expected 1000 at most"):
         own.add([own.cells[0]] * 997)
 
 
 def test_new_cells_forget_what_was_fitted_without_them(filled):
-    filled.fit_last_layer()
+    filled.fit_to_labels()
     filled.add([laboratory.Cell(drawn("monocyte", 77), "monocyte", "77")])
     assert filled.fit is None and filled.network is None

@@ -167,6 +167,50 @@ def test_photos_may_come_one_by_one_in_batches_and_as_files(published, tmp_path)
     )
 
 
+def test_of_a_stream_no_more_is_taken_than_two_batches(published):
+    """So memory does not grow with the number of images, here without end."""
+    taken, one = [], photos(1)[0]
+
+    def endless():
+        while True:
+            taken.append(len(taken))
+            yield one
+
+    answers = ours(published())(endless(), batch_size=2, num_workers=1)
+    expected = next(answers)
+    assert len(taken) == 4
+    for number in range(2, 8):
+        assert next(answers)["confidence"] == pytest.approx(expected["confidence"], abs=1e-6)
+        assert len(taken) <= number + 4
+    answers.close()
+    assert len(taken) <= 12
+
+
+def test_a_stream_of_cells_ends_at_the_image_that_cannot_be_read(published, tmp_path):
+    (tmp_path / "notes.jpg").write_text("no picture")
+    sources = [photos(1)[0], photos(1)[0], str(tmp_path / "notes.jpg"), photos(1)[0]]
+    classify = ours(published())
+    answers = classify(iter(sources), batch_size=2)
+    assert len([next(answers), next(answers)]) == 2
+    with pytest.raises(ValueError, match=r"notes\.jpg: this is no picture that can be read"):
+        next(answers)
+    with pytest.raises(ValueError, match=r"notes\.jpg"):
+        classify(sources)
+    assert classify([]) == [] and list(classify(iter([]))) == []
+
+
+def test_the_pipeline_follows_weights_that_change(published):
+    """What it folds is folded anew at each call."""
+    classify, photo = ours(published()), photos(1)[0]
+    before = classify(photo)
+    with torch.no_grad():
+        classify.model.network.layer1[0].bn2.weight.data.mul_(1.5)
+    pixels = classify.image_processor(photo, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        expected = classify.model(pixels).logits.double().softmax(-1).max()
+    assert classify(photo)["confidence"] == pytest.approx(float(expected), abs=1e-6) != before["confidence"]
+
+
 def test_one_cell_may_come_in_every_form_and_what_cannot_be_read_is_named(published, tmp_path):
     classify, photo = ours(published()), photos(1)[0]
     photo.save(tmp_path / "cell.png")
@@ -284,15 +328,17 @@ def test_a_field_may_come_in_every_form(published, tmp_path):
     assert "Tensor is no picture" in refused["refused"]
 
 
-def test_cells_of_many_fields_share_batches(published):
+def test_cells_of_many_fields_share_batches(published, monkeypatch):
     pictures = [
         draw_field(seed, white)[0]
         for seed, white in enumerate([[(110, 150)], [], [(330, 420), (90, 500)], [(240, 320)]])
     ]
     count = fields(published())
-    sizes = []
-    count.model.register_forward_hook(
-        lambda _, args, kwargs, __: sizes.append(len(kwargs["pixel_values"])), with_kwargs=True
+    sizes, forward = [], count._forward
+    monkeypatch.setattr(
+        count,
+        "_forward",
+        lambda inputs, **options: (sizes.append(len(inputs["pixel_values"])), forward(inputs, **options))[1],
     )
     together = count(pictures)
     assert sizes == [4]

@@ -410,7 +410,8 @@ def test_negatives_are_no_subtype(shown, by_hand):
     label, _ = by_hand(Image.open(EXAMPLES / "monocyte.png").convert("RGB"))
     answer, _ = shown(negatives_label=label)
     html = answer(EXAMPLES / "monocyte.png")
-    assert '<h2 class="wbc-name">No white cell found</h2>' in html and " sure</p>" in html
+    assert '<h2 class="wbc-name">None of the 3 subtypes</h2>' in html and " sure</p>" in html
+    assert "Another cell, such as an immature one" in html, "it may be a white cell, if none of those"
     named = [name for name in LABELS if name.capitalize() in answer(None)]
     assert named == [name for name in LABELS if name != label]
 

@@ -20,6 +20,7 @@ FLAGS = [
     "--disable-sync",
 ]
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+WIDE = {"width": 1920, "height": 1080}
 
 
 def missing(what: str) -> None:
@@ -110,6 +111,26 @@ def test_a_visitor_gets_the_answer(viewport, scheme, visit, shipped, screenshots
         assert tops == sorted(tops) and tops[1] < 844
     page.wait_for_timeout(300)
     page.screenshot(path=screenshots / f"{name}-answer.png", full_page=True)
+
+
+def test_on_a_wide_screen_the_page_stays_together_in_the_middle(visit, screenshots):
+    page = visit(WIDE)
+    send(page, EXAMPLES / "eosinophil.png")
+    page.wait_for_selector(".wbc-overlay")
+    for number in range(4):
+        page.locator("[role=tab]").nth(number).click()
+        page.wait_for_timeout(300)
+        page.screenshot(path=screenshots / f"1920-light-tab-{number}.png", full_page=True)
+        assert page.evaluate("document.documentElement.scrollWidth") <= WIDE["width"]
+        main = page.locator(".main.fillable").bounding_box()
+        assert main["width"] <= 1300, "lines that long nobody reads"
+        assert main["x"] == pytest.approx(WIDE["width"] - main["x"] - main["width"], abs=20)
+        inside = page.evaluate(
+            """() => [...document.querySelectorAll('.main.fillable :is(h1, h2, p, table, img, button)')]
+              .map(part => part.getBoundingClientRect()).filter(box => box.width && box.height)
+              .every(box => box.left >= 0 && box.right <= innerWidth)"""
+        )
+        assert inside, "something reaches over the edge"
 
 
 def test_an_example_loads_with_one_click_and_goes_again(visit):

@@ -13,6 +13,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
+from training.width import share_batch_norms
+
 logger = logging.getLogger(__name__)
 
 EMA_FILE = "ema.safetensors"
@@ -27,6 +29,8 @@ class EmaTrainer(Trainer):
     marks the checkpoint complete. The decay grows with the steps taken, min(decay, (1 + n) / (10 + n)), so that a short
     training is not an average of its first steps.
 
+    Several processes (torchrun) share their batch-norm statistics, so that they learn what one learns from the whole batch.
+
     Args:
         ema_decay: how much of the average stays at each step, 0 <= decay < 1; 0 keeps the last weights.
     """
@@ -39,6 +43,8 @@ class EmaTrainer(Trainer):
         # The Trainer sets it for language models; a configuration that refuses unknown keys would not load again.
         vars(self.model.config).pop("use_cache", None)
         self.ema = AveragedModel(self.model, multi_avg_fn=self._average, use_buffers=True)
+        if self.args.world_size > 1:  # the average keeps plain norms: one process finishes it alone
+            share_batch_norms(self.model)
         self.add_callback(_EachEpochAndStep(self))
 
     def _average(self, averages: list[torch.Tensor], currents: list[torch.Tensor], taken: torch.Tensor) -> None:

@@ -1,0 +1,268 @@
+"""The measurements in one process: limit, networks, stages, latency, bulk, whole fields."""
+
+import io
+import itertools
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageOps
+
+from benchmarks.subjects import OURS, OURS_BF16, STOCK, STOCK_OURS, TIMM_50, Doors, has_bf16, multiply_adds
+from benchmarks.timing import figure, ratios, side_by_side
+from smears.fields import read_fields
+
+PRODUCT = 2048  # rows and columns of the matrix product that shows what the processor can do
+SMALL_BATCH = 8
+BATCHES = (2, 4, 8, 16)  # of the stock pipeline, of which the quickest is taken
+TWENTY_MEGAPIXELS = (3648, 5472)  # px, height and width
+PEAKS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+Figures = list[dict[str, Any]]
+
+
+@torch.inference_mode()
+def measure_networks(doors: Doors, pixels: torch.Tensor, repeats: int) -> Figures:
+    """Time the networks alone for one image and a batch, beside timm's ResNet-50 and beside what the processor can do.
+
+    Args:
+        pixels: (8, 3, 224, 224), as the processor gives them.
+    """
+    figures = []
+    products = {"float32": PEAKS["float32"]} | ({"bfloat16": PEAKS["bfloat16"]} if has_bf16() else {})
+    squares = {name: torch.randn(2, PRODUCT, PRODUCT).to(dtype) for name, dtype in products.items()}
+    multiply = {f"a product of {name}": lambda pair=pair: pair[0] @ pair[1] for name, pair in squares.items()}
+    for batch in (1, len(pixels)):
+        networks = doors.networks(pixels[:batch])
+        seconds = side_by_side(networks | multiply, repeats)
+        title = "One image through the network alone" if batch == 1 else f"{batch} images through the network at once"
+        for name in networks:
+            if name != TIMM_50:
+                times = [1e3 * value / batch for value in seconds[name]]
+                figures.append(
+                    figure(title, name, TIMM_50, ratios(seconds[name], seconds[TIMM_50]), times, "ms an image")
+                )
+        macs = {name: multiply_adds(doors.timm_50, pixels[:batch]) for name in (TIMM_50,)}
+        macs |= dict.fromkeys((OURS, OURS_BF16, "our class"), multiply_adds(doors.ours, pixels[:batch]))
+        for name, count in macs.items():
+            if name not in networks:
+                continue
+            kind = "bfloat16" if name == OURS_BF16 else "float32"
+            product = f"a product of {kind}"
+            possible = [PRODUCT**3 / value for value in seconds[product]]
+            reached = [count / value for value in seconds[name]]
+            what = f"{name}, {batch} image{'s' if batch > 1 else ''}"
+            figures.append(
+                figure(
+                    "Multiply-adds, as a share of the processor's",
+                    what,
+                    f"product of two {PRODUCT}x{PRODUCT} matrices, {kind}",
+                    ratios(reached, possible),
+                    [value / 1e9 for value in reached],
+                    "billion a second",
+                )
+            )
+    return figures
+
+
+@torch.inference_mode()
+def measure_stages(doors: Doors, jpeg: bytes, repeats: int) -> Figures:
+    """Time each stage of one answer by itself, beside the whole, and the whole beside the network alone."""
+    classify = doors.classify
+    image = classify.read(jpeg)
+    inputs = classify.preprocess(image)
+    output = classify.forward(dict(inputs))
+    answer = classify.postprocess(output)
+    stages = {
+        "decode": lambda: classify.read(jpeg),
+        "resize and normalise": lambda: doors.processor(image, return_tensors="pt"),
+        "network": lambda: classify.model.forward_folded(inputs["pixel_values"]),
+        "postprocess": lambda: classify.postprocess(output),
+        "serialise": lambda: json.dumps(answer),
+        "all of it": lambda: json.dumps(classify(jpeg)),
+    }
+    seconds = side_by_side(stages, repeats)
+    whole = seconds.pop("all of it")
+    section = "The stages of one answer"
+    figures = [
+        figure(section, name, "all of it", ratios(times, whole), [1e3 * value for value in times], "ms")
+        for name, times in seconds.items()
+    ]
+    wanted = {"of": "ratio", "at_most": 1.5}
+    milliseconds = [1e3 * value for value in whole]
+    figures.append(
+        figure(section, "all of it", "the network alone", ratios(whole, seconds["network"]), milliseconds, "ms", wanted)
+    )
+    return figures
+
+
+def measure_latency(doors: Doors, jpegs: Sequence[bytes], repeats: int) -> Figures:
+    """Time one image, JPEG bytes to JSON, through each door."""
+    images = itertools.cycle(jpegs)
+    current = next(images)
+    subjects: dict[str, Callable[[], Any]] = {
+        name: lambda door=door: door(current) for name, door in doors.from_bytes().items()
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in subjects}
+    for number in range(repeats):
+        current = next(images)
+        once = side_by_side(subjects, 1, warm_up=3 if number == 0 else 0)
+        for name, times in once.items():
+            seconds[name] += times
+    figures = []
+    for name, times in seconds.items():
+        if name != STOCK:
+            wanted = {"of": "ratio", "at_most": 0.5} if name == OURS else None
+            milliseconds = [1e3 * value for value in times]
+            ratio = ratios(times, seconds[STOCK])
+            figures.append(figure("One image, from JPEG to JSON", name, STOCK, ratio, milliseconds, "ms", wanted))
+    return figures
+
+
+def _in_json(answers: Any) -> int:
+    return sum(len(json.dumps(answer)) for answer in answers)
+
+
+def measure_bulk(doors: Doors, files: Sequence[Path], repeats: int) -> Figures:
+    """Time many files, paths in, JSON out, as images a second."""
+    names = [str(path) for path in files]
+    stock = {
+        batch: lambda batch=batch: _in_json(doors.stock(iter(names_of(names)), batch_size=batch)) for batch in BATCHES
+    }
+    tried = side_by_side(stock, 1, warm_up=0)
+    best = min(BATCHES, key=lambda batch: tried[batch][0])
+    one_by_one, at_best = f"{STOCK}, one at a time", f"{STOCK}, its best batch"
+    subjects = {
+        one_by_one: lambda: _in_json(doors.stock(name) for name in names),
+        at_best: stock[best],
+        f"{STOCK_OURS}, one at a time": lambda: _in_json(doors.stock_ours(name) for name in names),
+        f"{STOCK_OURS}, batch {SMALL_BATCH}": lambda: _in_json(
+            doors.stock_ours(names_of(names), batch_size=SMALL_BATCH)
+        ),
+        OURS: lambda: _in_json(doors.classify(iter(names))),
+    }
+    if has_bf16():
+        subjects[OURS_BF16] = lambda: _in_json(doors.classify_bf16(iter(names)))
+    seconds = side_by_side(subjects, repeats, warm_up=1)
+    figures = []
+    for name, times in seconds.items():
+        rate = [len(names) / value for value in times]
+        for reference, label, least in (
+            (one_by_one, one_by_one, 3.0),
+            (at_best, f"{STOCK}, batch {best}, its best", 1.5),
+        ):
+            if name not in (one_by_one, at_best):
+                wanted = {"of": "ratio", "at_least": least} if name == OURS else None
+                ratio = ratios(seconds[reference], times)
+                figures.append(figure("Many files", name, label, ratio, rate, "images a second", wanted))
+    return figures
+
+
+def names_of(names: Sequence[str]) -> Any:
+    """Give names as a generator, which the library's pipeline streams."""
+    return (name for name in names)
+
+
+def build_field(images: Sequence[Image.Image], size: tuple[int, int] = TWENTY_MEGAPIXELS) -> Image.Image:
+    """Lay fields side by side, every second turned about, until they fill a large one.
+
+    Args:
+        images: RGB, fields at one enlargement, all of one size.
+        size: height and width of the large field, px.
+    """
+    height, width = size
+    field = Image.new("RGB", (width, height))
+    places = itertools.product(range(0, height, images[0].height), range(0, width, images[0].width))
+    for number, (top, left) in enumerate(places):
+        image = images[number % len(images)]
+        field.paste(ImageOps.mirror(image) if number // len(images) % 2 else image, (left, top))
+    return field
+
+
+def field_images(data_dir: Path | None, examples: Path, number: int = 60) -> list[Image.Image]:
+    """Read the first fields of a laboratory, or without one the drawn examples."""
+    files = read_fields(data_dir)[0][:number] if data_dir else sorted(examples.glob("*.png"))
+    images = []
+    for path in files:
+        with Image.open(path) as image:
+            images.append(image.convert("RGB"))
+    return [image for image in images if image.size == images[0].size]
+
+
+@torch.inference_mode()
+def measure_field(doors: Doors, field: Image.Image, repeats: int) -> Figures:
+    """Time a whole field, JPEG bytes to the answer, beside the network alone on the crops of its cells.
+
+    Raises:
+        ValueError: no cell is found in the field.
+    """
+    stream = io.BytesIO()
+    field.save(stream, "JPEG", quality=92)
+    count = doors.classify
+    (answered,) = count(stream.getvalue(), one_cell=False)["images"]
+    cells = answered["cells"]
+    if not cells:
+        raise ValueError(f"No cell was found in a field of {field.size} px; take other fields with --data_dir.")
+    upright = count.read(stream.getvalue())
+    crops = [count.crop(upright, cell["box"]) for cell in cells]
+    pixels = torch.cat([doors.processor(crop, return_tensors="pt")["pixel_values"] for crop in crops])
+    batches = pixels.split(SMALL_BATCH)
+    seconds = side_by_side(
+        {
+            "whole": lambda: count(stream.getvalue(), one_cell=False),
+            "network": lambda: [count.model.forward_folded(batch) for batch in batches],
+        },
+        repeats,
+        warm_up=1,
+    )
+    megapixels = field.width * field.height / 1e6
+    what = f"a field of {megapixels:.0f} megapixels with {len(cells)} cells, JPEG to the count"
+    ratio = ratios(seconds["whole"], seconds["network"])
+    rate = [len(cells) / value for value in seconds["whole"]]
+    section, beside = "A whole field", "the network alone on the same crops"
+    return [
+        figure(section, what, beside, ratio, seconds["whole"], "s"),
+        figure(section, "its cells", beside, [1 / value for value in ratio], rate, "cells a second"),
+    ]
+
+
+def measure_labels(doors: Doors, files: Sequence[Path], batch: int = SMALL_BATCH) -> Mapping[str, Any]:
+    """Count how often a quicker way gives the same top label as plain transformers in float32.
+
+    Returns:
+        Of each way: ``same``, ``images``, ``share`` and ``largest_difference`` of a probability.
+    """
+    ways = {OURS: lambda pixels: doors.classify.model.forward_folded(pixels)}
+    if has_bf16():
+        ways[OURS_BF16] = lambda pixels: doors.classify_bf16.model.forward_folded(pixels.bfloat16())
+        ways["our class, bfloat16 autocast"] = lambda pixels: _autocast(doors, pixels)
+    ways["ONNX Runtime, our weights"] = lambda pixels: torch.from_numpy(
+        doors.session.run(["logits"], {"pixel_values": pixels.numpy()})[0]
+    )
+    same, largest = dict.fromkeys(ways, 0), dict.fromkeys(ways, 0.0)
+    begun = time.perf_counter()
+    with torch.inference_mode():
+        for start in range(0, len(files), batch):
+            images = [doors.classify.read(path) for path in files[start : start + batch]]
+            pixels = doors.processor(images, return_tensors="pt")["pixel_values"]
+            expected = doors.stock_ours.model(pixels).logits.double().softmax(-1)
+            for name, way in ways.items():
+                found = way(pixels).double().softmax(-1)
+                same[name] += int((found.argmax(-1) == expected.argmax(-1)).sum())
+                largest[name] = max(largest[name], float((found - expected).abs().max()))
+    return {
+        "images": len(files),
+        "seconds": round(time.perf_counter() - begun, 1),
+        "ways": {
+            name: {"same": same[name], "share": same[name] / len(files), "largest_difference": largest[name]}
+            for name in ways
+        },
+    }
+
+
+def _autocast(doors: Doors, pixels: torch.Tensor) -> torch.Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return doors.classify.model(pixels).logits

@@ -1,0 +1,310 @@
+"""How score.py grows: with the number of images, and with the number of machines; and what a thousand million cells would take.
+
+    python benchmarks/score_scale.py hub_model --images blood-cells --out benchmarks/score.json --page docs/score.md
+
+Links to the given images make as many as are asked for. ``--side`` shrinks what the network sees, so that what surrounds the
+network, where growth would show, is most of the work; the rates for the page are measured at the model's own size. Machines are
+Ray's own test cluster: each node is held to one core of its own by the operating system. Times are of a machine with nothing
+else to do, or they say little; processor seconds, which are told beside them, suffer less from company.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+CELLS = 10**9
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("model", type=Path, help="the model's folder")
+    add("--images", type=Path, required=True, help="folder of images of cells, of any depth")
+    add(
+        "--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000], help="numbers of images whose cost is compared"
+    )
+    add("--side", type=int, default=64, help="px, what the network sees while growth is measured (default: 64)")
+    add("--node_images", type=int, default=2000, help="images for one node and for two, at the model's own size")
+    add("--repeats", type=int, default=3, help="of one node and two; the median counts")
+    add("--chunk", type=int, default=64, help="images of a chunk")
+    add("--out", type=Path, required=True, help="a JSON file")
+    add("--page", type=Path, help="a Markdown file, rendered from the JSON file")
+    add("--render_only", action="store_true", help="measure nothing; render --page from --out as it is")
+    return parser.parse_args(arguments)
+
+
+def link(images: Sequence[Path], number: int, folder: Path) -> None:
+    """Fill a folder with links, a thousand to a subfolder."""
+    for position, image in enumerate(islice(cycle(images), number)):
+        place = folder / f"{position // 1000:04}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{position:07}{image.suffix}").symlink_to(image.resolve())
+
+
+def shrunk(model: Path, side: int, folder: Path) -> Path:
+    """Copy a model with another size in its image processor."""
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
+        shutil.copy(model / name, folder / name)
+    processor = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+    processor["size"] = {"height": side, "width": side}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor), encoding="utf-8")
+    return folder
+
+
+class Memory(threading.Thread):
+    """The largest memory of a process and all it started, without what they share in Ray's store, in bytes.
+
+    Each page is counted once, in parts, among the processes that hold it (PSS); the store is shared memory in /dev/shm.
+    """
+
+    def __init__(self, process: psutil.Process):
+        super().__init__(daemon=True)
+        self.process, self.most, self.ended = process, 0, threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(2):
+            total = 0
+            for process in [self.process, *self.process.children(recursive=True)]:
+                try:
+                    total += private(process)
+                except (psutil.Error, OSError, ValueError):
+                    continue  # it ended meanwhile
+            self.most = max(self.most, total)
+
+
+def private(process: psutil.Process) -> int:
+    """Give the share of a process in memory, without shared memory that holds Ray's store."""
+    fields = {}
+    for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]:
+        name, value = line.split(":")
+        fields[name] = 1024 * int(value.split()[0])
+    return fields["Pss"] - fields.get("Pss_Shmem", 0)
+
+
+def grow(options: argparse.Namespace, images: Sequence[Path], folder: Path) -> list[dict[str, Any]]:
+    """Score each number of images as a user would, by the command; give the costs."""
+    model, rows = shrunk(options.model, options.side, folder / "model"), []
+    for number in options.sizes:
+        link(images, number, folder / f"{number}")
+        out = folder / f"scores-{number}"
+        command = [
+            sys.executable,
+            str(ROOT / "score.py"),
+            str(folder / f"{number}"),
+            "--out",
+            str(out),
+            "--model",
+            str(model),
+        ]
+        command += ["--chunk", str(options.chunk)]
+        started = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        memory = Memory(psutil.Process(process.pid))
+        memory.start()
+        if process.wait():
+            sys.exit(f"error: {' '.join(command)} ended with {process.returncode}; see above.")
+        memory.ended.set()
+        seconds = time.perf_counter() - started
+        times = json.loads((out / "_score" / "times.json").read_text(encoding="utf-8"))
+        rows.append({"images": number, "whole_seconds": seconds, "peak_memory_bytes": memory.most, **costs(times)})
+        shutil.rmtree(folder / f"{number}")
+        shutil.rmtree(out)
+    return rows
+
+
+def costs(times: dict[str, Any]) -> dict[str, float]:
+    """Give milliseconds an image, once all runs, and processor milliseconds by stage.
+
+    The clock runs from when a twentieth is done to the end, since starting takes as long for a thousand as for a million.
+    """
+    marks, number = times["marks"], times["images"]
+    first = next(position for position, (done, _) in enumerate(marks) if done >= number / 20)
+    (done, begun), (last, ended) = marks[first], marks[-1]
+    seconds = times["seconds"]
+    return {
+        "milliseconds": 1000 * (ended - begun) / max(1, last - done),
+        "start_seconds": marks[0][1],
+        "reading_processor_milliseconds": 1000 * seconds["reading_cpu_seconds"] / number,
+        "naming_processor_milliseconds": 1000 * seconds["naming_cpu_seconds"] / number,
+    }
+
+
+def nodes(options: argparse.Namespace, images: Sequence[Path], folder: Path) -> dict[str, Any]:
+    """Compare one node of one core with two, at the model's own size."""
+    link(images, options.node_images, folder / "nodes")
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    stages: list[dict[str, float]] = []
+    for repeat in range(options.repeats):
+        for count in (1, 2):
+            out = folder / f"nodes-{count}-{repeat}"
+            cost = on_nodes(options, folder / "nodes", out, cores[:count])
+            rates[count].append(1000 / cost["milliseconds"])
+            stages.append(cost)
+    one, two = (statistics.median(rates[count]) for count in (1, 2))
+    report = {
+        "images": options.node_images,
+        "one_node_images_per_second": rates[1],
+        "two_nodes_images_per_second": rates[2],
+    }
+    report["efficiency"] = two / (2 * one)
+    for stage in ("reading", "naming"):
+        name = f"{stage}_processor_milliseconds"
+        report[name] = statistics.median(cost[name] for cost in stages)
+    return report
+
+
+def on_nodes(options: argparse.Namespace, inputs: Path, out: Path, cores: Sequence[int]) -> dict[str, float]:
+    """Score on a test cluster whose nodes have one core each, held to it."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    import score
+
+    everywhere = os.sched_getaffinity(0)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 200_000_000})
+    try:
+        for core in cores:
+            os.sched_setaffinity(0, {core})  # what a node starts inherits it
+            cluster.add_node(num_cpus=1, object_store_memory=400_000_000)
+        os.sched_setaffinity(0, everywhere)
+        ray.init(address=cluster.address, log_to_driver=False)
+        score.main([str(inputs), "--out", str(out), "--model", str(options.model), "--chunk", str(options.chunk)])
+    finally:
+        os.sched_setaffinity(0, everywhere)
+        ray.shutdown()
+        cluster.shutdown()
+    return costs(json.loads((out / "_score" / "times.json").read_text(encoding="utf-8")))
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure growth and scaling."""
+    images = sorted(path for path in options.images.rglob("*") if path.suffix.lower() in ENDINGS)[:2000]
+    if not images:
+        sys.exit(f"error: {options.images} holds no {', '.join(ENDINGS)}. Name a folder of images of cells.")
+    report: dict[str, Any] = {
+        "machine": {"processor": processor_name(), "cores": os.cpu_count(), "load_before": os.getloadavg()[0]},
+        "versions": {"python": platform.python_version()},
+        "mean_bytes": statistics.mean(path.stat().st_size for path in images),
+        "side": options.side,
+        "chunk": options.chunk,
+    }
+    for library in ("ray", "torch", "transformers", "pyarrow"):
+        report["versions"][library] = __import__(library).__version__
+    folder = Path(tempfile.mkdtemp(prefix="wbc-scale-"))
+    try:
+        report["nodes"] = nodes(options, images, folder)
+        report["growth"] = grow(options, images, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    report["machine"]["load_after"] = os.getloadavg()[0]
+    return report
+
+
+def processor_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def page(report: dict[str, Any]) -> str:
+    """Write the page: what was measured, and the arithmetic for a thousand million cells."""
+    growth, node = report["growth"], report["nodes"]
+    reading, naming = node["reading_processor_milliseconds"], node["naming_processor_milliseconds"]
+    one = statistics.median(node["one_node_images_per_second"])
+    two = statistics.median(node["two_nodes_images_per_second"])
+    core_hours = CELLS / one / 3600
+    machines, cores = 100, 64
+    hours = core_hours / (machines * cores * node["efficiency"])
+    terabytes = CELLS * report["mean_bytes"] / 1e12
+    base = growth[0]["milliseconds"]
+    rows = "\n".join(
+        f"| {row['images']:,} | {row['milliseconds']:.2f} | {row['milliseconds'] / base:.3f} | "
+        f"{row['reading_processor_milliseconds']:.2f} + {row['naming_processor_milliseconds']:.2f} | "
+        f"{row['start_seconds']:.0f} | {row['peak_memory_bytes'] / 1e9:.2f} |"
+        for row in growth
+    )
+    busy = max(report["machine"]["load_before"], report["machine"]["load_after"])
+    company = (
+        f"\n**The machine was not idle** (load {busy:.1f} on {report['machine']['cores']} cores): clock times and ratios "
+        "below say little, processor times more.\n"
+        if busy > report["machine"]["cores"] + 1
+        else ""
+    )
+    return f"""# A thousand million cells
+
+Rendered by `benchmarks/score_scale.py` from `{report["source"]}`; {report["machine"]["processor"]},
+{report["machine"]["cores"]} cores; Ray {report["versions"]["ray"]}, PyTorch {report["versions"]["torch"]}, float32.
+{company}
+## What was measured
+
+With the number of images (network at {report["side"]} px, so that what surrounds it counts; chunks of {report["chunk"]}):
+
+| images | ms an image | against the first | processor ms, reading + naming | s until the first chunk | GB beyond the store |
+|--:|--:|--:|--:|--:|--:|
+{rows}
+
+At the model's own size, an image takes {reading:.1f} ms of a core to read, decode and resize and {naming:.1f} ms to name and
+write. A node of one core does {one:.1f} images/s, two nodes {two:.1f}: an efficiency of {node["efficiency"]:.0%}
+({node["images"]:,} images, median of {len(node["one_node_images_per_second"])}).
+
+## The arithmetic
+
+- 10^9 images / {one:.1f} images/s = {core_hours:,.0f} core hours.
+- {machines} machines of {cores} such cores at that efficiency: **{hours:,.1f} hours**; one such machine:
+  {hours * machines / 24:,.1f} days.
+- Images of {report["mean_bytes"] / 1000:.1f} kB are {terabytes:,.1f} TB to read,
+  {1e3 * terabytes * 8 / (hours * 3600):,.1f} Gbit/s over all machines.
+- Pixels between the two stages: 150,528 bytes an image at 224 px, {150_528 * one * cores / 1e6:,.0f} MB/s within
+  each machine, through shared memory; over the network only where Ray moves a chunk.
+- Results: about 0.1 kB a row, 0.1 TB; with the 512 features 2 kB a row, 2 TB. Files of results: {CELLS / 16384:,.0f}.
+
+**What costs**: the network's arithmetic is {naming / (reading + naming):.0%} of the processor time, decoding and resizing the
+rest. Cores are the bottleneck, until a machine's cores ask for more than its network card gives: at
+{report["mean_bytes"] / 1000:.1f} kB an image, a core reads {one * report["mean_bytes"] / 1e6:.2f} MB/s.
+
+**What changes first**
+
+1. The network in bfloat16 (`--precision bfloat16`) on processors that compute in it, or on GPUs (`--device cuda`): then
+   decoding and resizing, {reading:.1f} ms of a core an image, is the bottleneck: an accelerator that names 5,000 images/s needs
+   {5 * reading:.0f} cores beside it.
+2. How images lie: a thousand million files take {CELLS / 1000:,.0f} listing requests at an object store, one after
+   another, a day or more; {CELLS // 10_000:,} tars of 10,000 take minutes. One tar or Parquet file is read by one task,
+   {1000 / reading:,.0f} images/s at most, so there should be several times as many as cores.
+3. The driver: it holds a number a chunk. Chunks of 256 are {CELLS // 256:,}; larger ones (`--chunk 1024`) spare it.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
+    if not options.render_only:
+        report = measure(options) | {"source": options.out.name}
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    report = json.loads(options.out.read_text(encoding="utf-8"))
+    if options.page:
+        options.page.parent.mkdir(parents=True, exist_ok=True)
+        options.page.write_text(page(report), encoding="utf-8")
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Write measured figures as a page, and compare them with earlier ones.
+
+python -m benchmarks.table benchmarks/results.json --page benchmarks/README.md            # write the page
+python -m benchmarks.table benchmarks/results.json --page benchmarks/README.md --check    # is it the one committed?
+python -m benchmarks.table new.json --compare benchmarks/results.json                     # what moved
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+MOVED = 0.10  # of a ratio, from which on it is told
+SCHEMA_VERSION = 1
+RESULT_KEYS = {"schema_version", "command", "commit", "machine", "versions", "settings", "figures", "same_labels"}
+FIGURE_KEYS = {"section", "what", "beside", "ratio", "value", "unit", "wanted"}
+SPREAD_KEYS = {"median", "low", "high", "n"}
+
+
+def check(results: Any) -> None:
+    """Make sure that these are results of ``speed.py``.
+
+    Raises:
+        ValueError: they are not; the message says what is missing or strange.
+    """
+    if not isinstance(results, dict) or results.keys() != RESULT_KEYS:
+        found = sorted(results) if isinstance(results, dict) else type(results).__name__
+        raise ValueError(f"Expected results with {sorted(RESULT_KEYS)}, got {found}. Measure them with `make bench`.")
+    if results["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(
+            f"schema_version is {results['schema_version']}, expected {SCHEMA_VERSION}. Measure anew with `make bench`."
+        )
+    for one in results["figures"]:
+        if one.keys() != FIGURE_KEYS or any(one[part].keys() != SPREAD_KEYS for part in ("ratio", "value")):
+            raise ValueError(f"A figure has other parts than expected: {one}. Measure anew with `make bench`.")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read and check results.
+
+    Raises:
+        ValueError: the file holds something else.
+        FileNotFoundError: there is none.
+    """
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no JSON: {error}. Measure anew with `make bench`.") from error
+    try:
+        check(results)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return results
+
+
+def meets(one: Mapping[str, Any]) -> bool | None:
+    """Say whether a figure is as wanted; None where nothing is."""
+    wanted = one["wanted"]
+    if wanted is None:
+        return None
+    reached = one[wanted["of"]]["median"]
+    return reached <= wanted["at_most"] if "at_most" in wanted else reached >= wanted["at_least"]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _spread(values: Mapping[str, float]) -> str:
+    middle = _number(values["median"])
+    return middle if values["n"] == 1 else f"{middle} [{_number(values['low'])}, {_number(values['high'])}]"
+
+
+def _wanted(one: Mapping[str, Any]) -> str:
+    if one["wanted"] is None:
+        return ""
+    bound = "at_most" if "at_most" in one["wanted"] else "at_least"
+    unit = "" if one["wanted"]["of"] == "ratio" else f" {one['unit']}"
+    told = f"{'at most' if bound == 'at_most' else 'at least'} {_number(one['wanted'][bound])}{unit}"
+    return f"{told}: {'reached' if meets(one) else '**missed**'}"
+
+
+def page(results: Mapping[str, Any]) -> str:
+    """Render results as Markdown."""
+    machine, settings = results["machine"], results["settings"]
+    lines = [
+        "# What it costs",
+        "",
+        "Rendered by `python -m benchmarks.table` from `results.json`, which `make bench` measures anew. A ratio is formed in",
+        "each round from what was timed in the same round; shown are its median and, in brackets, its quartiles. Compare",
+        "ratios: the values beside them are this machine's.",
+        "",
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']:.0f} GB, {settings['threads']} threads"
+        f"{', computes in bfloat16' if machine['bfloat16'] else ''}; "
+        + ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+        + f". {settings['repeats']} rounds, images: {settings['images']}; commit {results['commit'][:12]}, "
+        + f"`{results['command']}`.",
+        "",
+    ]
+    if machine["load_before"] > 0.5:
+        lines += [
+            f"Other work ran on the machine meanwhile (load {machine['load_before']:.1f} before): the values are too slow, the "
+            "ratios less sure.",
+            "",
+        ]
+    sections = dict.fromkeys(one["section"] for one in results["figures"])
+    for section in sections:
+        lines += [f"## {section}", "", "| what | value | ratio | beside | wanted |", "|---|--:|--:|---|---|"]
+        for one in results["figures"]:
+            if one["section"] == section:
+                value = f"{_spread(one['value'])} {one['unit']}"
+                lines.append(
+                    f"| {one['what']} | {value} | {_spread(one['ratio'])} | {one['beside']} | {_wanted(one)} |"
+                )
+        lines.append("")
+    labels = results["same_labels"]
+    if labels is not None:
+        lines += [
+            "## Does a quicker way name the same cells?",
+            "",
+            f"Top label beside plain transformers in float32 on {labels['images']:,} images ({labels['what']}). Wanted of a "
+            "default: the same on 99.9 %.",
+            "",
+            "| way | same top label | largest difference of a probability |",
+            "|---|--:|--:|",
+        ]
+        for name, way in labels["ways"].items():
+            same = f"{way['same']:,} of {labels['images']:,}: {100 * way['share']:.2f} %"
+            lines.append(f"| {name} | {same} | {way['largest_difference']:.1g} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def compare(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
+    """Say which ratios moved by more than a tenth, which figures came and went, and whether the machine is another one."""
+    told = []
+    for name in ("cpu", "cores", "bfloat16"):
+        if new["machine"][name] != old["machine"][name]:
+            told.append(
+                f"another machine: {name} is {new['machine'][name]}, was {old['machine'][name]}; ratios may differ for that"
+            )
+    for name in sorted(new["versions"].keys() | old["versions"].keys()):
+        now, then = new["versions"].get(name), old["versions"].get(name)
+        if now != then:
+            told.append(f"another version: {name} is {now}, was {then}")
+    keyed = [{(one["section"], one["what"], one["beside"]): one for one in run["figures"]} for run in (new, old)]
+    now, then = keyed
+    for key, one in now.items():
+        name = f"{key[0]}: {key[1]} / {key[2]}"
+        if key not in then:
+            told.append(f"new: {name}")
+            continue
+        before, after = then[key]["ratio"]["median"], one["ratio"]["median"]
+        if abs(after / before - 1) > MOVED:
+            told.append(f"moved: {name}: {_number(before)} → {_number(after)} ({100 * (after / before - 1):+.0f} %)")
+    told += [f"gone: {key[0]}: {key[1]} / {key[2]}" for key in then if key not in now]
+    return told
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, help="the JSON that speed.py wrote")
+    parser.add_argument("--page", type=Path, help="write the figures there, as Markdown")
+    parser.add_argument("--check", action="store_true", help="do not write: fail where the page says something else")
+    parser.add_argument("--compare", type=Path, help="earlier results: say what moved")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
+    try:
+        results = read(options.results)
+        if options.page and options.check:
+            if not options.page.is_file() or options.page.read_text(encoding="utf-8") != page(results):
+                sys.exit(f"error: {options.page} is not what {options.results} says; render it anew without --check.")
+        elif options.page:
+            options.page.write_text(page(results), encoding="utf-8")
+        if options.compare:
+            for line in compare(results, read(options.compare)) or ["nothing moved by more than a tenth"]:
+                print(line)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,320 @@
+"""A run on Ray Data: what is left to do, the two stages over it, partitions put together as they fill, and what came out."""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when ray is imported: no word of a run leaves the machine
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a task without a GPU would warn
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray warns of what its own actor pool does, in every run
+
+import pyarrow as pa
+import ray
+from pyarrow import fs as arrow_fs
+from tqdm import tqdm
+
+from scoring.locations import ScoringError
+from scoring.manifest import Folder, Manifest, partitions
+from scoring.results import Tally, merge, read_tally, remove, write_whole
+from scoring.stages import Namer, Task, Work, read_chunks
+
+logger = logging.getLogger(__name__)
+
+# A core's time goes to the network for the most part; beside each actor that leaves room for reading on the same core.
+ACTOR_CORES, READER_CORES = 0.75, 0.25
+STORE_BYTES = 1 << 30  # pixels on their way from tasks to actors; a chunk of 256 is 39 MB
+MOST_TASKS = 50_000
+MERGES_AT_ONCE = 16
+MOST_MARKS = 4000
+LOOKS_AT_ONCE = 16
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@contextlib.contextmanager
+def engine(store_bytes: int = STORE_BYTES) -> Iterator[None]:
+    """Start Ray on this machine, or join the cluster that RAY_ADDRESS names; one that this process has joined is used."""
+    if ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if os.environ.get("RAY_ADDRESS"):
+        # The cluster's machines have the libraries, not this repository.
+        options["runtime_env"] = {
+            "py_modules": [str(ROOT / "scoring"), str(ROOT / "hub_model")],
+            "excludes": ["pictures", "onnx", "*.safetensors", "__pycache__"],
+        }
+    else:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        options |= {"num_cpus": cores, "object_store_memory": store_bytes, "include_dashboard": False}
+    ray.init(**options)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes
+    ----------
+    whole
+        All that is done, of this start and earlier ones.
+    chunks
+        Of each partition under way, the numbers of its chunks that are done.
+    ends
+        How many chunks a partition has, once that is known.
+    here
+        What this start has done.
+    seconds
+        What that took, by stage and kind.
+    started, marks
+        When, and how many images were done how many seconds later.
+    """
+
+    whole: Tally = field(default_factory=Tally)
+    chunks: dict[str, set[int]] = field(default_factory=dict)
+    ends: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    here: Tally = field(default_factory=Tally)
+    started: float = field(default_factory=time.perf_counter)
+    marks: list[tuple[int, float]] = field(default_factory=list)
+
+    def mark(self) -> None:
+        """Note how many images are done and when; of a long run, every second, fourth, ... note is kept."""
+        self.marks.append((self.here.images, time.perf_counter() - self.started))
+        if len(self.marks) > MOST_MARKS:
+            self.marks = self.marks[:-1:2] + self.marks[-1:]
+
+
+def plan(
+    folder: Folder, manifest: Manifest, work: Work, retry_errors: bool, cores: float
+) -> tuple[list[Task], Progress]:
+    """Compare the list with what is there, and give the tasks that are left.
+
+    Parameters
+    ----------
+    retry_errors
+        Do again what ended with errors.
+    cores
+        For how many the work is to be parted.
+    """
+    place, progress = folder.place, Progress()
+    listed = dict(partitions(manifest, work.partition))
+    names = list(listed)
+    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
+        tallies = pool.map(lambda name: read_tally(place, folder.partition(name)), names)
+        for name, tally in zip(names, tallies, strict=True):
+            if tally is None or (listed[name] and tally.images != listed[name]):
+                progress.chunks[name] = set()
+            elif retry_errors and tally.errors:
+                place.filesystem.delete_file(folder.partition(name))
+                progress.chunks[name] = set()
+            else:
+                progress.whole.add(tally)
+        chunks = [
+            info.path
+            for info in place.filesystem.get_file_info(
+                arrow_fs.FileSelector(f"{folder.run}/chunks", allow_not_found=True)
+            )
+        ]
+        for path, tally in zip(chunks, pool.map(lambda path: read_tally(place, path), chunks), strict=True):
+            name, _, number = Path(path).stem.rpartition("-")
+            if name not in progress.chunks or tally is None or (retry_errors and tally.errors):
+                remove(place, [path])
+                continue
+            progress.chunks[name].add(int(number))
+            progress.whole.add(tally)
+            if tally.last:
+                progress.ends[name] = int(number) + 1
+    tasks, left = [], 0
+    for name in progress.chunks:
+        if listed[name]:
+            progress.ends[name] = math.ceil(listed[name] / work.chunk)
+            left += progress.ends[name] - len(progress.chunks[name])
+    # Short tasks share out the work evenly, and few of them burden the engine little.
+    length = max(1, min(math.ceil(work.partition / work.chunk), int(left / (8 * max(1, cores)))), left // MOST_TASKS)
+    for name, done in progress.chunks.items():
+        if not listed[name]:
+            if name not in progress.ends or len(done) < progress.ends[name]:
+                tasks.append(Task(name, done=frozenset(done)))
+            continue
+        chunk = 0
+        while chunk < progress.ends[name]:
+            if chunk in done:
+                chunk += 1
+                continue
+            end = chunk + 1
+            while end < progress.ends[name] and end not in done and end - chunk < length:
+                end += 1
+            tasks.append(Task(name, chunk, end))
+            chunk = end
+    return tasks, progress
+
+
+def run(
+    folder: Folder, manifest: Manifest, work: Work, files: Mapping[str, bytes], retry_errors: bool = False
+) -> Progress:
+    """Do what is left of a run, and give what all its starts have done.
+
+    What Ray itself does not mend, such as the loss of too many machines at once, is mended by looking again at what is left,
+    as long as that becomes less.
+
+    Raises
+    ------
+    ScoringError
+        An archive has changed since it was listed.
+    ray.exceptions.RayError
+        The engine failed, twice without anything done between.
+    """
+    resources = ray.cluster_resources()
+    cores, gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
+    if work.device == "cuda" and not gpus:
+        raise ScoringError("--device cuda: Ray finds no GPU. Leave --device out, or start Ray with one.")
+    actors = int(gpus) if work.device == "cuda" else max(1, int(cores))
+    before: int | None = None
+    while True:
+        tasks, progress = plan(folder, manifest, work, retry_errors, cores)
+        retry_errors = False
+        try:
+            _work_through(tasks, progress, folder, manifest, work, files, actors, cores)
+            break
+        except ray.exceptions.RayError as error:
+            if (cause := _own(error)) is not None:
+                raise cause from error
+            if isinstance(error, ray.exceptions.UserCodeException) or (
+                before is not None and progress.whole.images <= before
+            ):
+                raise
+            before = progress.whole.images
+            logger.warning("Ray failed (%s); going on with what is left.", str(error).strip().splitlines()[-1])
+    remove(folder.place, _stray(folder))
+    write_whole(folder.place, f"{folder.run}/summary.json", json.dumps(asdict(progress.whole), indent=2).encode())
+    times = {"images": progress.here.images, "seconds": progress.seconds, "marks": progress.marks}
+    write_whole(folder.place, f"{folder.run}/times.json", json.dumps(times).encode())
+    return progress
+
+
+def _own(error: BaseException | None) -> ScoringError | None:
+    """Find the fault of ours behind one of Ray's."""
+    while error is not None:
+        if isinstance(error, ScoringError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None
+
+
+def _stray(folder: Folder) -> list[str]:
+    """List chunks that came after their partition was done: from tasks that were done twice."""
+    selector = arrow_fs.FileSelector(f"{folder.run}/chunks", allow_not_found=True)
+    return [info.path for info in folder.place.filesystem.get_file_info(selector)]
+
+
+def _work_through(
+    tasks: Sequence[Task], progress: Progress, folder: Folder, manifest: Manifest, work: Work, files: Mapping[str, bytes],
+    actors: int, cores: float,
+) -> None:  # fmt: skip
+    """Run the stages over the tasks; put a partition together once its last chunk is done."""
+    merging: dict[Any, str] = {}
+    join = ray.remote(num_cpus=0, max_retries=-1)(merge)
+
+    def put_together(name: str, chunks: set[int]) -> None:
+        if name in progress.ends and len(chunks) == progress.ends[name]:
+            paths = [folder.chunk(name, number) for number in sorted(chunks)]
+            merging[join.remote(folder.place, folder.partition(name), paths)] = name
+
+    def finish(all_of_them: bool) -> None:
+        while merging and (all_of_them or len(merging) >= MERGES_AT_ONCE):
+            ready, _ = ray.wait(list(merging), num_returns=1)
+            ray.get(ready)
+            del merging[ready[0]]
+
+    for name, chunks in progress.chunks.items():
+        put_together(name, chunks)
+        finish(False)
+    if tasks:
+        with Bar(manifest, progress) as bar:
+            for done in _stream(tasks, work, files, actors, cores):
+                tally = Tally(**json.loads(done["tally"]))
+                chunks = progress.chunks[done["partition"]]
+                if done["chunk"] in chunks:
+                    continue  # done twice, since a machine was lost; written once
+                chunks.add(done["chunk"])
+                progress.whole.add(tally)
+                progress.here.add(tally)
+                if tally.last:
+                    progress.ends[done["partition"]] = done["chunk"] + 1
+                for name, value in done.items():
+                    if name.endswith("_seconds"):
+                        progress.seconds[name] = progress.seconds.get(name, 0.0) + value
+                progress.mark()
+                put_together(done["partition"], chunks)
+                finish(False)
+                bar.show()
+    finish(True)
+
+
+def _stream(tasks: Sequence[Task], work: Work, files: Mapping[str, bytes], actors: int, cores: float) -> Iterator[dict]:
+    """Give what is known of each chunk when it is done."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.target_max_block_size = 1 << 20  # less than a chunk: each is a block of its own
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    gpu = {"num_gpus": 1} if work.device == "cuda" else {}
+    # In a list, so that an actor or a task gets the reference, and can ask for it again when it is started anew.
+    common = ray.put({"tasks": list(tasks), "work": work, "files": dict(files)})
+    # Blocks that are there already: ray.data.range would ask a whole core for making them, and the actors hold the cores.
+    numbers = ray.data.from_arrow([pa.table({"id": [number]}) for number in range(len(tasks))])
+    pixels = numbers.map_batches(
+        read_chunks,
+        batch_size=1,
+        batch_format="pyarrow",
+        fn_kwargs={"common": [common]},
+        num_cpus=READER_CORES,
+        compute=ray.data.TaskPoolStrategy(size=max(1, math.ceil(cores if work.fields else cores / 2))),
+    )
+    named = pixels.map_batches(
+        Namer,
+        batch_size=1,
+        batch_format="pyarrow",
+        fn_constructor_kwargs={"common": [common]},
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors),
+        num_cpus=ACTOR_CORES,
+        **gpu,
+    )
+    yield from named.iter_rows()
+
+
+class Bar:
+    """Images done, their rate, the time left; where archives keep their number to themselves, a guess by their size."""
+
+    def __init__(self, manifest: Manifest, progress: Progress):
+        self.manifest, self.progress = manifest, progress
+
+    def __enter__(self):
+        total = None if self.manifest.archives else self.manifest.files
+        interval = 0.5 if sys.stderr.isatty() else 10
+        done = self.progress.whole.images
+        self.bar = tqdm(
+            total=total, initial=done, unit=" images", mininterval=interval, smoothing=0.05, dynamic_ncols=True
+        )
+        return self
+
+    def show(self) -> None:
+        self.bar.update(self.progress.whole.images - self.bar.n)
+        if self.progress.whole.errors:
+            self.bar.set_postfix_str(f"{self.progress.whole.errors} errors", refresh=False)
+
+    def __exit__(self, *fault):
+        self.bar.close()

@@ -1,0 +1,227 @@
+"""What a run has to do, listed once and then fixed: a restart asks this list, not the disk, so that nothing moves under it.
+
+    OUT/files-000000.parquet        results: 16,384 image files each; there when the partition is done
+    OUT/archive-000000.parquet      results of one tar or Parquet file
+    OUT/_score/run.json             what was asked, of which model, how much was found; written last, so it ends the listing
+    OUT/_score/files/000000.parquet     the image files of a partition
+    OUT/_score/archives/000000.parquet  archives, 10,000 a file
+    OUT/_score/chunks/              results on their way, see results.py
+
+Readers of Parquet folders pass over names that begin with an underscore. Memory: the names of one folder and one partition.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs as arrow_fs
+
+from scoring.locations import Found, Location, ScoringError, kind_of, list_input, locate, read_input
+from scoring.reading import image_column
+from scoring.results import UNFINISHED, remove, write_whole
+
+VERSION = 1
+ARCHIVES_A_FILE = 10_000
+LISTED = pa.schema([("root", pa.int32()), ("path", pa.binary()), ("size", pa.int64()), ("changed", pa.int64())])
+
+
+@dataclass
+class Manifest:
+    """What was found.
+
+    Attributes
+    ----------
+    asked
+        What decides the results: inputs, model, options. A restart must ask the same.
+    files, archives
+        How many image files and how many archives.
+    file_bytes, archive_bytes
+        Their sizes.
+    ignored
+        How many files of which ending were left out, being neither image nor archive.
+    """
+
+    asked: dict[str, Any]
+    files: int = 0
+    archives: int = 0
+    file_bytes: int = 0
+    archive_bytes: int = 0
+    ignored: dict[str, int] = field(default_factory=dict)
+    version: int = VERSION
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The folder of a run, and the names in it."""
+
+    place: Location
+
+    @property
+    def run(self) -> str:
+        return f"{self.place.path}/_score"
+
+    @property
+    def described(self) -> str:
+        return f"{self.run}/run.json"
+
+    def listed(self, kind: str, number: int) -> str:
+        return f"{self.run}/{kind}/{number:06}.parquet"
+
+    def partition(self, name: str) -> str:
+        return f"{self.place.path}/{name}.parquet"
+
+    def chunk(self, name: str, number: int) -> str:
+        return f"{self.run}/chunks/{name}-{number:06}.parquet"
+
+
+def open_folder(address: str) -> Folder:
+    """Find the folder of a run, and take away what was being written when an earlier one was ended.
+
+    Raises
+    ------
+    ScoringError
+        It cannot be opened, or holds Parquet files of something else.
+    """
+    place = locate(address)
+    folder = Folder(place)
+    try:
+        for part in ("files", "archives", "chunks"):
+            place.filesystem.create_dir(f"{folder.run}/{part}", recursive=True)
+        entries = place.filesystem.get_file_info(arrow_fs.FileSelector(place.path, recursive=False))
+        started = place.filesystem.get_file_info(folder.described).type == arrow_fs.FileType.File
+        foreign = [info.base_name for info in entries if info.base_name.endswith(".parquet")]
+        if foreign and not started:
+            raise ScoringError(
+                f"{address} holds {sorted(foreign)[0]} but no run of this program; expected an empty or a new folder, or one "
+                "in which a run was begun. Name another --out."
+            )
+        for part in ("", "/_score", "/_score/files", "/_score/archives", "/_score/chunks"):
+            names = place.filesystem.get_file_info(arrow_fs.FileSelector(place.path + part, allow_not_found=True))
+            remove(place, [info.path for info in names if UNFINISHED in info.base_name])
+    except (OSError, pa.ArrowException) as error:
+        raise ScoringError(f"--out {address} cannot be used ({error}). Allow it, or name another folder.") from error
+    return folder
+
+
+def list_once(folder: Folder, asked: dict[str, Any], partition: int, tell: Any) -> Manifest:
+    """Give the list of an earlier start, or make it.
+
+    Parameters
+    ----------
+    asked
+        See ``Manifest``.
+    partition
+        Image files of a partition.
+    tell
+        Called with the number of files as the listing goes.
+
+    Raises
+    ------
+    ScoringError
+        An earlier start asked for something else; nothing is there to score; Parquet files without a column of images.
+    """
+    place = folder.place
+    if place.filesystem.get_file_info(folder.described).type == arrow_fs.FileType.File:
+        with place.filesystem.open_input_stream(folder.described) as stream:
+            manifest = Manifest(**json.loads(stream.read()))
+        _same(manifest, asked, place.address)
+        return manifest
+    sources = [read_input(address) for address in asked["inputs"]]
+    manifest, ignored, parquet_seen = Manifest(asked), Counter(), False
+    files: list[tuple] = []
+    archives: list[tuple] = []
+    for root, source in enumerate(sources):
+        for found in list_input(source, place, ignored):
+            if any(earlier.covers(source.place, found.path) for earlier in sources[:root]):
+                continue  # named twice, scored once
+            kind = kind_of(found.path)
+            if kind in ("tar", "parquet"):
+                if kind == "parquet" and not parquet_seen:
+                    _check_column(source.place, found, asked["column"])
+                    parquet_seen = True
+                archives.append((root, found))
+                manifest.archives += 1
+                manifest.archive_bytes += found.size
+                if len(archives) == ARCHIVES_A_FILE:
+                    _write_listed(folder, "archives", (manifest.archives - 1) // ARCHIVES_A_FILE, archives)
+                    archives = []
+            else:
+                files.append((root, found))
+                manifest.files += 1
+                manifest.file_bytes += found.size
+                if len(files) == partition:
+                    _write_listed(folder, "files", (manifest.files - 1) // partition, files)
+                    files = []
+            tell(manifest.files + manifest.archives)
+    manifest.ignored = dict(ignored)
+    if not manifest.files and not manifest.archives:
+        raise ScoringError(
+            f"{', '.join(asked['inputs'])}: no image and no archive among {sum(ignored.values())} files {dict(ignored)}; "
+            "expected images (JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, .parquet, .tar). Correct the path or unpack what is packed."
+        )
+    if files:
+        _write_listed(folder, "files", (manifest.files - 1) // partition, files)
+    if archives:
+        _write_listed(folder, "archives", (manifest.archives - 1) // ARCHIVES_A_FILE, archives)
+    write_whole(place, folder.described, json.dumps(asdict(manifest), indent=2).encode())
+    return manifest
+
+
+def _same(manifest: Manifest, asked: dict[str, Any], address: str) -> None:
+    if manifest.version != VERSION:
+        raise ScoringError(
+            f"{address} was begun by another version of this program ({manifest.version}, this is {VERSION}). "
+            "Name another --out."
+        )
+    other = {
+        name: (manifest.asked.get(name), value) for name, value in asked.items() if manifest.asked.get(name) != value
+    }
+    if other:
+        told = "; ".join(f"{name} was {was!r}, is {now!r}" for name, (was, now) in other.items())
+        raise ScoringError(
+            f"{address} holds a run that was begun otherwise: {told}. Go on with what it was begun with, or name another --out."
+        )
+
+
+def _check_column(place: Location, found: Found, column: str | None) -> None:
+    """Look at the first Parquet file, so that a missing column is told before the long part."""
+    try:
+        with place.filesystem.open_input_file(found.path) as file:
+            schema = pq.read_schema(file)
+    except (OSError, pa.ArrowException):
+        return  # a damaged file becomes a row with its error
+    image_column(schema, column, place.shown(found.path))
+
+
+def _write_listed(folder: Folder, kind: str, number: int, listed: Sequence[tuple[int, Found]]) -> None:
+    columns = [
+        [root for root, _ in listed],
+        [found.path.encode("utf-8", "surrogateescape") for _, found in listed],
+        [found.size for _, found in listed],
+        [found.changed for _, found in listed],
+    ]
+    arrays = [pa.array(values, kind.type) for values, kind in zip(columns, LISTED, strict=True)]
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_arrays(arrays, schema=LISTED), buffer, compression="zstd")
+    write_whole(folder.place, folder.listed(kind, number), buffer.getvalue())
+
+
+def read_listed(folder: Folder, kind: str, number: int) -> list[tuple[int, Found]]:
+    """Give what stands in a file of the list: (number of the input, file)."""
+    with folder.place.filesystem.open_input_file(folder.listed(kind, number)) as file:
+        rows = pq.ParquetFile(file).read().to_pydict()
+    paths = (path.decode("utf-8", "surrogateescape") for path in rows["path"])
+    found = map(Found, paths, rows["size"], rows["changed"])
+    return list(zip(rows["root"], found, strict=True))
+
+
+def partitions(manifest: Manifest, partition: int) -> Iterator[tuple[str, int]]:
+    """Give the name of each partition, and how many images it holds; 0 where only its archive knows."""
+    for number in range(-(-manifest.files // partition)):
+        yield f"files-{number:06}", min(partition, manifest.files - number * partition)
+    for number in range(manifest.archives):
+        yield f"archive-{number:06}", 0

@@ -1,0 +1,325 @@
+"""The two stages that Ray Data runs: a task reads images into pixels, an actor names them and writes their rows.
+
+A chunk, some hundred images of one partition, is one row of the data set, so that it stays whole on its way; its result is one
+file of a name that the list decides. To do a chunk twice, as when a machine dies, writes the same file twice.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from scoring.locations import locate, read_input
+from scoring.manifest import Folder, read_listed
+from scoring.reading import Item, check_unchanged, read_archive, read_file
+from scoring.results import Tally, row_schema, write_rows
+
+# Of 224 px: the largest map of features of eight stays below the 32 MB from which the C library gives memory back each time.
+PIXELS_AT_ONCE = 8 * 224 * 224
+MODEL_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
+DONE = pa.schema(
+    [("partition", pa.string()), ("chunk", pa.int32()), ("tally", pa.string()), ("read_bytes", pa.int64())]
+    + [(f"{stage}_{kind}_seconds", pa.float64()) for stage in ("reading", "naming") for kind in ("wall", "cpu")]
+)
+
+
+class Task(NamedTuple):
+    """What one reading task does: chunks ``first`` to ``end`` of a partition, or of an archive all but ``done``."""
+
+    partition: str
+    first: int = 0
+    end: int = 0
+    done: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all tasks share; see score.py's options."""
+
+    inputs: tuple[str, ...]
+    out: str
+    chunk: int
+    partition: int
+    fields: bool
+    embedding: bool
+    column: str | None
+    precision: str
+    device: str
+
+    def folder(self) -> Folder:
+        return Folder(locate(self.out))
+
+
+class Spent:
+    """Seconds since it was made or asked last, of the clock and of this process's processor."""
+
+    def __init__(self):
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def __call__(self) -> tuple[float, float]:
+        before = self.wall, self.cpu
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+        return self.wall - before[0], self.cpu - before[1]
+
+
+def unpack(files: Mapping[str, bytes], read: Any) -> Any:
+    """Put the model's files into a folder for as long as ``read`` looks at it."""
+    with tempfile.TemporaryDirectory(prefix="wbc-model-") as folder:
+        for name, content in files.items():
+            Path(folder, name).write_bytes(content)
+        return read(folder)
+
+
+def _shared(common: Sequence[Any]) -> tuple[list[Task], Work, dict[str, bytes]]:
+    import ray
+
+    return itemgetter("tasks", "work", "files")(ray.get(common[0]))
+
+
+@functools.lru_cache(maxsize=1)
+def _processor(content: bytes) -> Any:
+    import torch
+    from transformers import AutoImageProcessor
+
+    torch.set_num_threads(1)  # a task has one core, and small pictures gain nothing from more
+    processor = unpack({MODEL_FILES[1]: content}, AutoImageProcessor.from_pretrained)
+    if not processor.do_resize or getattr(processor, "do_center_crop", None) or getattr(processor, "do_pad", None):
+        raise ValueError(
+            f"The image processor is {processor}; expected one that resizes and neither crops nor pads, as train.py saves it."
+        )
+    return processor
+
+
+def read_chunks(batch: pa.Table, common: Sequence[Any]) -> Iterator[pa.Table]:
+    """Do a reading task: give its chunks, each as one row of pixels and of what is known about them.
+
+    Parameters
+    ----------
+    batch
+        The numbers of tasks, in the column ``id``.
+    common
+        A reference to what all share, alone in a list: ``tasks``, ``work`` and the model's ``files``, content by name.
+
+    Raises
+    ------
+    ScoringError
+        An archive has changed since it was listed.
+    """
+    tasks, work, files = _shared(common)
+    processor = _processor(files[MODEL_FILES[1]])
+    for number in batch["id"].to_pylist():
+        task = tasks[number]
+        spent = Spent()
+        for chunk, items, last in _chunks(task, work):
+            rows, crops = [], []
+            for item in items:
+                row, seen = look(item, work.fields)
+                rows.append(row)
+                # Sizes differ: one at a time, and without rescaling, so that a pixel takes a byte on its way.
+                crops += [
+                    processor(crop, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"].numpy()
+                    for crop in seen
+                ]
+            pixels = np.concatenate(crops) if crops else np.zeros((0, 3, 1, 1), np.uint8)  # (cells, 3, H, W)
+            if pixels.dtype != np.uint8:
+                raise ValueError(f"The image processor gives {pixels.dtype} before rescaling; expected uint8.")
+            wall, cpu = spent()
+            yield pa.table(
+                {
+                    "partition": [task.partition],
+                    "chunk": pa.array([chunk], pa.int32()),
+                    "last": [last()],
+                    "rows": [json.dumps(rows)],
+                    "pixels": pa.array([pixels.tobytes()], pa.large_binary()),
+                    "shape": pa.array([list(pixels.shape)], pa.list_(pa.int64())),
+                    "wall": [wall],
+                    "cpu": [cpu],
+                }
+            )
+            spent()  # what the engine made it wait is not the chunk's
+
+
+def _chunks(task: Task, work: Work) -> Iterator[tuple[int, Iterator[Item], Callable[[], bool]]]:
+    """Give the chunks of a task: number, images, to be gone through, and what tells then whether it is the partition's last."""
+    kind, number = task.partition.split("-")
+    folder = work.folder()
+    if kind == "files":
+        listed = read_listed(folder, "files", int(number))
+        places = {root: read_input(work.inputs[root]).place for root in {root for root, _ in listed}}
+        for chunk in range(task.first, task.end):
+            part = listed[chunk * work.chunk : (chunk + 1) * work.chunk]
+            last = (chunk + 1) * work.chunk >= len(listed)
+            yield chunk, (read_file(places[root], found) for root, found in part), lambda last=last: last
+        return
+    from scoring.manifest import ARCHIVES_A_FILE
+
+    root, found = read_listed(folder, "archives", int(number) // ARCHIVES_A_FILE)[int(number) % ARCHIVES_A_FILE]
+    place = read_input(work.inputs[root]).place
+    check_unchanged(place, found)
+    items = read_archive(place, found, work.column)
+    upcoming = [next(items)]  # only what comes next tells whether a chunk is the last
+
+    def part() -> Iterator[Item]:
+        for _ in range(work.chunk):
+            if upcoming[0] is None:
+                return
+            yield upcoming[0]
+            upcoming[0] = next(items, None)
+
+    chunk = 0
+    while upcoming[0] is not None:
+        if chunk in task.done:
+            for _ in part():
+                pass
+        else:
+            yield chunk, part(), lambda: upcoming[0] is None
+        chunk += 1
+
+
+def look(item: Item, fields: bool) -> tuple[dict[str, Any], list[Any]]:
+    """Decode an image; give its row, without the network's answers, and the pictures that the network shall see.
+
+    The row's ``found`` lists the box and the score of each cell of a field, and one None for an image of one cell.
+    """
+    from hub_model.image_reading import ImageError, read_image
+
+    row = {"path": item.path, "member": item.member, "row": item.row, "error": item.error, "found": []}
+    row |= {"sha256": None, "width": None, "height": None, "notes": []}
+    if item.data is None:
+        return row, []
+    row["sha256"] = hashlib.sha256(item.data).hexdigest()
+    name = item.member or (item.path if item.row is None else f"{item.path}, row {item.row}")
+    try:
+        read = read_image(item.data, name)
+        row |= {"width": read.image.width, "height": read.image.height, "notes": read.notes}
+        if not fields:
+            row["found"] = [None]
+            return row, [read.image]
+        from hub_model.cell_finding import find_cells
+        from hub_model.pipeline_wbc_resnet import crop_cell
+        from hub_model.smear_gate import why_no_smear
+
+        if reason := why_no_smear(read.image):
+            raise ImageError(f"{name}: {reason}. Leave it out, or take the photo anew.")
+    except ImageError as error:
+        row["error"] = str(error)
+        return row, []
+    cells = find_cells(read.image)
+    row["found"] = [[*map(int, cell["box"]), float(cell["find_score"])] for cell in cells]
+    return row, [crop_cell(read.image, cell["box"]) for cell in cells]
+
+
+class Namer:
+    """The network in an actor of its own: names the cells of a chunk and writes its rows.
+
+    Parameters
+    ----------
+    common
+        As for ``read_chunks``.
+    """
+
+    def __init__(self, common: Sequence[Any]):
+        import torch
+        from transformers import AutoImageProcessor
+
+        from hub_model.modeling_wbc_resnet import WbcResNetForImageClassification
+
+        _, work, files = _shared(common)
+        self.work, self.device = work, torch.device(work.device)
+        if self.device.type == "cpu":
+            torch.set_num_threads(1)  # an actor a core: several at once beat one on all
+        self.processor = unpack(files, AutoImageProcessor.from_pretrained)
+        model = unpack(files, WbcResNetForImageClassification.from_pretrained).eval()
+        self.model = model.to(self.device, memory_format=torch.channels_last)
+        if work.precision == "bfloat16":
+            classifier = model.get_classifier()
+            model.network.to(torch.bfloat16)
+            classifier.to(torch.float32)
+        labels = model.config.id2label
+        self.labels = [labels[number] for number in range(len(labels))]
+        self.schema = row_schema(self.labels, work.fields, work.embedding, model.num_features)
+        self.folder = work.folder()
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        spent, done = Spent(), {name: [] for name in DONE.names}
+        for position, chunk in enumerate(batch.drop_columns("pixels").to_pylist()):
+            shape, rows = chunk["shape"], json.loads(chunk["rows"])
+            packed = batch["pixels"][position].as_buffer()  # not copied
+            pixels = np.frombuffer(packed, np.uint8).reshape(shape)  # (cells, 3, H, W)
+            answers = iter(self.answers(pixels))
+            tally = Tally(last=chunk["last"])
+            table = pa.Table.from_pylist([self._row(row, answers, tally) for row in rows], self.schema)
+            write_rows(self.folder.place, self.folder.chunk(chunk["partition"], chunk["chunk"]), table, tally)
+            wall, cpu = spent()
+            values = (chunk["partition"], chunk["chunk"], json.dumps(vars(tally)), packed.size)
+            values += (chunk["wall"], chunk["cpu"], wall, cpu)
+            for name, value in zip(DONE.names, values, strict=True):
+                done[name].append(value)
+        return pa.table(done, schema=DONE)
+
+    def answers(self, pixels: np.ndarray) -> Iterator[dict[str, Any]]:
+        """Name cells, given as the image processor leaves them before rescaling, (N, 3, H, W) uint8; as our pipeline does."""
+        import torch
+
+        exact = {"enabled": True, "deterministic": True, "allow_tf32": False, "fp32_precision": "ieee"}
+        at_once = max(1, PIXELS_AT_ONCE // max(1, pixels.shape[2] * pixels.shape[3]))
+        if self.device.type != "cpu":
+            at_once *= 32
+        network, kind = self.model.network, self.model.network.conv1.weight.dtype
+        for start in range(0, len(pixels), at_once):
+            with torch.inference_mode(), torch.backends.cudnn.flags(**exact):
+                part = torch.from_numpy(pixels[start : start + at_once].copy()).to(self.device)
+                seen = self.processor(part, do_resize=False, return_tensors="pt")["pixel_values"]
+                seen = seen.to(self.device, kind, memory_format=torch.channels_last)
+                features = network.forward_features(seen)  # (B, 512, H/8, W/8)
+                embeddings = network.forward_head(features.float(), pre_logits=True)  # (B, 512)
+                logits = network.get_classifier()(embeddings).double().cpu()  # (B, classes)
+                energies, embeddings = self.model.energy(logits).tolist(), embeddings.cpu().numpy()
+            for own, energy, embedding in zip(logits.softmax(dim=-1), energies, embeddings, strict=True):
+                verdict, reason = self.model.decide(own, energy)
+                probabilities = dict(zip(self.labels, own.tolist(), strict=True))
+                answer = {"label": self.labels[int(own.argmax())], "probabilities": probabilities}
+                answer |= {"verdict": verdict, "reason": reason, "energy": energy}
+                yield answer | ({"embedding": embedding} if self.work.embedding else {})
+
+    def _row(self, row: dict[str, Any], answers: Iterator[dict[str, Any]], tally: Tally) -> dict[str, Any]:
+        """Put the answers about an image into its row, and count them."""
+        found, tally.images = row.pop("found"), tally.images + 1
+        cells = [next(answers) for _ in found]
+        for cell in cells:
+            tally.cells += 1
+            tally.verdicts[cell["verdict"]] = tally.verdicts.get(cell["verdict"], 0) + 1
+        if row["error"] is not None:
+            tally.errors += 1
+            tally.examples += [[row["path"], row["error"]]] if len(tally.examples) < 5 else []
+            return row
+        if not self.work.fields:
+            return row | cells[0]
+        boxes = ({"box": box, "find_score": score} for *box, score in found)
+        return row | {"cells": [place | cell for place, cell in zip(boxes, cells, strict=True)]}
+
+
+def read_model(folder: str | os.PathLike) -> dict[str, bytes]:
+    """Read the files of a model that the stages need, so that other machines need no copy of its folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        One is missing.
+    """
+    missing = [name for name in MODEL_FILES if not Path(folder, name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder} lacks {', '.join(missing)}; expected a model as train.py saves it. Name its folder with --model."
+        )
+    return {name: Path(folder, name).read_bytes() for name in MODEL_FILES}

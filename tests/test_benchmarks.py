@@ -1,0 +1,185 @@
+"""The benchmark in a very small setting, its page, and its comparison with earlier figures. No time is asserted."""
+
+import copy
+import json
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from PIL import Image
+from transformers import ResNetConfig, ResNetForImageClassification
+
+from benchmarks import speed, table
+from benchmarks.measures import build_field
+from benchmarks.subjects import multiply_adds
+from benchmarks.timing import ratios, side_by_side, spread
+
+COMMITTED = REPOSITORY / "benchmarks" / "results.json"
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """What the command writes of the shipped weights: results, page."""
+    out = tmp_path_factory.mktemp("bench")
+    threads = torch.get_num_threads()
+    only = ["--only", "stages", "field", "start", "--repeats", "1", "--images", "2", "--field", "480", "640"]
+    try:
+        speed.main([str(REPOSITORY / "hub_model"), "--out", str(out / "r.json"), "--page", str(out / "p.md"), *only])
+    finally:
+        torch.set_num_threads(threads)
+    return out / "r.json", (out / "p.md").read_text(encoding="utf-8")
+
+
+def made_up(ratio=0.5, value=20.0, **changes):
+    one = {
+        "section": "One image", "what": "ours", "beside": "theirs", "unit": "ms",
+        "ratio": {"median": ratio, "low": ratio - 0.01, "high": ratio + 0.01, "n": 5},
+        "value": {"median": value, "low": value - 1, "high": value + 1, "n": 5},
+        "wanted": {"of": "ratio", "at_most": 0.5},
+    }  # fmt: skip
+    results = {
+        "schema_version": table.SCHEMA_VERSION, "command": "python -m benchmarks.speed", "commit": "c" * 40,
+        "machine": {"cpu": "Some Processor", "cores": 2, "memory_gb": 24.2, "bfloat16": True, "load_before": 0.0},
+        "versions": {"torch": "2.15.0"}, "settings": {"threads": 2, "repeats": 5, "images": "2 JPEG"},
+        "figures": [one], "same_labels": None,
+    }  # fmt: skip
+    return results | changes
+
+
+def test_the_command_writes_what_it_promises(measured):
+    path, page = measured
+    results = table.read(path)
+    assert {one["section"] for one in results["figures"]} == {
+        "The stages of one answer",
+        "A whole field",
+        "A fresh process: imports and loading, files in the system's cache",
+        "Most memory after one answer",
+    }
+    stages = [one["what"] for one in results["figures"] if one["section"] == "The stages of one answer"]
+    assert stages == ["decode", "resize and normalise", "network", "postprocess", "serialise", "all of it"]
+    for one in results["figures"]:
+        for part in ("ratio", "value"):
+            assert 0 < one[part]["low"] <= one[part]["median"] <= one[part]["high"] < float("inf")
+    assert page == table.page(results)
+    assert f"{results['machine']['cores']} cores" in page and results["commit"][:12] in page
+
+
+def test_the_committed_page_says_what_was_measured():
+    if not COMMITTED.is_file():
+        pytest.skip("benchmarks/results.json does not exist yet: `make bench` writes it")
+    table.main([str(COMMITTED), "--page", str(COMMITTED.with_name("README.md")), "--check"])
+
+
+def test_a_page_that_was_changed_by_hand_is_told(tmp_path):
+    results, page = tmp_path / "r.json", tmp_path / "p.md"
+    results.write_text(json.dumps(made_up()))
+    table.main([str(results), "--page", str(page)])
+    table.main([str(results), "--page", str(page), "--check"])
+    page.write_text(page.read_text().replace("0.5", "0.4"))
+    with pytest.raises(SystemExit, match="is not what .* says; render it anew"):
+        table.main([str(results), "--page", str(page), "--check"])
+
+
+def test_the_page_shows_median_quartiles_and_what_was_wanted():
+    page = table.page(made_up())
+    assert "| ours | 20 [19, 21] ms | 0.5 [0.49, 0.51] | theirs | at most 0.5: reached |" in page
+    assert "at most 0.5: **missed**" in table.page(made_up(ratio=0.6))
+    assert "Other work ran" not in page
+    busy = made_up()
+    busy["machine"]["load_before"] = 3.0
+    assert "Other work ran on the machine meanwhile (load 3.0 before)" in table.page(busy)
+    way = {"same": 1999, "share": 0.9995, "largest_difference": 0.012}
+    labels = {"images": 2000, "what": "TEST", "ways": {"bfloat16": way}}
+    assert "| bfloat16 | 1,999 of 2,000: 99.95 % | 0.01 |" in table.page(made_up(same_labels=labels))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reached"),
+    [
+        ({"of": "ratio", "at_most": 0.5}, True),
+        ({"of": "ratio", "at_least": 0.51}, False),
+        ({"of": "value", "at_most": 19}, False),
+        ({"of": "value", "at_least": 20}, True),
+        (None, None),
+    ],
+)
+def test_what_is_wanted_is_held_against_ratio_or_value(wanted, reached):
+    (one,) = made_up()["figures"]
+    assert table.meets(one | {"wanted": wanted}) is reached
+
+
+def test_comparing_names_what_moved_by_more_than_a_tenth():
+    old = made_up()
+    assert table.compare(made_up(ratio=0.54), old) == []  # 8 %
+    assert table.compare(made_up(value=90.0), old) == []  # another machine's milliseconds say nothing
+    assert table.compare(made_up(ratio=0.6), old) == ["moved: One image: ours / theirs: 0.5 → 0.6 (+20 %)"]
+    assert table.compare(made_up(ratio=0.4), old) == ["moved: One image: ours / theirs: 0.5 → 0.4 (-20 %)"]
+
+
+def test_comparing_names_other_machines_and_figures_that_come_and_go():
+    new = copy.deepcopy(made_up(versions={"torch": "2.16.0"}))
+    new["machine"]["cpu"] = "Another Processor"
+    new["figures"][0]["what"] = "something new"
+    assert table.compare(new, made_up()) == [
+        "another machine: cpu is Another Processor, was Some Processor; ratios may differ for that",
+        "another version: torch is 2.16.0, was 2.15.0",
+        "new: One image: something new / theirs",
+        "gone: One image: ours / theirs",
+    ]
+
+
+def test_the_command_compares(tmp_path, capsys):
+    for name, ratio in (("old", 0.5), ("new", 0.7)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(made_up(ratio)))
+    table.main([str(tmp_path / "new.json"), "--compare", str(tmp_path / "old.json")])
+    assert capsys.readouterr().out == "moved: One image: ours / theirs: 0.5 → 0.7 (+40 %)\n"
+    table.main([str(tmp_path / "new.json"), "--compare", str(tmp_path / "new.json")])
+    assert capsys.readouterr().out == "nothing moved by more than a tenth\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "is no JSON"),
+        ("[]", "Expected results with .* got list"),
+        (json.dumps(made_up(schema_version=0)), "schema_version is 0, expected 1"),
+        (json.dumps(made_up(figures=[{"what": "ours"}])), "A figure has other parts than expected"),
+    ],
+)
+def test_what_are_no_results_is_refused(text, reason, tmp_path):
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(SystemExit, match=reason):
+        table.main([str(tmp_path / "r.json")])
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    arguments = [str(REPOSITORY / "hub_model"), "--out", str(tmp_path / "r.json"), "--data_dir", str(tmp_path)]
+    with pytest.raises(SystemExit, match="has no folder TRAIN; expected the unpacked Kaggle archive"):
+        speed.main(arguments)
+
+
+def test_subjects_take_turns_and_ratios_are_formed_in_each_round():
+    called = []
+    seconds = side_by_side({name: lambda name=name: called.append(name) for name in "ab"}, repeats=3, warm_up=1)
+    assert called == list("ab" + "ab" + "ba" + "ab")
+    assert [len(times) for times in seconds.values()] == [3, 3]
+    # The second round was ten times slower for both sides: the ratio does not see it.
+    assert ratios([1.0, 10.0, 1.0], [2.0, 20.0, 2.0]) == [0.5, 0.5, 0.5]
+    assert spread([4.0, 1.0, 2.0, 3.0, 5.0]) == {"median": 3.0, "low": 2.0, "high": 4.0, "n": 5}
+    assert spread([7.0]) == {"median": 7.0, "low": 7.0, "high": 7.0, "n": 1}
+    with pytest.raises(ValueError, match="There are no values"):
+        spread([])
+
+
+def test_multiply_adds_are_those_that_the_literature_gives():
+    """4.1 billion for ResNet-50 at 224 px (He et al. 2016, table 1, gives 3.8 with the stride on the first convolution)."""
+    network = ResNetForImageClassification(ResNetConfig()).eval()
+    assert multiply_adds(network, torch.zeros(1, 3, 224, 224)) == pytest.approx(4.09e9, rel=0.01)
+    layer = torch.nn.Conv2d(4, 6, 3, groups=2, bias=False)
+    assert multiply_adds(torch.nn.Sequential(layer), torch.zeros(2, 4, 8, 8)) == 2 * 6 * 6 * 6 * (2 * 9)
+
+
+def test_a_large_field_is_filled_to_its_edges():
+    field = build_field([Image.new("RGB", (64, 48), colour) for colour in ("red", "blue")], size=(100, 150))
+    assert field.size == (150, 100)
+    assert {colour for _, colour in field.getcolors()} == {(255, 0, 0), (0, 0, 255)}
