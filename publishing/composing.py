@@ -13,7 +13,7 @@ from pathlib import Path
 from publishing.faults import Fault, FolderRefused
 from publishing.repositories import KINDS, LICENSE, OWN_IDS, Kind
 
-TEXTS = (".md", ".json", ".py", ".txt", ".css", ".js")
+TEXTS = (".md", ".json", ".py", ".txt", ".css", ".js", ".mjs")
 PIN = "smear_model.py"  # of the Space: which model it loads
 UNKNOWN_COMMIT = "0" * 40  # stands for a commit that is still to be made
 

@@ -22,6 +22,7 @@ MODEL_DATA = ("config.json", "preprocessor_config.json", "model.safetensors", "e
 # What further doors bring. transformers.js calls 8 bits "quantized" or "int8".
 MODEL_DOORS = (
     "handler.py", "requirements.txt", "onnx/model.onnx", "onnx/model_quantized.onnx", "onnx/model_int8.onnx",
+    "onnx/resize.mjs",
 )  # fmt: skip
 SPACE_CODE = (
     "about.py", "app.py", "colours.py", "count_fields.py", "draw_examples.py", "endpoints.py", "favicon.png",
