@@ -228,7 +228,6 @@ def _write(pushes: Sequence[Push], hub: Hub, options: Options, pinned: str | Non
                 hub.create(push.kind, push.composed.id, options.private)
         for push in pushes:
             composed = push.composed
-            logger.info("pushing %s", push.name)
             if composed.kind.name == "space":
                 pin(composed, model_of(composed), str(pinned))
             standing = hub.look(push.kind, composed.id, composed.branch)
@@ -240,7 +239,8 @@ def _write(pushes: Sequence[Push], hub: Hub, options: Options, pinned: str | Non
             if standing.head is None:
                 hub.branch(push.kind, composed.id, composed.branch, str(standing.first))
                 standing = hub.look(push.kind, composed.id, composed.branch)
-            changes = compare(composed.folder, standing.files)
+            if changes := compare(composed.folder, standing.files):
+                logger.info("pushing %s", push.name)
             commit = hub.push(
                 push.kind, composed.id, composed.branch, composed.folder, standing, options.message, description
             )

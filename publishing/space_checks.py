@@ -49,7 +49,8 @@ def _check_code(composed: Composed, required: set[str]) -> Iterator[Fault]:
         for line, name in _imports(tree):
             owners = {_plain(owner) for owner in distributions.get(name, [name])}
             if name not in siblings and name not in sys.stdlib_module_names and not owners & required:
-                came, expected = f"line {line}: imports {name}", "the Space's own files and its requirements"
+                what = "a package of its own" if name == "." else name
+                came, expected = f"line {line}: imports {what}", "the Space's own files and its requirements"
                 yield Fault(composed.shown(path), came, expected, "Name it in space/requirements.txt, or do without.")
 
 

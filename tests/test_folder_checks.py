@@ -208,7 +208,7 @@ def test_the_data_sets_card(copy_of):
         ("requirements.txt", "mcp>=1.21,<2", "mcp >> 1", "expected a requirement such as numpy>=2"),
         ("page.py", "\nimport ", "\nimport pandas\nimport ", "imports pandas; expected the Space's own files and"),
         ("page.py", "\nimport ", "\nfrom evaluation import card\nimport ", "imports evaluation; expected the Space's own"),
-        ("page.py", "\nimport ", "\nfrom . import texts\nimport ", "imports .; expected the Space's own files"),
+        ("page.py", "\nimport ", "\nfrom . import texts\nimport ", "imports a package of its own; expected the Space's own"),
         ("page.py", "\nimport ", "\ndef (\nimport ", "invalid syntax"),
         ("smear_model.py", 'REVISION = "', 'REVISION = "main', "expected anna/wbc-resnet24 at 0000"),
         ("README.md", "  - anna/wbc-resnet24", "  - anna/other", "expected models: anna/wbc-resnet24"),
