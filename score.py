@@ -65,7 +65,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--retry_errors", action="store_true", help="read again what ended with an error in an earlier start")
     add("--fail_on_errors", action="store_true", help="end with status 3 where an image could not be read")
     options = parser.parse_args(arguments)
-    options.chunk = options.chunk or (8 if options.fields else 256)
+    if options.chunk is None:
+        options.chunk = 8 if options.fields else 256
     if options.chunk < 1 or options.partition < options.chunk:
         parser.error(
             f"--chunk {options.chunk} --partition {options.partition}: expected 1 or more, and no partition below a chunk"

@@ -27,7 +27,6 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 CELLS = 10**9
 
@@ -175,10 +174,7 @@ def nodes(options: argparse.Namespace, images: Sequence[Path], folder: Path) -> 
 
 def on_nodes(options: argparse.Namespace, inputs: Path, out: Path, cores: Sequence[int]) -> dict[str, float]:
     """Score on a test cluster whose nodes have one core each, held to it."""
-    import ray
     from ray.cluster_utils import Cluster
-
-    import score
 
     everywhere = os.sched_getaffinity(0)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 200_000_000})
@@ -187,11 +183,21 @@ def on_nodes(options: argparse.Namespace, inputs: Path, out: Path, cores: Sequen
             os.sched_setaffinity(0, {core})  # what a node starts inherits it
             cluster.add_node(num_cpus=1, object_store_memory=400_000_000)
         os.sched_setaffinity(0, everywhere)
-        ray.init(address=cluster.address, log_to_driver=False)
-        score.main([str(inputs), "--out", str(out), "--model", str(options.model), "--chunk", str(options.chunk)])
+        command = [
+            sys.executable,
+            str(ROOT / "score.py"),
+            str(inputs),
+            "--out",
+            str(out),
+            "--model",
+            str(options.model),
+        ]
+        command += ["--chunk", str(options.chunk)]
+        subprocess.run(
+            command, env=os.environ | {"RAY_ADDRESS": cluster.address}, stdout=subprocess.DEVNULL, check=True
+        )
     finally:
         os.sched_setaffinity(0, everywhere)
-        ray.shutdown()
         cluster.shutdown()
     return costs(json.loads((out / "_score" / "times.json").read_text(encoding="utf-8")))
 

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -205,13 +206,10 @@ def run(
     return progress
 
 
-def _own(error: BaseException | None) -> ScoringError | None:
+def _own(error: BaseException) -> ScoringError | None:
     """Find the fault of ours behind one of Ray's."""
-    while error is not None:
-        if isinstance(error, ScoringError):
-            return error
-        error = getattr(error, "cause", None) or error.__cause__
-    return None
+    told = re.search(rf"\b{ScoringError.__name__}: (.+)$", str(error), re.MULTILINE)  # all that comes back from a task
+    return ScoringError(told.group(1)) if told else None
 
 
 def _stray(folder: Folder) -> list[str]:
@@ -312,7 +310,11 @@ class Bar:
         return self
 
     def show(self) -> None:
-        self.bar.update(self.progress.whole.images - self.bar.n)
+        whole, manifest = self.progress.whole, self.manifest
+        if manifest.archives and whole.bytes:
+            listed = manifest.file_bytes + manifest.archive_bytes
+            self.bar.total = max(whole.images, round(whole.images * listed / whole.bytes))
+        self.bar.update(whole.images - self.bar.n)
         if self.progress.whole.errors:
             self.bar.set_postfix_str(f"{self.progress.whole.errors} errors", refresh=False)
 

@@ -32,6 +32,8 @@ class Tally:
         Rows, and those of them that could not be read.
     cells
         Cells named: as many as images without errors, or those found in fields.
+    bytes
+        Of the images as they lay there.
     verdicts
         How many cells got each verdict.
     examples
@@ -43,6 +45,7 @@ class Tally:
     images: int = 0
     errors: int = 0
     cells: int = 0
+    bytes: int = 0
     verdicts: dict[str, int] = field(default_factory=dict)
     examples: list[list[str]] = field(default_factory=list)
     last: bool = True
@@ -51,6 +54,7 @@ class Tally:
         self.images += other.images
         self.errors += other.errors
         self.cells += other.cells
+        self.bytes += other.bytes
         self.verdicts = dict(Counter(self.verdicts) + Counter(other.verdicts))
         self.examples = (self.examples + other.examples)[:EXAMPLES]
 

@@ -28,7 +28,7 @@ from scoring.results import Tally, row_schema, write_rows
 PIXELS_AT_ONCE = 8 * 224 * 224
 MODEL_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 DONE = pa.schema(
-    [("partition", pa.string()), ("chunk", pa.int32()), ("tally", pa.string()), ("read_bytes", pa.int64())]
+    [("partition", pa.string()), ("chunk", pa.int32()), ("tally", pa.string())]
     + [(f"{stage}_{kind}_seconds", pa.float64()) for stage in ("reading", "naming") for kind in ("wall", "cpu")]
 )
 
@@ -194,6 +194,7 @@ def look(item: Item, fields: bool) -> tuple[dict[str, Any], list[Any]]:
     from hub_model.image_reading import ImageError, read_image
 
     row = {"path": item.path, "member": item.member, "row": item.row, "error": item.error, "found": []}
+    row["bytes"] = len(item.data or b"")
     row |= {"sha256": None, "width": None, "height": None, "notes": []}
     if item.data is None:
         return row, []
@@ -261,7 +262,7 @@ class Namer:
             table = pa.Table.from_pylist([self._row(row, answers, tally) for row in rows], self.schema)
             write_rows(self.folder.place, self.folder.chunk(chunk["partition"], chunk["chunk"]), table, tally)
             wall, cpu = spent()
-            values = (chunk["partition"], chunk["chunk"], json.dumps(vars(tally)), packed.size)
+            values = (chunk["partition"], chunk["chunk"], json.dumps(vars(tally)))
             values += (chunk["wall"], chunk["cpu"], wall, cpu)
             for name, value in zip(DONE.names, values, strict=True):
                 done[name].append(value)
@@ -295,6 +296,7 @@ class Namer:
     def _row(self, row: dict[str, Any], answers: Iterator[dict[str, Any]], tally: Tally) -> dict[str, Any]:
         """Put the answers about an image into its row, and count them."""
         found, tally.images = row.pop("found"), tally.images + 1
+        tally.bytes += row.pop("bytes")
         cells = [next(answers) for _ in found]
         for cell in cells:
             tally.cells += 1

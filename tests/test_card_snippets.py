@@ -28,11 +28,11 @@ SHELL = [text for language, text in BLOCKS if language == "bash"]
 PYTHON = [text for language, text in BLOCKS if language == "python"]
 ROUTER = "https://router.huggingface.co"
 # Read before the card's own code: where the client of the inference API finds it.
-BEFORE = f"""
+BEFORE = """
 import os
 from huggingface_hub import constants
 
-constants.INFERENCE_PROXY_TEMPLATE = os.environ["ROUTER"] + "/{{provider}}"
+constants.INFERENCE_PROXY_TEMPLATE = os.environ["ROUTER"] + "/{provider}"
 # The Hub here does not say who serves a model; the server of the inference API does.
 print("begin")
 """

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "evaluation": set(),
     "hub_model": set(),
     "space": set(),
-    "benchmarks": {"training", "smears", "evaluation", "hub_model", "scoring"},
+    "benchmarks": {"training", "smears", "evaluation", "hub_model"},
 }
 # Inside hub_model: each file, and the siblings it may import. The pipeline reaches the model through the auto classes.
 SIBLINGS = {

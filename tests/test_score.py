@@ -41,9 +41,9 @@ def small_folder(model_folder, tmp_path_factory):
     (folder / "preprocessor_config.json").write_text(json.dumps(processor | {"size": {"height": SIDE, "width": SIDE}}))
     config = json.loads((folder / "config.json").read_text())
     config |= {
-        "acceptance_threshold": 0.6,
+        "acceptance_threshold": 0.43,
         "acceptance_risk": 0.01,
-        "energy_threshold": -1.0,
+        "energy_threshold": -0.57,
         "energy_accept_rate": 0.99,
     }
     (folder / "config.json").write_text(json.dumps(config))
@@ -59,17 +59,20 @@ def cluster():
     temporary = tempfile.mkdtemp(prefix="wbc", dir="/tmp")  # sockets in it have short paths only
     previous = os.environ.get("RAY_TMPDIR")
     os.environ["RAY_TMPDIR"] = temporary
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 150_000_000})
-    for _ in range(2):
-        nodes.add_node(num_cpus=1, object_store_memory=150_000_000)
-    ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
-    yield nodes
-    ray.shutdown()
-    nodes.shutdown()
-    os.environ.pop("RAY_TMPDIR")
-    if previous is not None:
-        os.environ["RAY_TMPDIR"] = previous
-    shutil.rmtree(temporary, ignore_errors=True)
+    nodes = Cluster(shutdown_at_exit=False)
+    try:
+        nodes.add_node(num_cpus=0, object_store_memory=150_000_000)
+        for _ in range(2):
+            nodes.add_node(num_cpus=1, object_store_memory=150_000_000)
+        ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
+        yield nodes
+    finally:
+        ray.shutdown()
+        nodes.shutdown()
+        os.environ.pop("RAY_TMPDIR")
+        if previous is not None:
+            os.environ["RAY_TMPDIR"] = previous
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def draw(seed, side=48):
