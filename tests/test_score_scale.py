@@ -1,0 +1,61 @@
+"""The page of arithmetic says what its figures say; where one is committed, it is rendered from the committed figures."""
+
+import json
+
+import pytest
+from conftest import REPOSITORY
+
+from benchmarks.score_scale import costs, page
+
+GROWTH = {"start_seconds": 9.0, "reading_processor_milliseconds": 4.0, "naming_processor_milliseconds": 3.0}
+
+
+def made_up():
+    rows = [(1000, 8.0, 1.5e9), (10_000, 8.4, 1.6e9), (100_000, 8.2, 1.7e9)]
+    return {
+        "source": "score.json",
+        "machine": {"processor": "Some Processor", "cores": 2, "load_before": 0.1, "load_after": 0.4},
+        "versions": {"ray": "2.0", "torch": "2.0"},
+        "mean_bytes": 10_000,
+        "side": 64,
+        "chunk": 64,
+        "nodes": {
+            "images": 2000, "one_node_images_per_second": [19.0, 20.0, 25.0], "two_nodes_images_per_second": [36.0],
+            "efficiency": 0.9, "reading_processor_milliseconds": 5.0, "naming_processor_milliseconds": 45.0,
+        },
+        "growth": [
+            {"images": number, "milliseconds": cost, "peak_memory_bytes": memory, **GROWTH} for number, cost, memory in rows
+        ],
+    }  # fmt: skip
+
+
+def test_the_arithmetic_follows_from_the_rates():
+    text = " ".join(page(made_up()).split())
+    assert "1e9" not in text and "not idle" not in text
+    assert "10^9 images / 20.0 images/s = 13,889 core hours" in text  # 1e9 / 20 / 3600
+    assert "**2.4 hours**" in text  # over 100 machines of 64 cores, at 0.9
+    assert "10.0 TB to read" in text and "an efficiency of 90%" in text
+    assert "the network's arithmetic is 90% of the processor time" in text
+    assert "| 10,000 | 8.40 | 1.050 | 4.00 + 3.00 | 9 | 1.60 |" in text
+
+
+def test_a_busy_machine_is_told():
+    report = made_up()
+    report["machine"]["load_before"] = 7.5
+    assert "**The machine was not idle** (load 7.5 on 2 cores)" in page(report)
+
+
+def test_the_cost_of_an_image_leaves_the_start_out():
+    marks = [[64, 30.0], *([64 * number, 30.0 + number] for number in range(2, 11))]
+    times = {"images": 640, "marks": marks, "seconds": {"reading_cpu_seconds": 6.4, "naming_cpu_seconds": 12.8}}
+    cost = costs(times)
+    assert cost["start_seconds"] == 30.0
+    assert cost["milliseconds"] == pytest.approx(1000 * 10 / 576)
+    assert (cost["reading_processor_milliseconds"], cost["naming_processor_milliseconds"]) == pytest.approx((10, 20))
+
+
+def test_the_committed_page_is_that_of_the_committed_figures():
+    figures, written = REPOSITORY / "benchmarks" / "score.json", REPOSITORY / "docs" / "score.md"
+    if not figures.is_file():
+        pytest.skip("benchmarks/score.json is absent: write it with benchmarks/score_scale.py")
+    assert written.read_text(encoding="utf-8") == page(json.loads(figures.read_text(encoding="utf-8")))
