@@ -36,7 +36,7 @@ SIBLINGS = {
     "configuration_wbc_resnet": set(),
     "batch_statistics": set(),
     "head_fitting": {"batch_statistics"},
-    "laboratory_fitting": {"batch_statistics"},
+    "laboratory_fitting": {"batch_statistics", "head_fitting"},
     "modeling_wbc_resnet": {"batch_statistics", "configuration_wbc_resnet", "head_fitting", "laboratory_fitting"},
     "timm_wbc_resnet": {"configuration_wbc_resnet", "modeling_wbc_resnet"},
     "pipeline_wbc_resnet": {
