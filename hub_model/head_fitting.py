@@ -25,6 +25,11 @@ def flips_and_turns(pixel_values: Tensor) -> list[Tensor]:
     return turned + [view.flip(3) for view in turned]
 
 
+def is_clear(gains: np.ndarray) -> bool:
+    """Say whether the mean of cells' gains (N,) is above nothing by more than its standard error."""
+    return bool(gains.mean() > gains.std() / np.sqrt(len(gains)))
+
+
 class HeadFitting:
     """Methods of a model with ``forward_features``, ``forward_head`` and a linear layer, on a few labelled cells."""
 
@@ -93,13 +98,15 @@ class HeadFitting:
             self.config.negatives_label = negatives
         return {name: fitted[name] for name in ("scale", "kept", "shrinkage", "loss")}
 
-    def head_loss(self, features: Tensor, labels: Sequence[int], groups: Sequence[Hashable] | None = None) -> float:
-        """Give the ``loss`` that ``fit_head`` would; the model stays as it is.
+    def head_surprise(
+        self, features: Tensor, labels: Sequence[int], groups: Sequence[Hashable] | None = None
+    ) -> np.ndarray:
+        """Give what the ``loss`` of ``fit_head`` is the mean of, a part for each cell, (N,); the model stays as it is.
 
         Raises:
             ValueError: as ``fit_head``.
         """
-        return self._fitted(features, labels, groups)["loss"]
+        return self._fitted(features, labels, groups)["surprise"]
 
     def _fitted(self, features: Tensor, labels: Sequence[int], groups: Sequence[Hashable] | None) -> dict[str, Any]:
         cells, numbers = self._check_cells(features, labels)
@@ -292,8 +299,7 @@ def _fit(
         for kept in (False, True)
     )
     surprise = [_cross_entropy(logits(found[0], found[1], found[2:]), number_of) for found in (alone, both)]
-    gain = (surprise[0] - surprise[1]) * even * len(labels)
-    better = gain.mean() > gain.std() / np.sqrt(len(gain))
+    better = is_clear((surprise[0] - surprise[1]) * even * len(labels))
     scale, kept, *lowered = both if better else alone
     fitted_weight, fitted_bias = weight.copy(), bias.copy()
     fitted_weight[shown] = np.exp(scale) * new_weight + kept * weight[shown]
@@ -306,6 +312,7 @@ def _fit(
         "kept": float(kept),
         "shrinkage": float(shrinkage),
         "loss": float(even @ surprise[int(better)]),
+        "surprise": surprise[int(better)] * even * len(labels),
     }
 
 

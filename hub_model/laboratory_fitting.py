@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .batch_statistics import Progress
+from .head_fitting import is_clear
 
 SHARES = (0.0, 0.5, 1.0)  # of new statistics that are tried; finer steps are told apart by chance
 ALL_VIEWS = 8
@@ -28,8 +29,9 @@ class LaboratoryFitting:
         """Fit the batch-norm statistics and the linear layer to labelled cells, in place.
 
         With each of ``SHARES`` of new statistics, of all images given, the last layer is fitted as ``fit_head`` does, and each
-        labelled cell named by a layer that saw neither it nor its group; the share with the least cross entropy stays. Then
-        the layer is fitted on all eight flips and turns of each cell. No other image is looked at.
+        labelled cell named by a layer that saw neither it nor its group. The share with the least cross entropy stays where it
+        is below that of the statistics as they came by more than the standard error of the difference; else those stay.
+        Then the layer is fitted on all eight flips and turns of each cell. No other image is looked at.
 
         Args:
             batches: the labelled cells, tensors (B, 3, H, W), normalised by the image processor.
@@ -52,13 +54,16 @@ class LaboratoryFitting:
         stored = self.stored_statistics()
         try:
             new = self.measure_statistics(progress.each([*batches, *unlabelled]))
-            plain, losses = {}, {}
+            plain, surprises = {}, {}
             for share in SHARES:
                 self.mix_statistics(stored)
                 self.mix_statistics(new, share)
                 plain[share] = torch.cat([self.embed(batch) for batch in progress.each(batches)])  # (N, 1, 512)
-                losses[share] = self.head_loss(plain[share], labels, groups)
+                surprises[share] = self.head_surprise(plain[share], labels, groups)
+            losses = {share: float(surprise.mean()) for share, surprise in surprises.items()}
             best = min(SHARES, key=losses.__getitem__)
+            if not is_clear(surprises[0.0] - surprises[best]):
+                best = 0.0
             self.mix_statistics(stored)
             self.mix_statistics(new, best)
             parts = [part for batch in batches for part in batch.split(AT_ONCE)]

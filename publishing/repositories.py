@@ -15,13 +15,14 @@ LARGEST = 10 * 1000 * 1000  # bytes of a file
 
 MODEL_CODE = (
     "__init__.py", "batch_statistics.py", "cell_finding.py", "configuration_wbc_resnet.py", "differential.py",
-    "differential.schema.json", "error_adjustment.py", "field_overlaps.py", "head_fitting.py", "image_reading.py",
-    "modeling_wbc_resnet.py", "pipeline_wbc_resnet.py", "smear_gate.py", "timm_wbc_resnet.py",
+    "differential.schema.json", "error_adjustment.py", "field_overlaps.py", "folding.py", "handler.py", "head_fitting.py",
+    "image_reading.py", "laboratory_fitting.py", "modeling_wbc_resnet.py", "pipeline_wbc_resnet.py", "smear_gate.py",
+    "tensor_names.py", "timm_wbc_resnet.py",
 )  # fmt: skip
 MODEL_DATA = ("config.json", "preprocessor_config.json", "model.safetensors", "eval_results.json")
 # What further doors bring. transformers.js calls 8 bits "quantized" or "int8".
 MODEL_DOORS = (
-    "handler.py", "requirements.txt", "onnx/model.onnx", "onnx/model_quantized.onnx", "onnx/model_int8.onnx",
+    "onnx/model.onnx", "onnx/model_quantized.onnx", "onnx/model_int8.onnx",
     "onnx/resize.mjs",
 )  # fmt: skip
 SPACE_CODE = (

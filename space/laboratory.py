@@ -170,7 +170,7 @@ class Laboratory:
             ValueError: nothing was fitted.
         """
         if self.network is None:
-            raise ValueError("Nothing was fitted yet. Re-estimate the statistics, or fit the last layer.")
+            raise ValueError("Nothing was fitted yet. Re-estimate the statistics, or fit the model to labelled cells.")
         source = self.model.folder()
         config = json.loads((source / "config.json").read_text(encoding="utf-8"))
         config.pop("validation_confusion", None)  # the errors of the old weights

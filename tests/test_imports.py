@@ -42,7 +42,7 @@ SIBLINGS = {
     "batch_statistics": set(),
     "head_fitting": {"batch_statistics"},
     "folding": set(),
-    "laboratory_fitting": {"batch_statistics"},
+    "laboratory_fitting": {"batch_statistics", "head_fitting"},
     "tensor_names": set(),
     "modeling_wbc_resnet": {
         "batch_statistics",
