@@ -14,12 +14,15 @@ import sys
 import pytest
 from conftest import REPOSITORY
 from endpoint_fixtures import servers  # noqa: F401
-from hub_fixtures import Client, LoopbackHub
+from hub_fixtures import BEGIN, Client, LoopbackHub
 from peers_fixtures import node_modules
 from smear_drawings import draw_field, write_image
 
 import train
 from evaluation.results import read_results
+from publishing.composing import Composed
+from publishing.repositories import KINDS
+from publishing.timm_branch import export
 
 FOLDER = REPOSITORY / "hub_model"
 ID = read_results(FOLDER / "eval_results.json")["model"]["name"]
@@ -37,6 +40,21 @@ constants.INFERENCE_PROXY_TEMPLATE = os.environ["ROUTER"] + "/{provider}"
 print("begin")
 """
 
+# The branch that stock timm loads, as publish.py pushes it
+PUSH_BRANCH = """
+api.create_branch(sys.argv[2], branch="timm")
+api.upload_folder(repo_id=sys.argv[2], folder_path=folder, revision="timm", delete_patterns="*")
+print("{}")
+"""
+
+
+def export_for_timm(here):
+    """Write the branch for stock timm as publishing does, and give its folder."""
+    model, branch = shutil.copytree(FOLDER, here / "model"), here / "timm"
+    shutil.copy(REPOSITORY / "LICENSE", model)
+    export(Composed(KINDS["model"], ID, model, "hub_model"), branch, "apache-2.0")
+    return branch
+
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
@@ -48,11 +66,14 @@ def client(tmp_path_factory):
     }
     with LoopbackHub() as hub:
         hub.add_repository("model", ID, files)
-        client = Client(hub, tmp_path_factory.mktemp("user") / "anna", hub.token)
+        owner = hub.add_user("owner", organisations=(ID.split("/")[0],))
+        client = Client(hub, tmp_path_factory.mktemp("user") / "anna", owner)
         here = client.here / "cwd"
         for number, places in ((1, [(110, 150)]), (2, [(330, 420)])):
             write_image(here / f"field-{number}.jpg", draw_field(number, places)[0], quality=95)
         shutil.copy(FOLDER / "examples" / "neutrophil.png", here / "cell.jpg")  # what a file is, its content says
+        branch = export_for_timm(tmp_path_factory.mktemp("for_timm"))
+        client.python(f"{BEGIN}{PUSH_BRANCH}", branch, ID)
         yield client
 
 

@@ -83,6 +83,7 @@ def run(clone, model_folder):
         hub.add_repository("model", "SOMEBODY/CLASSIFIER", files)
         variables = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
         variables |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(clone.parent / "hf"), "HF_HUB_DISABLE_XET": "1"}
+        variables["HF_TOKEN"] = hub.add_user("NAME")  # as whom README's reader publishes
         variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
         def run(line):
