@@ -33,7 +33,7 @@ LESS = {
     "train.py --data_dir blood-cells pbc": f"{SMALL} --validation_share 0.34",
     "train.py --data_dir blood-cells": SMALL,
     "leave_one_out.py": f"{SMALL} --validation_share 0.34 --leave_out raabin",
-    "stress.py": "--limit 8 --strangers 1 --resamples 20",
+    "stress.py": "--limit 4 --strangers 1 --resamples 20",
     "validate.py": "--resamples 50",
 }
 PBC = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet")
@@ -65,7 +65,7 @@ def clone(tmp_path_factory):
     write_cells(root / "my_cells", LABELS, 4, 700)
     for number in range(12):  # of another stain, so that there is something to adapt to
         image, _ = draw_smear("lymphocyte", 900 + number, (96, 96))
-        write_image(root / "their_images" / f"{number}.png", image[..., ::-1] // 2)
+        write_image(root / "their_images" / f"{number}.png", image[..., ::-1] // 4)
     for number, places in ((1, [(110, 150)]), (2, [(330, 420)])):
         write_image(root / "my_fields" / f"{number}.jpg", draw_field(number, places)[0], quality=95)
     return root
