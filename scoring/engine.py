@@ -268,7 +268,7 @@ def _stream(tasks: Sequence[Task], work: Work, files: Mapping[str, bytes], actor
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.target_max_block_size = 1 << 20  # less than a chunk: each is a block of its own
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it would print comes as an exception, too
     gpu = {"num_gpus": 1} if work.device == "cuda" else {}
     # In a list, so that an actor or a task gets the reference, and can ask for it again when it is started anew.
     common = ray.put({"tasks": list(tasks), "work": work, "files": dict(files)})
