@@ -4,15 +4,22 @@ What is added lets a program learn from, or measure on, less: ``LESS`` lists it.
 page and run these tests are looked at elsewhere: by whoever runs them, and in ``test_space_browser``.
 """
 
+import io
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
+import pandas
+import pyarrow.parquet
 import pytest
 from conftest import REPOSITORY
 from hub_fixtures import LoopbackHub
+from peers_fixtures import node_modules
+from PIL import Image
 from smear_drawings import (
     ARCHIVE_IMAGES,
     LABELS,
@@ -23,7 +30,7 @@ from smear_drawings import (
     write_image,
     write_photo_column,
 )
-from test_readme import SHELL
+from test_readme import BLOCKS, SHELL
 
 SMALL = "--sides 64 --phase_epochs 1 --draws_per_epoch 12 --per_device_train_batch_size 4 --dataloader_num_workers 0"
 SMALL += " --statistics_batches 1 --bf16 False --use_cpu --eval_strategy no"
@@ -48,6 +55,22 @@ def write_cells(folder, labels, each, first_seed, size=(96, 96)):
             write_image(folder / label / f"{number}.png", image)
 
 
+def write_archive_of_cells(root):
+    """Write shards/0.tar and cells.parquet, two drawn cells in each."""
+    pictures = []
+    for number in range(4):
+        stream = io.BytesIO()
+        Image.fromarray(draw_smear("monocyte", 950 + number, (96, 96))[0]).save(stream, "png")
+        pictures.append(stream.getvalue())
+    (root / "shards").mkdir()
+    with tarfile.open(root / "shards" / "0.tar", "w") as tar:
+        for number, picture in enumerate(pictures[:2]):
+            member = tarfile.TarInfo(f"{number}.png")
+            member.size = len(picture)
+            tar.addfile(member, io.BytesIO(picture))
+    pyarrow.parquet.write_table(pyarrow.table({"image": pictures[2:]}), root / "cells.parquet")
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
     """A copy of the repository, and what its README supposes beside it."""
@@ -66,6 +89,7 @@ def clone(tmp_path_factory):
     for number in range(12):  # of another stain, so that there is something to adapt to
         image, _ = draw_smear("lymphocyte", 900 + number, (96, 96))
         write_image(root / "their_images" / f"{number}.png", image[..., ::-1] // 4)
+    write_archive_of_cells(root)
     for number, places in ((1, [(110, 150)]), (2, [(330, 420)])):
         write_image(root / "my_fields" / f"{number}.jpg", draw_field(number, places)[0], quality=95)
     return root
@@ -116,3 +140,19 @@ def test_a_command_does_what_it_says(line, run, clone):
 def test_what_is_made_shorter_is_named_in_the_readme():
     for words in LESS:
         assert any(words in line for line in PROGRAMS), words
+
+
+def test_the_archive_holds_each_cell_once(run, clone):
+    (line,) = [line for line in PROGRAMS if "score.py" in line]
+    run(line)
+    assert len(pandas.read_parquet(clone / "scores")) == 4 * len(LABELS) + 2 + 2
+
+
+@pytest.mark.parametrize("text", [text for language, text in BLOCKS if language == "js"])
+def test_the_javascript_runs_in_the_clone(text, clone):
+    if not (clone / "node_modules").exists():
+        (clone / "node_modules").symlink_to(node_modules())
+    (clone / "readme.mjs").write_text(text)
+    done = subprocess.run(["node", "readme.mjs"], cwd=clone, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"label: 'neutrophil',\s+score: 0\.9", done.stdout), done.stdout
