@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from html import escape
 
 import numpy as np
 import pytest
@@ -112,7 +113,7 @@ def test_the_cost_at_home_is_what_was_measured(filled, model, language, monkeypa
     monkeypatch.setattr(model, "results", {"evidence": {"heads": [heads_report()]}})
     (row,) = my_laboratory.fitted_networks(model.results)
     assert row["others"] == pytest.approx((0.4, 0.85)) and row["home"] == pytest.approx((0.85, 0.6))
-    assert speech("lab_cost", before="85.0", after="60.0") in my_laboratory.fit_text(found, model, speech)
+    assert escape(speech("lab_cost", before="85.0", after="60.0")) in my_laboratory.fit_text(found, model, speech)
     known = my_laboratory.knowledge(model, speech)
     assert "<td>40.0 → 85.0</td><td>85.0 → 60.0</td>" in known and speech["lab_fitted_before"] in known
 
