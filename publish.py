@@ -72,7 +72,7 @@ def publish(options: argparse.Namespace) -> list[str]:
     hub.account(options.namespace)
     how = {"private": options.private, "dry_run": options.dry_run, "replace": options.replace}
     if options.trained:
-        name = options.name or options.trained.resolve().parent.name
+        name = options.name or options.trained.resolve().parent.name or options.trained.name
         repo_id = f"{options.namespace}/{check_name(name, '--name')}"
         how["message"] = options.message or f"Publish {name}"
         choices = Options(tag=None, origin=origin_of(ROOT), **how)

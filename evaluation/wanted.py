@@ -96,7 +96,11 @@ def _official(results: Mapping[str, Any]) -> Found | None:
         return None
     mean = fmean(entry["metrics"]["accuracy"]["value"] for entry in entries)
     each = ", ".join(figure(entry["metrics"]["accuracy"]) for entry in entries)
-    return Found(mean, f"{percent(mean)}, mean of {len(entries)} seed(s): {each}", entries[0]["n_images"])
+    return Found(
+        mean,
+        f"{percent(mean)}, mean of {len(entries)} {'seed' if len(entries) == 1 else 'seeds'}: {each}",
+        entries[0]["n_images"],
+    )
 
 
 def _official_photos(results: Mapping[str, Any]) -> Found | None:
@@ -174,7 +178,7 @@ WANTED = (
     Wanted("five folds by photo, balanced accuracy by photo", 0.85, 0.90, _folds),
     Wanted("this network on PBC's eight classes, a random fifth", 0.980, 0.989, _eight_classes),
     *(
-        Wanted(f"{lab}, never seen: balanced accuracy, plain → re-estimated", floor, target, _unseen(lab))
+        Wanted(f"{lab}, never seen: balanced accuracy, plain → re-estimated, the better counts", floor, target, _unseen(lab))
         for lab, floor, target in zip(LABORATORIES, (0.55, 0.70, 0.50, 0.40), (0.75, 0.88, 0.80, 0.60), strict=True)
     ),
     Wanted("calibration error, TEST", 0.06, 0.03, _shipped("blood-cells", "TEST", _metric("ece")), less=True),

@@ -96,9 +96,13 @@ def count_cells(
     ranges = _check_ranges(REFERENCE_RANGES if references is None else references, labels)
     total = white_cells_per_microlitre
     if total is not None:
-        if isinstance(total, bool) or not isinstance(total, Real) or not math.isfinite(total) or total <= 0:
+        try:
+            number = math.nan if isinstance(total, bool) or not isinstance(total, Real) else float(total)
+        except OverflowError:  # a whole number that no float holds
+            number = math.inf
+        if not 0 < number < math.inf:
             raise ValueError(f"white_cells_per_microlitre is {total!r}; expected a number above 0, such as 7200.")
-        total = float(total)
+        total = number
     if laboratory is not None and laboratory not in (confusion or {}):
         raise ValueError(f"laboratory is {laboratory!r}; expected one of {sorted(confusion or {})}, or None.")
     order = clinical_order(labels, negatives)
@@ -168,7 +172,7 @@ def _check_ranges(ranges: Mapping[str, Sequence[float]], labels: Sequence[str]) 
     for name, limits in ranges.items():
         try:
             low, high = (float(limit) for limit in limits)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             low = high = math.nan
         if not 0 <= low <= high <= 100:
             raise ValueError(

@@ -69,8 +69,16 @@ class EndpointHandler:
         pictures = [_picture(one, number, most_bytes) for number, one in enumerate(inputs if many else [inputs], 1)]
         if parameters.pop("fields", False):
             return self._count(pictures, parameters)
-        cells = [self.slide.read(picture, f"image {number}") for number, picture in enumerate(pictures, 1)]
-        answers = [self.cell(cell, **parameters) for cell in cells]
+        answers, pixels, most = [], 0, self.slide.most_pixels
+        for number, picture in enumerate(pictures, 1):  # one at a time, since a small file may hold a large picture
+            cell = self.slide.read(picture, f"image {number}")
+            pixels += cell.width * cell.height
+            if pixels > most:
+                raise ValueError(
+                    f"The first {number} pictures have {pixels / 1e6:.1f} million pixels together; expected at most "
+                    f"{most / 1e6:.1f} million in a request for single cells. Send fewer, or crop them to their cells."
+                )
+            answers.append(self.cell(cell, **parameters))
         return answers if many else answers[0]
 
     def _count(self, pictures: list[bytes | Image.Image], parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -98,7 +98,13 @@ class Hub:
     def __init__(self, token: str | None = None, endpoint: str | None = None):
         self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
         self._token_from = "--hub_token" if token else "HF_TOKEN" if os.environ.get("HF_TOKEN") else "the login"
-        self.api = HfApi(endpoint=self.endpoint, token=token or get_token())
+        token = token or get_token()
+        if token and not token.isascii():
+            raise PublishingError(
+                f"The token from {self._token_from} holds letters that no token has; expected hf_, plain letters, digits. "
+                f"Copy it anew from {TOKENS}."
+            )
+        self.api = HfApi(endpoint=self.endpoint, token=token)
         self._reached = False
 
     def account(self, namespace: str | None = None) -> str:

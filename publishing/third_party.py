@@ -7,6 +7,8 @@ An installed package may state its licence otherwise in its next version: the ch
 """
 
 import argparse
+import csv
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -34,6 +36,15 @@ Installed by their own packages and not copied into this repository; each licenc
 | library | licence | home |
 |---|---|---|
 """
+PEERS = """
+## What only the tests install
+
+Other versions, servers and clients, in folders of their own, see `tests/peers`; with the packages that they need.
+
+| package | licence | home |
+|---|---|---|
+"""
+PEERS_FOLDER = "tests/peers"
 DATA = """
 ## Data
 
@@ -101,6 +112,16 @@ def home_of(package: str) -> str:
     return next(iter([*found, stated.get("Home-page")]), None) or f"https://pypi.org/project/{package}/"
 
 
+def peers(root: Path = ROOT) -> list[str]:
+    """Name every package that only the tests install, in order, each once."""
+    folder = root / PEERS_FOLDER
+    lines = [
+        line for path in sorted(folder.glob("requirements-*.txt")) for line in path.read_text("utf-8").splitlines()
+    ]
+    names = [Requirement(line).name for line in lines if line.strip() and not line.startswith("#")]
+    return [*dict.fromkeys(names), *json.loads((folder / "package.json").read_text("utf-8"))["dependencies"]]
+
+
 def render() -> str:
     """Write the whole file."""
     libraries = [f"| {name} | {licence_of(name)} | {home_of(name)} |" for name in requirements()]
@@ -108,12 +129,18 @@ def render() -> str:
         f"| [{source.title}]({source.link}) | {source.licence} | {source.citation} |"
         for source in read_sources().values()
     ]
-    return HEAD + "\n".join(libraries) + "\n" + DATA + "\n".join(data) + "\n" + FILES
+    with (ROOT / PEERS_FOLDER / "licences.csv").open(encoding="utf-8", newline="") as stream:
+        rows = {row["package"]: row for row in csv.DictReader(stream)}
+    if absent := [name for name in peers() if name not in rows]:
+        raise ValueError(f"{PEERS_FOLDER}/licences.csv does not name {', '.join(absent)}. Add their licence and home.")
+    others = [f"| {name} | {rows[name]['licence']} | {rows[name]['home']} |" for name in peers()]
+    return HEAD + "\n".join(libraries) + "\n" + PEERS + "\n".join(others) + "\n" + DATA + "\n".join(data) + "\n" + FILES
 
 
 def missing(text: str, root: Path = ROOT) -> list[str]:
     """List what the file does not name: libraries, data sets, fonts."""
-    absent = [name for name in requirements(root) if not re.search(rf"^\| {re.escape(name)} \| \S", text, re.MULTILINE)]
+    named = [*requirements(root), *(peers(root) if (root / PEERS_FOLDER).is_dir() else ())]
+    absent = [name for name in named if not re.search(rf"^\| {re.escape(name)} \| \S", text, re.MULTILINE)]
     rows = [line for line in text.splitlines() if line.startswith("| [")]
     for source in read_sources().values():
         if not any(source.link in row and f"| {source.licence} |" in row for row in rows):

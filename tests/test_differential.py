@@ -150,6 +150,8 @@ def test_the_default_ranges_are_cited_and_own_ones_are_not_taken_for_them():
         ({"white_cells_per_microlitre": float("nan")}, "expected a number above 0"),
         ({"white_cells_per_microlitre": "7000"}, "expected a number above 0"),
         ({"white_cells_per_microlitre": True}, "is True; expected a number above 0"),
+        ({"white_cells_per_microlitre": 10**400}, "expected a number above 0"),  # no float holds it
+        ({"references": {"monocyte": [2, 10**400]}}, "expected two rising per cents"),
         ({"references": [1]}, r"ranges are \[1\]; expected per cents by class"),
         ({"laboratory": "here"}, r"laboratory is 'here'; expected one of \[\]"),
         ({"laboratory": "x", "confusion": {"y": SURE}}, r"expected one of \['y'\]"),

@@ -231,6 +231,17 @@ def test_a_picture_too_large_is_refused_before_it_is_decoded(fields, handler, mo
             handler({"inputs": heavy, "parameters": {"fields": fields}})
 
 
+def test_single_cells_may_not_be_large_together(handler, monkeypatch):
+    blank = io.BytesIO()
+    Image.new("1", (600, 600)).save(blank, format="PNG")  # a small file of many pixels
+    monkeypatch.setattr(handler.slide, "most_pixels", 1_000_000, raising=False)
+    assert len(handler({"inputs": [blank.getvalue()] * 2})) == 2
+    with pytest.raises(
+        ValueError, match=r"The first 3 pictures have 1\.1 million pixels together; expected at most 1\.0"
+    ):
+        handler({"inputs": [blank.getvalue()] * 200})
+
+
 def test_without_a_path_it_serves_the_folder_that_it_lies_in(tmp_path, no_network, model_folder):
     folder = shutil.copytree(model_folder, tmp_path / "repository")
     for file in FOLDER.glob("*.py"):

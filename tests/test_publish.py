@@ -371,6 +371,8 @@ def refused(desk, *options, **more):
 def test_no_token_a_wrong_one_and_one_that_may_only_read(desk, tree, tmp_path):
     desk.patch.setenv("HF_TOKEN", "hf_" + "0" * 34)
     assert "refuses the token from HF_TOKEN; expected a valid one that may write" in refused(desk)
+    desk.patch.setenv("HF_TOKEN", "hf_ünï")
+    assert "The token from HF_TOKEN holds letters that no token has; expected hf_" in refused(desk)
     desk.patch.setenv("HF_TOKEN", desk.hub.add_user("anna", "read"))
     assert "of anna) may only read; expected one that may write in anna" in refused(desk)
     desk.patch.delenv("HF_TOKEN")
