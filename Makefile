@@ -18,7 +18,7 @@ test: environment browser peers  ## everything the project claims
 	$(RUN) -m evaluation.card --template model_card.md --folder hub_model --readme README.md --check
 	$(RUN) -m smears.dataset_card hub_dataset --check
 	$(RUN) -m publishing.third_party --check
-	WBC_CACHE=$(CACHE) $(RUN) -m pytest -n 2 --dist loadfile
+	WBC_CACHE=$(CACHE) $(RUN) -m pytest -n 2 --dist loadfile --durations 25
 
 bench: environment  ## what it costs, beside others; with DATA=blood-cells on its images; tells what moved since the last time
 	$(RUN) -m benchmarks.speed hub_model $(if $(DATA),--data_dir $(word 1,$(DATA))) \

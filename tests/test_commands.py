@@ -40,7 +40,7 @@ LESS = {
     "train.py --data_dir blood-cells pbc": f"{SMALL} --validation_share 0.34",
     "train.py --data_dir blood-cells": SMALL,
     "leave_one_out.py": f"{SMALL} --validation_share 0.34 --leave_out raabin",
-    "stress.py": "--limit 4 --strangers 1 --resamples 20",
+    "stress.py": "--limit 8 --strangers 1 --resamples 20 --parts symmetry anomaly strangers",
     "validate.py": "--resamples 50",
 }
 PBC = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet")

@@ -246,7 +246,7 @@ def test_cut_off_in_the_middle_the_hub_is_as_it_was_and_the_same_command_complet
 def test_what_is_already_whole_stays_and_the_rest_follows(desk, tree):
     desk.hub.faults.append(Fault("POST", "/datasets/.*/commit/", 503, times=1000))
     assert desk.publish() == 1
-    assert "fails (HTTP 503" in desk.err and "Already there, each whole: model anna/wbc-resnet24: 26 new" in desk.err
+    assert "fails (HTTP 503" in desk.err and "Already there, each whole: model anna/wbc-resnet24: " in desk.err
     assert desk.hub.repositories.keys() == {MODEL}
     model = desk.heads
     desk.hub.faults.clear()

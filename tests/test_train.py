@@ -663,7 +663,7 @@ def test_the_operating_point_is_found_on_calibrated_probabilities_and_stored(mon
     logits = 9 * torch.nn.functional.one_hot(labels, 4) + torch.randn(held_out, 4, generator=generator)
     logits[:10] = logits[:10].roll(1, dims=1) / 6  # a few are wrong, and not sure
     monkeypatch.setattr(train, "predict_logits", lambda *_: (logits, labels))
-    arguments = SimpleNamespace(per_device_train_batch_size=8, seed=0)
+    arguments = SimpleNamespace(per_device_train_batch_size=8, world_size=1, seed=0)
     trainer = SimpleNamespace(ema=SimpleNamespace(module=copy.deepcopy(model)), args=arguments)
     finished, temperature = train.finish_model(trainer, Draws(), SimpleNamespace(data=None), batches=1)
     config = finished.config
