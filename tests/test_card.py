@@ -313,7 +313,7 @@ def test_the_card_states_what_was_measured(released):
         "8,765 images",
         "242 photos",
         "temperature of 1.234",
-        "Some Processor, 2 threads",
+        "Some Processor, threads: 2",
         released["model"]["sha256"],
         # Four monocyte photos in 20 copies among 120 images: 5 of 120 each.
         "worth\n  4.2 points",
@@ -348,7 +348,7 @@ def test_every_table_of_the_card_is_whole(released):
         elif block:
             tables.append(block)
             block = []
-    assert len(tables) == 24
+    assert len(tables) == 25
     for table in tables:
         assert len(table) >= 3 and re.fullmatch(r"\|(-+:?\|)+", table[1]), table
         assert len({line.count("|") for line in table}) == 1, table
