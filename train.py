@@ -14,6 +14,11 @@ From a dataset of the Hub, from ResNet-50's weights, in two processes:
 
     torchrun --nproc_per_node 2 train.py --dataset_name NAME --init_from resnet50.safetensors --output_dir runs/hub
 
+Where the folders are not at hand, as on a machine lent for an hour: all that is learnt from and held out, packed here, ...
+
+    python train.py --data_dir blood-cells pbc raabin chula --pack_to packed
+    python train.py --packed packed --output_dir runs/packed
+
 With ``--push_to_hub --hub_model_id ME/my-cells --data_license my_cells=cc-by-4.0`` the finished folder is checked and published
 as publish.py does it.
 """
@@ -23,6 +28,7 @@ import logging
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
@@ -64,9 +70,11 @@ from smears.loading import DataError, fingerprint, load_folder, load_hub
 from smears.photos import boxes_on_copies, name_photos, photos_at_hand, photos_behind
 from smears.splits import VALIDATION_SHARE, hold_out
 from training.augment import Augmentation, read_augmentation
+from training.device_views import DevicePhotos, PlannedDraws, Planner, collate
 from training.finish import fit_temperature, fold_temperature, predict_logits
 from training.init_from import init_from
 from training.operating_points import choose_operating_points
+from training.packing import Pack, read_pack, write_pack
 from training.trainer import EmaTrainer, WallClock, claim, newest_checkpoint
 from training.views import GrowingResolution, PlainViews, TrainingDraws
 
@@ -96,6 +104,14 @@ class DataArguments:
     )
     dataset_name: str | None = field(default=None, metadata={"help": "instead of data_dir: a dataset of the Hub"})
     dataset_revision: str | None = field(default=None, metadata={"help": "commit or tag of dataset_name"})
+    packed: str | None = field(default=None, metadata={"help": "instead of data_dir: a folder that --pack_to wrote"})
+    leave_out: list[str] = field(
+        default_factory=list, metadata={"help": "with --packed: laboratories not to learn from"}
+    )
+    pack_to: str | None = field(
+        default=None,
+        metadata={"help": "write the images, divided, into this folder, to learn from elsewhere; and stop"},
+    )
     train_on: str = field(
         default="auto",
         metadata={
@@ -120,8 +136,14 @@ class DataArguments:
     )
 
     def __post_init__(self):
-        if bool(self.data_dir) == bool(self.dataset_name):
-            raise ValueError("Name the images: either --data_dir FOLDER or --dataset_name ID, and not both.")
+        if [bool(self.data_dir), bool(self.dataset_name), bool(self.packed)].count(True) != 1:
+            raise ValueError("Name the images: one of --data_dir FOLDER, --dataset_name ID and --packed FOLDER.")
+        if self.leave_out and not self.packed:
+            raise ValueError("--leave_out goes with --packed; else name the other laboratories alone with --data_dir.")
+        if self.packed and (self.pack_to or self.labels or self.label_map or self.test_share):
+            raise ValueError(
+                "--packed images are named and divided already: leave out --pack_to, --labels, --label_map and --test_share."
+            )
         if self.dataset_name and self.train_on == "photos":
             raise ValueError("--train_on photos needs the Kaggle archive as --data_dir; use --train_on images.")
         if strange := sorted(set(self.measure_splits) - set(MEASURED)):
@@ -175,6 +197,13 @@ class RecipeArguments:
     oddity_share: float = field(default=0.1, metadata={"help": "how often it shows a picture that is no smear"})
     exchange_share: float = field(
         default=0.0, metadata={"help": "how often an image takes on the colours of another laboratory's image"}
+    )
+    draw_on: str = field(
+        default="auto",
+        metadata={
+            "help": "who makes the augmented pixels: the 'host' or the 'device'; 'auto': an accelerator, if there is one",
+            "choices": ["auto", "host", "device"],
+        },
     )
     class_balance: float = field(
         default=1.0, metadata={"help": "1: every class is drawn equally often; 0: as often as its images lie there"}
@@ -307,6 +336,11 @@ def load_images(arguments: DataArguments, known: list[str] | None = None):
     Returns:
         The splits of each laboratory, by its name; the part to fit, the part to show progress on, and the part to calibrate on.
     """
+    if arguments.packed:
+        pack = read_pack(arguments.packed, arguments.leave_out)
+        held = datasets.concatenate_datasets(list(pack.held.values()))
+        laboratories = {lab: datasets.DatasetDict(validation=data) for lab, data in pack.held.items()}
+        return laboratories, pack.fit, held, held
     if arguments.is_collection:
         return load_collection(arguments)
     folder = arguments.data_dir[0] if arguments.data_dir else None
@@ -366,6 +400,21 @@ def load_collection(arguments: DataArguments):
     return laboratories, fit, held, held
 
 
+def find_fingerprints(arguments: DataArguments, laboratories: Mapping[str, datasets.DatasetDict]) -> dict[str, str]:
+    """Give the fingerprint of each laboratory's images, by its name; of a pack those of all that it was made from."""
+    if arguments.packed:
+        return read_pack(arguments.packed, arguments.leave_out).fingerprints
+    return {lab: fingerprint(splits) for lab, splits in laboratories.items()}
+
+
+def pack_images(arguments: DataArguments) -> None:
+    """Write what would be learnt from and what would be held out into a folder of its own."""
+    laboratories, fit, _, _ = load_images(arguments)
+    held = {lab: splits["validation"] for lab, splits in laboratories.items()}
+    write_pack(arguments.pack_to, Pack(fit, held, find_fingerprints(arguments, laboratories)))
+    logger.info("%d images to learn from stand in %s: --packed reads them", len(fit), arguments.pack_to)
+
+
 def build_model(labels: list[str], source: str | None) -> WbcResNetForImageClassification:
     """Build the network for these classes, from scratch or from other weights."""
     config = WbcResNetConfig(id2label=dict(enumerate(labels)), label2id={label: n for n, label in enumerate(labels)})
@@ -390,20 +439,21 @@ def finish_model(
     Returns:
         The model, with its thresholds in the configuration, and the temperature that its linear layer was divided by.
     """
-    model = trainer.ema.module
+    model, workers = trainer.ema.module, max(2, trainer.args.dataloader_num_workers)
     draws.set_epoch(draws.resolution.total_epochs)  # beyond training: draws it has not seen, at the size that ships
     loader = torch.utils.data.DataLoader(
         draws,
         trainer.args.per_device_train_batch_size
         * trainer.args.world_size,  # however many processes shared a step's images
         shuffle=True,
-        num_workers=2,
+        num_workers=workers,
+        collate_fn=trainer.data_collator,
         generator=torch.Generator().manual_seed(trainer.args.seed),
     )
     # The running averages of training lag behind the weights, and behind averaged weights they never followed at all
     # ("precise batch norm", Wu & Johnson 2021, arXiv:2105.07576).
-    model.reestimate_statistics(batch["pixel_values"] for batch in islice(loader, batches))
-    logits, labels = predict_logits(model.eval(), validation)
+    model.reestimate_statistics(trainer._prepare_inputs(batch)["pixel_values"] for batch in islice(loader, batches))
+    logits, labels = predict_logits(model.eval(), validation, workers=workers)
     temperature = 1.0
     if len(labels) >= FEWEST_TO_CALIBRATE:
         temperature = fit_temperature(logits, labels)
@@ -515,13 +565,16 @@ def prepare(data_arguments: DataArguments, recipe: RecipeArguments, arguments: S
     augmentation = read_augmentation(recipe.augment)
     destination = None
     if arguments.publish and arguments.should_save:
-        folders = [Path(folder).resolve().name for folder in data_arguments.data_dir]
+        places = data_arguments.data_dir or ([data_arguments.packed] if data_arguments.packed else [])
+        folders = [Path(folder).resolve().name for folder in places]
         destination = check_destination(
             arguments.hub_model_id or Path(arguments.output_dir).name, folders or [data_arguments.dataset_name],
             arguments.hub_license, arguments.data_license, arguments.hub_token,
         )  # fmt: skip
     earlier = load_config(recipe.init_from) if recipe.adjusts_a_checkpoint else None
     known = [earlier.id2label[number] for number in range(earlier.num_labels)] if earlier else None
+    if recipe.draw_on == "auto":
+        recipe.draw_on = "device" if arguments.device.type == "cuda" else "host"
     laboratories, fit, shown, calibration = load_images(data_arguments, known)
     labels = fit.features["label"].names
     if recipe.negatives is None and getattr(earlier, "negatives_label", None) in labels:
@@ -538,7 +591,7 @@ def prepare(data_arguments: DataArguments, recipe: RecipeArguments, arguments: S
                     "share, or leave it out of --measure_splits."
                 )
     model = build_model(labels, recipe.init_from)
-    data = " ".join(fingerprint(splits) for splits in laboratories.values())
+    data = " ".join(find_fingerprints(data_arguments, laboratories).values())
     identity = {"labels": labels, "data": data, "images": len(fit), "seed": arguments.seed}
     identity |= asdict(recipe) | {name: getattr(arguments, name) for name in RECORDED_ARGUMENTS}
     if arguments.should_save:
@@ -551,6 +604,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     try:
         data_arguments, recipe, arguments = parse()
+        if data_arguments.pack_to:
+            pack_images(data_arguments)
+            return
         set_seed(arguments.seed)
         ready = prepare(data_arguments, recipe, arguments)
     except (ValueError, FileNotFoundError, PublishingError) as error:
@@ -561,24 +617,29 @@ def main() -> None:
     labels = ready.fit.features["label"].names
     processor = AutoImageProcessor.from_pretrained(HUB_MODEL)
     processor.size = {"height": recipe.sides[-1], "width": recipe.sides[-1]}  # what training ends on is what ships
-    draws = TrainingDraws(
-        ready.fit, processor, ready.resolution, recipe.draws_per_epoch, ready.augmentation,
+    on_device = recipe.draw_on == "device"
+    augmentation = Planner(**vars(ready.augmentation)) if on_device else ready.augmentation
+    draws = (PlannedDraws if on_device else TrainingDraws)(
+        ready.fit, processor, ready.resolution, recipe.draws_per_epoch, augmentation,
         seed=arguments.seed, cache_mb=data_arguments.cache_mb,
         negatives=labels.index(recipe.negatives) if recipe.negatives else None,
         ground_share=recipe.ground_share, oddity_share=recipe.oddity_share, exchange_share=recipe.exchange_share,
         class_balance=recipe.class_balance,
     )  # fmt: skip
-    draws.fill_cache()
+    photos = draws.fill_cache()
     trainer = EmaTrainer(
         model=ready.model,
         args=arguments,
         train_dataset=draws,
         eval_dataset=PlainViews(ready.shown, processor),
+        data_collator=collate,
+        draw=DevicePhotos(photos, processor.image_mean, processor.image_std, arguments.device) if on_device else None,
         processing_class=processor,
         compute_metrics=partial(validation_metrics, ClassificationReport(labels)),
         callbacks=[clock := WallClock()],
         ema_decay=recipe.ema_decay,
     )
+    del photos
     trainer.train(resume_from_checkpoint=newest_checkpoint(arguments.output_dir))
     if not trainer.is_world_process_zero():
         return

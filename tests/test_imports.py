@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "publishing": {"smears", "evaluation", "hub_model"},
     "score": {"scoring"},
     "scoring": {"hub_model"},
-    "training": {"evaluation"},
+    "training": {"smears", "evaluation"},
     "smears": set(),
     "evaluation": set(),
     "hub_model": set(),

@@ -1,6 +1,6 @@
 """Augmentation of smear images: image in, image out. What the network sees is made of it by the processor that ships."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import cv2
@@ -137,7 +137,7 @@ class Augmentation:
         return self._degrade(image, rng, zoom)
 
     def _show(self, pyramid, rng, matrix, size, colours):
-        image = warp(pyramid, matrix, size, _border(rng, pyramid[-1]))
+        image = warp(pyramid, matrix, size, draw_border(rng, lambda: bright_ground(pyramid[-1])))
         return self.change(image, rng, colours, size[0] / 320)
 
     def _whole_view(self, rng, side, height, width, boxes):
@@ -271,14 +271,17 @@ def warp(
     )
 
 
-def _border(rng: np.random.Generator, photo: np.ndarray) -> tuple[int, int, int] | None:
-    """Draw what lies outside the photo: black as in the Kaggle copies, the photo's bright ground, or its mirror image."""
+def draw_border(rng: np.random.Generator, ground: Callable[[], tuple[int, int, int]]) -> tuple[int, int, int] | None:
+    """Draw what lies outside the photo: black as in the Kaggle copies, the photo's bright ground, or None: its mirror image."""
     kind = rng.random()
     if kind < 0.5:
         return (0, 0, 0)
-    if kind < 0.75:
-        return tuple(int(level) for level in np.percentile(photo[::4, ::4].reshape(-1, 3), 90, axis=0))
-    return None
+    return ground() if kind < 0.75 else None
+
+
+def bright_ground(photo: np.ndarray) -> tuple[int, int, int]:
+    """Return the colour of the bright ground of a photo (H, W, 3), uint8 RGB: each channel's 90th percentile."""
+    return tuple(int(level) for level in np.percentile(photo[::4, ::4].reshape(-1, 3), 90, axis=0))
 
 
 def _about(linear: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:

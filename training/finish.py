@@ -7,11 +7,13 @@ from torch.utils.data import DataLoader, Dataset
 
 
 @torch.no_grad()
-def predict_logits(model: nn.Module, views: Dataset, batch_size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+def predict_logits(
+    model: nn.Module, views: Dataset, batch_size: int = 64, workers: int = 2
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Classify a dataset of ``pixel_values`` and ``labels``: logits (N, classes), float32, and labels (N,), on the CPU."""
     device = next(model.parameters()).device
     logits, labels = [], []
-    for batch in DataLoader(views, batch_size, num_workers=2):
+    for batch in DataLoader(views, batch_size, num_workers=workers):
         logits.append(model(batch["pixel_values"].to(device)).logits.cpu())
         labels.append(batch["labels"])
     return torch.cat(logits), torch.cat(labels)

@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,16 +34,19 @@ class EmaTrainer(Trainer):
 
     Args:
         ema_decay: how much of the average stays at each step, 0 <= decay < 1; 0 keeps the last weights.
+        draw: makes the pixels of a planned batch on the device, see ``training.device_views``; else they come as they are.
     """
 
-    def __init__(self, *args, ema_decay: float = 0.999, **kwargs):
+    def __init__(self, *args, ema_decay: float = 0.999, draw: Callable[[dict], dict] | None = None, **kwargs):
         super().__init__(*args, **kwargs)
+        self.draw = draw
         if not 0 <= ema_decay < 1:
             raise ValueError(f"ema_decay is {ema_decay}; expected 0 <= decay < 1 (0.999 is usual).")
         self.ema_decay = ema_decay
         # The Trainer sets it for language models; a configuration that refuses unknown keys would not load again.
         vars(self.model.config).pop("use_cache", None)
         self.ema = AveragedModel(self.model, multi_avg_fn=self._average, use_buffers=True)
+        self.ema.n_averaged = self.ema.n_averaged.cpu()  # it is read at each step, which would stop an accelerator
         if self.args.world_size > 1:  # the average keeps plain norms: one process finishes it alone
             share_batch_norms(self.model)
         self.add_callback(_EachEpochAndStep(self))
@@ -58,6 +62,11 @@ class EmaTrainer(Trainer):
     def update_average(self) -> None:
         """Take the current weights into the average."""
         self.ema.update_parameters(self.accelerator.unwrap_model(self.model))
+
+    def _prepare_inputs(self, inputs: dict) -> dict:
+        """Bring a batch to the device, and make its pixels there where it is planned only."""
+        inputs = super()._prepare_inputs(inputs)
+        return self.draw(inputs) if self.draw is not None and "pixel_values" not in inputs else inputs
 
     @contextmanager
     def averaged_weights(self):

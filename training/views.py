@@ -164,15 +164,7 @@ class TrainingDraws(torch.utils.data.Dataset):
     def _read_colours(self, row: int) -> Colours:
         """Read the colours about a row's cell, so that fields and close crops compare."""
         if row not in self._colours:
-            small = self._pyramid(row)[-1]
-            zoom = small.shape[1] / self._pyramid(row)[0].shape[1]
-            if self.boxes[row]:
-                top, left, bottom, right = (value * zoom for value in self.boxes[row][0])
-                half = max(bottom - top, right - left) * SURROUNDINGS / 2
-                rows, cols = ((low + high) / 2 for low, high in ((top, bottom), (left, right)))
-                edges = [max(0, round(value)) for value in (rows - half, rows + half, cols - half, cols + half)]
-                small = small[edges[0] : edges[1], edges[2] : edges[3]]
-            self._colours[row] = read_colours(small)
+            self._colours[row] = read_colours_about(self._pyramid(row), self.boxes[row])
         return self._colours[row]
 
     def fill_cache(self) -> None:
@@ -194,6 +186,19 @@ class TrainingDraws(torch.utils.data.Dataset):
             self._cache[content] = pyramid
             self._cache_left -= cost
         return pyramid
+
+
+def read_colours_about(pyramid: list[np.ndarray], boxes: Sequence[Sequence[int]]) -> Colours:
+    """Read the colours about the first box of a photo and its halvings; without a box, of all of it."""
+    small = pyramid[-1]
+    zoom = small.shape[1] / pyramid[0].shape[1]
+    if boxes:
+        top, left, bottom, right = (value * zoom for value in boxes[0])
+        half = max(bottom - top, right - left) * SURROUNDINGS / 2
+        rows, cols = ((low + high) / 2 for low, high in ((top, bottom), (left, right)))
+        edges = [max(0, round(value)) for value in (rows - half, rows + half, cols - half, cols + half)]
+        small = small[edges[0] : edges[1], edges[2] : edges[3]]
+    return read_colours(small)
 
 
 def _centre(height: int, width: int) -> list[int]:

@@ -1,0 +1,212 @@
+"""Training on an accelerator: images a second, as a share of its peak, and whether what draws the images keeps up.
+
+    python -m benchmarks.accelerator --packed FOLDER --out accelerator.json
+
+``FOLDER`` is what ``train.py --pack_to`` writes. All in one run, in bfloat16: a network's training step alone, ours and timm's
+ResNet-50, on pixels that lie there; our Trainer with images drawn on the device; the same with images drawn on the host, which
+is the library's plain loop; and what the drawing alone gives.
+"""
+
+import argparse
+import json
+import logging
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import timm
+import torch
+from torch.utils.data import DataLoader
+from transformers import AutoImageProcessor, TrainingArguments
+
+from benchmarks.subjects import multiply_adds
+from benchmarks.timing import cores, figure, ratios
+from benchmarks.width import StepTimes
+from evaluation.results import environment, git_commit, hardware
+from hub_model.configuration_wbc_resnet import WbcResNetConfig
+from hub_model.modeling_wbc_resnet import WbcResNetForImageClassification
+from training.augment import Augmentation
+from training.device_views import DevicePhotos, PlannedDraws, Planner, collate
+from training.packing import read_pack
+from training.trainer import EmaTrainer
+from training.views import GrowingResolution, TrainingDraws
+
+ROOT = Path(__file__).resolve().parent.parent
+MATRIX = 8192
+PASSES = 3  # of a training step: forward, and backward for activations and for weights
+WARM_UP = 4
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--packed", type=Path, required=True, help="a folder that train.py --pack_to wrote")
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--side", type=int, default=224, help="px")
+    parser.add_argument("--steps", type=int, default=30, help="steps that are timed; of the host's loop a third")
+    parser.add_argument("--workers", type=int, default=max(1, cores() - 2), help="processes that plan or draw")
+    parser.add_argument("--device", default="cuda")
+    return parser.parse_args(arguments)
+
+
+def time_steps(step: Callable[[], Any], device: torch.device, repeats: int) -> list[float]:
+    """Give the seconds of each repeat of a step, each waited for."""
+    seconds = []
+    for number in range(WARM_UP + repeats):
+        begun = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        if number >= WARM_UP:
+            seconds.append(time.perf_counter() - begun)
+    return seconds
+
+
+def training_step(network: torch.nn.Module, pixels: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
+    """Give one training step on pixels that are on the device already."""
+    optimiser = torch.optim.AdamW(network.parameters(), fused=pixels.is_cuda)
+    network.train()
+
+    def step() -> None:
+        with torch.autocast(pixels.device.type, torch.bfloat16):
+            loss = torch.nn.functional.cross_entropy(network(pixels), labels)
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    return step
+
+
+def build(names: list[str]) -> WbcResNetForImageClassification:
+    """Build our network for these classes."""
+    config = WbcResNetConfig(id2label=dict(enumerate(names)), label2id={name: n for n, name in enumerate(names)})
+    return WbcResNetForImageClassification(config)
+
+
+def loop(draws: TrainingDraws, photos: DevicePhotos | None, options: argparse.Namespace, steps: int) -> list[float]:
+    """Give the seconds of each step of our Trainer from scratch."""
+    model = build(draws.names).to(memory_format=torch.channels_last)
+    draws.size = options.batch * (steps + WARM_UP)
+    with tempfile.TemporaryDirectory() as place:
+        arguments = TrainingArguments(
+            output_dir=place, num_train_epochs=1, per_device_train_batch_size=options.batch, bf16=True,
+            save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True,
+            remove_unused_columns=False, label_names=["labels"], dataloader_num_workers=options.workers,
+            use_cpu=options.device == "cpu", dataloader_pin_memory=options.device != "cpu",
+        )  # fmt: skip
+        times = StepTimes()
+        trainer = EmaTrainer(
+            model=model, args=arguments, train_dataset=draws, data_collator=collate, draw=photos, callbacks=[times]
+        )
+        trainer.train()
+    return [later - earlier for earlier, later in zip(times.ends, times.ends[1:], strict=False)][WARM_UP - 1 :]
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure all of it; give figures as ``benchmarks.timing.figure``."""
+    pack, device = read_pack(options.packed), torch.device(options.device)
+    processor = AutoImageProcessor.from_pretrained(ROOT / "hub_model")
+    resolution, size = GrowingResolution((options.side,), (1,)), options.batch * (options.steps + WARM_UP)
+    planned = PlannedDraws(pack.fit, processor, resolution, size, Planner())
+    drawn = TrainingDraws(pack.fit, processor, resolution, size, Augmentation())
+    decoded = planned.fill_cache()  # forks, before the device is touched
+    drawn.fill_cache()
+    for draws in (planned, drawn):
+        draws.names = pack.fit.features["label"].names
+    loader = DataLoader(planned, options.batch, num_workers=options.workers, collate_fn=collate)
+    begun, ends = time.perf_counter(), []
+    for batch in loader:  # noqa: B007
+        ends.append(time.perf_counter() - begun)
+    plans = [later - earlier for earlier, later in zip(ends, ends[1:], strict=False)]
+    photos = DevicePhotos(decoded, processor.image_mean, processor.image_std, device)
+    batch = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+    pixels = photos(batch)["pixel_values"]
+    labels = batch["labels"].to(device)
+    matrix = torch.randn(MATRIX if device.type == "cuda" else 512, device=device, dtype=torch.bfloat16).expand(
+        MATRIX if device.type == "cuda" else 512, -1
+    ) + torch.randn(1, device=device, dtype=torch.bfloat16)
+    products = time_steps(lambda: matrix @ matrix.T, device, options.steps)
+    peak = [len(matrix) ** 3 / seconds for seconds in products]  # multiply-adds a second
+    ours = build(planned.names).network.to(device, memory_format=torch.channels_last)
+    theirs = timm.create_model("resnet50", num_classes=len(planned.names)).to(device, memory_format=torch.channels_last)
+    work = {name: multiply_adds(net, pixels[:1]) for name, net in (("ours", ours), ("theirs", theirs))}
+    alone = {
+        name: time_steps(training_step(net, pixels, labels), device, options.steps)
+        for name, net in (("theirs", theirs), ("ours", ours))
+    }
+    images = {name: [options.batch / seconds for seconds in found] for name, found in alone.items()}
+    shows = [options.batch / seconds for seconds in time_steps(lambda: photos(batch), device, options.steps)]
+    on_device = [options.batch / seconds for seconds in loop(planned, photos, options, options.steps)]
+    on_host = [options.batch / seconds for seconds in loop(drawn, None, options, max(3, options.steps // 3))]
+
+    def fitted(values: list[float], number: int) -> list[float]:
+        return (values * number)[:number]
+
+    def entry(what: str, values: list[float], beside: str, other: list[float], **more: Any) -> dict[str, Any]:
+        ratio = ratios(values, fitted(other, len(values)))
+        return figure(f"Training at {options.side} px, {options.batch} images a step, bfloat16", what, beside, ratio, values,
+                      "images a second", **more)  # fmt: skip
+
+    rows = [
+        entry("our network, pixels at hand", images["ours"], "timm's ResNet-50, pixels at hand", images["theirs"]),
+        entry("our Trainer, images drawn on the device", on_device, "our network, pixels at hand", images["ours"]),
+        entry(
+            "our Trainer, images drawn on the device", on_device, "timm's ResNet-50, pixels at hand", images["theirs"]
+        ),
+        entry(
+            "the Trainer's plain loop, images drawn on the host", on_host, "our network, pixels at hand", images["ours"]
+        ),
+        entry("drawing on the device alone", shows, "our network, pixels at hand", images["ours"]),
+        entry("planning alone", [options.batch / s for s in plans], "our network, pixels at hand", images["ours"]),
+    ]
+    for name, what in (("ours", "our network"), ("theirs", "timm's ResNet-50")):
+        done = [PASSES * work[name] * value / 1e12 for value in images[name]]
+        rows.append(
+            figure(
+                "Multiply-adds of a training step, as a share of the peak",
+                what,
+                f"product of two {len(matrix)}x{len(matrix)} matrices, bfloat16",
+                ratios(done, [value / 1e12 for value in fitted(peak, len(done))]),
+                done,
+                "10^12 a second",
+            )  # fmt: skip
+        )
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, and write the figures."""
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
+    cv2.setNumThreads(1)
+    options = parse(arguments)
+    try:
+        commit = git_commit(ROOT)["commit"]
+    except RuntimeError:
+        commit = "unknown"
+    try:
+        figures = measure(options)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    report = {
+        "command": shlex.join(["python", "-m", "benchmarks.accelerator", *sys.argv[1:]]),
+        "commit": commit,
+        "machine": hardware(options.device) | {"cores": cores(), "workers": options.workers},
+        "versions": environment(),
+        "figures": figures,
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    for one in figures:
+        print(
+            f"{one['what']}: {one['value']['median']:.4g} {one['unit']}, {one['ratio']['median']:.3g} of {one['beside']}"
+        )
+
+
+if __name__ == "__main__":
+    main()
