@@ -40,7 +40,7 @@ import datasets
 import numpy as np
 import torch
 
-from evaluation.command import require_least, run
+from evaluation.command import read_shares, require_least, run
 from evaluation.entry import DECIMALS
 from evaluation.intervals import group_bootstrap
 from evaluation.labels import read_label_map
@@ -75,6 +75,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--cells", type=int, default=25, help="labelled images of a class")
     add("--validation_share", type=float, default=VALIDATION_SHARE, help="held out of each of --home, see train.py")
     add("--split_seed", type=int, default=0, help="which photos are held out of each of --home")
+    add("--test_share", nargs="+", default=[], help="LAB=SHARE: as training held out of --home to measure on, besides")
     add("--seed", type=int, default=0, help="which cells are labelled")
     add("--head", action="store_true", help="fit statistics and last layer alone, as the page does")
     add("--most", type=int, default=100, help="with --head: labelled images in all; a scarce class gives what it has")
@@ -181,9 +182,13 @@ class Asked:
                 f"{options.model} was measured on {self.lab} by its training; expected one that has not seen it."
             )
         split = (options.validation_share, options.split_seed)
+        shares = read_shares(options.test_share)
+        homes = {home.resolve().name: home for home in options.home}
+        if strange := sorted(shares.keys() - homes.keys()):
+            raise ValueError(f"--test_share {strange[0]}: expected one of --home, {', '.join(homes)}.")
         self.homes = {
-            home.resolve().name: without(held_out_cells(home, self.labels, label_map, *split), self.negatives)
-            for home in options.home
+            lab: without(held_out_cells(home, self.labels, label_map, *split, shares.get(lab, 0.0)), self.negatives)
+            for lab, home in homes.items()
         }
         self.cells = without(unseen_cells(options.data_dir, self.labels, label_map), self.negatives)
 

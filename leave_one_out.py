@@ -30,6 +30,7 @@ import datasets
 import numpy as np
 import torch
 
+from evaluation.command import read_shares
 from evaluation.labels import read_label_map
 from evaluation.measure import load_model, open_image
 from evaluation.metrics import statistics
@@ -104,10 +105,13 @@ def measure_laboratory(folder: Path, data: datasets.Dataset, labels: Sequence[st
 
 def train_without(folders: Sequence[str], run: Path, options: argparse.Namespace, for_training: Sequence[str]) -> None:
     """Train on these laboratories with train.py, into ``run``; what it measures is validation, never a test split."""
+    names = {Path(folder).resolve().name for folder in folders}
+    shares = [entry for entry in options.test_share if entry.partition("=")[0] in names]
     command = [sys.executable, str(ROOT / "train.py"), "--data_dir", *folders, "--labels", *options.labels]
     command += ["--label_map", *options.label_map] if options.label_map else []
     command += ["--negatives", options.negatives] if options.negatives else []
     command += ["--validation_share", str(options.validation_share), "--split_seed", str(options.split_seed)]
+    command += ["--test_share", *shares] if shares else []
     command += ["--output_dir", str(run), "--measure_splits", "validation", *for_training]
     subprocess.run(command, check=True)
 
@@ -132,6 +136,7 @@ def main() -> None:
         "--validation_share", type=float, default=VALIDATION_SHARE, help="held out of each, see train.py"
     )
     parser.add_argument("--split_seed", type=int, default=0, help="which photos are held out")
+    parser.add_argument("--test_share", nargs="+", default=[], help="LAB=SHARE: held out besides, see train.py")
     parser.add_argument(
         "--leave_out", nargs="+", help="names of the folders to leave out, in turn; A+B together; without: each"
     )
@@ -150,17 +155,18 @@ def main() -> None:
         parser.error(f"--leave_out {strange[0]}: expected some of {', '.join(folders)}")
     if everything := [labs for labs in left_out if set(labs) == folders.keys()]:
         parser.error(f"--leave_out {'+'.join(everything[0])}: nothing is left to learn from")
-    if "--test_share" in for_training:
-        parser.error("--test_share: what is held out besides would be taken for validation here; leave it out")
     command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
     try:
-        label_map = read_label_map(options.label_map)
+        label_map, shares = read_label_map(options.label_map), read_shares(options.test_share)
+        if strange := sorted(shares.keys() - folders.keys()):
+            raise ValueError(f"--test_share {strange[0]}: expected one of {', '.join(folders)}")
         for labs in left_out:
             run = options.output_dir / "+".join(labs)
             split = (options.validation_share, options.split_seed)
             cells = {lab: choose_images(unseen_cells(folders[lab], options.labels, label_map)) for lab in labs}
             for lab in folders.keys() - set(labs):
-                cells[lab] = choose_images(held_out_cells(folders[lab], options.labels, label_map, *split))
+                held = held_out_cells(folders[lab], options.labels, label_map, *split, shares.get(lab, 0.0))
+                cells[lab] = choose_images(held)
             if not (run / "model" / FILE_NAME).is_file():
                 logger.info("%s is left out: training on the others", " and ".join(labs))
                 train_without([str(folders[lab]) for lab in folders if lab not in labs], run, options, for_training)

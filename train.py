@@ -16,7 +16,7 @@ From a dataset of the Hub, from ResNet-50's weights, in two processes:
 
 Where the folders are not at hand, as on a machine lent for an hour: all that is learnt from and held out, packed here, ...
 
-    python train.py --data_dir blood-cells pbc raabin chula --pack_to packed
+    python train.py --data_dir blood-cells --pack_to packed
     python train.py --packed packed --output_dir runs/packed
 
 With ``--push_to_hub --hub_model_id ME/my-cells --data_license my_cells=cc-by-4.0`` the finished folder is checked and published

@@ -146,6 +146,7 @@ def measure_bulk(doors: Doors, files: Sequence[Path], repeats: int) -> Figures:
     }
     if has_bf16():
         subjects[OURS_BF16] = lambda: _in_json(doors.classify_bf16(iter(names)))
+        subjects[f"{OURS}, float32"] = lambda: _in_json(doors.classify(iter(names), precision="float32"))
     seconds = side_by_side(subjects, repeats, warm_up=1)
     figures = []
     for name, times in seconds.items():
@@ -237,6 +238,7 @@ def measure_labels(doors: Doors, files: Sequence[Path], batch: int = SMALL_BATCH
     """
     ways = {OURS: lambda pixels: doors.classify.model.forward_folded(pixels)}
     if has_bf16():
+        ways[f"{OURS}, several images"] = lambda pixels: doors.classify.model.forward_folded(pixels.bfloat16())
         ways[OURS_BF16] = lambda pixels: doors.classify_bf16.model.forward_folded(pixels.bfloat16())
         ways["our class, bfloat16 autocast"] = lambda pixels: _autocast(doors, pixels)
     ways["ONNX Runtime, our weights"] = lambda pixels: torch.from_numpy(

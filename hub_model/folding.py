@@ -9,14 +9,13 @@ from torch import Tensor, nn
 
 
 def convolve_folded(x: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
-    """Do what ``norm(convolution(x))`` does in evaluation mode, (B, C, H, W) to (B, C', H', W')."""
+    """Do what ``norm(convolution(x))`` does in evaluation mode, (B, C, H, W) to (B, C', H', W'), in the precision of ``x``."""
     # In float32, as the norm itself computes whatever the weights are stored in.
     scale = norm.weight.float() * (norm.running_var.float() + norm.eps).rsqrt()  # (C',)
     shift = norm.bias.float() - norm.running_mean.float() * scale  # (C',)
     weight = convolution.weight * scale[:, None, None, None]
-    like = convolution.weight.dtype
     return nn.functional.conv2d(
-        x, weight.to(like), shift.to(like), convolution.stride, convolution.padding, convolution.dilation
+        x, weight.to(x.dtype), shift.to(x.dtype), convolution.stride, convolution.padding, convolution.dilation
     )
 
 

@@ -168,9 +168,14 @@ class WbcResNet(nn.Module):
         return self.forward_head(self.forward_features(x), pre_logits=self.num_classes == 0)
 
     def forward_folded(self, x: Tensor) -> Tensor:
-        """Do what ``forward`` does in evaluation mode, in less time and to within rounding, see ``folding``."""
+        """Do what ``forward`` does in evaluation mode, in less time and to within rounding, see ``folding``.
+
+        The convolutions compute in the precision of ``x``, whatever the weights are stored in; pooling and linear layer in
+        that of the weights.
+        """
         self._check(x)
-        return self.forward_head(folded_features(self, x), pre_logits=self.num_classes == 0)
+        features = folded_features(self, x).to(self.conv1.weight.dtype)
+        return self.forward_head(features, pre_logits=self.num_classes == 0)
 
     def _check(self, x: Tensor) -> None:
         if not isinstance(x, Tensor):
@@ -253,7 +258,8 @@ class WbcResNetForImageClassification(BatchStatistics, HeadFitting, LaboratoryFi
     def forward_folded(self, pixel_values: Tensor) -> Tensor:
         """Give the logits (B, classes) of ``forward`` in evaluation mode, in less time and to within rounding.
 
-        The batch norms are folded into the convolutions; what watches modules, hooks for one, sees nothing of it.
+        The batch norms are folded into the convolutions; what watches modules, hooks for one, sees nothing of it. Pixels in
+        bfloat16 make the convolutions compute in it, and the logits come in the precision of the weights.
         """
         return self.network.forward_folded(pixel_values)
 

@@ -26,11 +26,11 @@ from tqdm import tqdm
 from scoring.locations import ScoringError
 from scoring.manifest import Folder, Manifest, partitions
 from scoring.results import Tally, merge, read_tally, remove, write_whole
-from scoring.stages import Namer, Task, Work, read_chunks
+from scoring.stages import Namer, ReadingNamer, Task, Work, read_chunks
 
 logger = logging.getLogger(__name__)
 
-# A core's time goes to the network for the most part; beside each actor that leaves room for reading on the same core.
+# Of an actor with a GPU and of a task that reads for it.
 ACTOR_CORES, READER_CORES = 0.75, 0.25
 STORE_BYTES = 1 << 30  # pixels on their way from tasks to actors; a chunk of 256 is 39 MB
 MOST_TASKS = 50_000
@@ -269,27 +269,31 @@ def _stream(tasks: Sequence[Task], work: Work, files: Mapping[str, bytes], actor
     context.print_on_execution_start = False
     context.target_max_block_size = 1 << 20  # less than a chunk: each is a block of its own
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it would print comes as an exception, too
-    gpu = {"num_gpus": 1} if work.device == "cuda" else {}
     # In a list, so that an actor or a task gets the reference, and can ask for it again when it is started anew.
     common = ray.put({"tasks": list(tasks), "work": work, "files": dict(files)})
     # Blocks that are there already: ray.data.range would ask a whole core for making them, and the actors hold the cores.
     numbers = ray.data.from_arrow([pa.table({"id": [number]}) for number in range(len(tasks))])
+    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors)
+    if work.device == "cpu":
+        options = {"batch_size": 1, "batch_format": "pyarrow", "compute": pool, "num_cpus": 1}
+        yield from numbers.map_batches(ReadingNamer, fn_constructor_kwargs={"common": [common]}, **options).iter_rows()
+        return
     pixels = numbers.map_batches(
         read_chunks,
         batch_size=1,
         batch_format="pyarrow",
         fn_kwargs={"common": [common]},
         num_cpus=READER_CORES,
-        compute=ray.data.TaskPoolStrategy(size=max(1, math.ceil(cores if work.fields else cores / 2))),
+        compute=ray.data.TaskPoolStrategy(size=max(1, math.ceil(cores))),
     )
     named = pixels.map_batches(
         Namer,
         batch_size=1,
         batch_format="pyarrow",
         fn_constructor_kwargs={"common": [common]},
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors),
+        compute=pool,
         num_cpus=ACTOR_CORES,
-        **gpu,
+        num_gpus=1,
     )
     yield from named.iter_rows()
 

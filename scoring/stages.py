@@ -1,5 +1,7 @@
 """The two stages that Ray Data runs: a task reads images into pixels, an actor names them and writes their rows.
 
+On processors an actor does both; a GPU is fed by tasks on the cores beside it.
+
 A chunk, some hundred images of one partition, is one row of the data set, so that it stays whole on its way; its result is one
 file of a name that the list decides. To do a chunk twice, as when a machine dies, writes the same file twice.
 """
@@ -309,6 +311,19 @@ class Namer:
             return row | cells[0]
         boxes = ({"box": box, "find_score": score} for *box, score in found)
         return row | {"cells": [place | cell for place, cell in zip(boxes, cells, strict=True)]}
+
+
+class ReadingNamer(Namer):
+    """Both stages in one process: the network leaves reading no core of its own, and each process costs memory."""
+
+    def __init__(self, common: Sequence[Any]):
+        super().__init__(common)
+        self.common = common
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """Do reading tasks, given as to ``read_chunks``, and name each chunk as it comes."""
+        for chunk in read_chunks(batch, self.common):
+            yield super().__call__(chunk)
 
 
 def read_model(folder: str | os.PathLike) -> dict[str, bytes]:

@@ -330,12 +330,19 @@ def unseen_cells(data_dir: str | Path, labels: Sequence[str], label_map: Mapping
 
 
 def held_out_cells(
-    data_dir: str | Path, labels: Sequence[str], label_map: Mapping[str, str], share: float, seed: int
+    data_dir: str | Path,
+    labels: Sequence[str],
+    label_map: Mapping[str, str],
+    share: float,
+    seed: int,
+    test_share: float = 0.0,
 ) -> datasets.Dataset:
     """Load what training holds out of a laboratory that it learns from, for validation, as a user has its cells.
+
+    ``share``, ``seed`` and ``test_share`` are those of the training, or other images come.
 
     Raises:
         DataError: as ``load_laboratory``, ``divide`` and ``rename_classes``.
     """
-    held = divide(load_laboratory(data_dir), share, 0.0, seed)["validation"]
+    held = divide(load_laboratory(data_dir), share, test_share, seed)["validation"]
     return cut_cells(rename_classes(held, labels, label_map))

@@ -182,7 +182,7 @@ def no_training(monkeypatch):
         (["--leave_out", "cells", "pbc"], r"--leave_out pbc: expected some of fields, cells, others"),
         (["--leave_out", "cells+pbc"], r"--leave_out pbc: expected some of fields, cells, others"),
         (["--leave_out", "cells+others+fields"], r"--leave_out cells\+others\+fields: nothing is left to learn from"),
-        (["--test_share", "cells=0.2"], r"--test_share: what is held out besides would be taken for validation here"),
+        (["--test_share", "pbc=0.2"], r"error: --test_share pbc: expected one of fields, cells, others"),
         (["--label_map", "lymphocyte"], r"error: The label map holds \['lymphocyte'\]"),
         (["--leave_out", "cells"], r"error: The class 'monocyte' of cells is not among .*\(monocyte=CLASS\)"),
     ],
@@ -247,6 +247,9 @@ def test_of_a_laboratory_that_is_learnt_from_only_what_is_held_out_is_named(tmp_
     assert set(held["file"]) == set(parts["validation"]["file"]) and set(held["file"]).isdisjoint(
         parts["train"]["file"]
     )
+    beside = divide(load_laboratory(folder), 0.4, 0.2, 1)
+    held = held_out_cells(folder, LABELS, {}, 0.4, 1, 0.2)
+    assert set(held["file"]) == set(beside["validation"]["file"]) != set(parts["validation"]["file"])
 
 
 def test_two_are_left_out_at_once(laboratories, monkeypatch, tmp_path):

@@ -149,13 +149,37 @@ def test_eight_views_are_the_flips_and_turns_of_the_photo(published, logits):
     assert ours(published(), views=8)(photo) == answer  # said once, when it is built
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_many_photos_are_named_in_bfloat16_where_the_processor_has_it(published, monkeypatch, native):
+    classify = ours(published())
+    module = sys.modules[type(classify).__module__]
+    monkeypatch.setattr(module, "has_bfloat16", lambda: native)
+    seen, real = [], classify.model.forward_folded
+    monkeypatch.setattr(classify.model, "forward_folded", lambda pixels: seen.append(pixels.dtype) or real(pixels))
+    images = photos(3)
+    exact = (
+        [classify(image) for image in images] + classify(images) + classify(images, batch_size=2, precision="float32")
+    )
+    assert set(seen) == {torch.float32}
+    seen.clear()
+    quick = [*classify(images, batch_size=2), *classify(iter(images)), *classify(iter(images), views=8)][:6]
+    assert set(seen) == {torch.bfloat16 if native else torch.float32}
+    for answer, expected in zip(quick, exact, strict=False):
+        assert answer["confidence"] == pytest.approx(expected["confidence"], abs=0.05 if native else 1e-5)
+    seen.clear()
+    classify(images, precision="bfloat16")
+    assert set(seen) == {torch.bfloat16}
+    with pytest.raises(ValueError, match="precision is 'half'; expected 'auto', 'float32' or 'bfloat16'"):
+        classify(images, precision="half")
+
+
 def test_photos_may_come_one_by_one_in_batches_and_as_files(published, tmp_path):
     images = photos(3)
     images[0].save(tmp_path / "cell.png")
     classify = ours(published())
     one_by_one = [classify(image) for image in images]
-    in_batches = classify(images, batch_size=2, views=1)
-    streamed = list(classify(image for image in images))
+    in_batches = classify(images, batch_size=2, views=1, precision="float32")
+    streamed = list(classify((image for image in images), precision="float32"))
     assert isinstance(one_by_one[0], dict) and classify(str(tmp_path / "cell.png")) == one_by_one[0]
     for other in (in_batches, streamed):
         for answer, expected in zip(other, one_by_one, strict=True):

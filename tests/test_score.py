@@ -208,7 +208,7 @@ def actor_processes():
     """Find the processes that hold a network, by the names that Ray gives them."""
     found = []
     for process in psutil.process_iter(["pid", "cmdline"]):
-        if any("MapBatches(Namer)" in part for part in process.info["cmdline"] or ()):
+        if any("MapBatches(" in part and "Namer)" in part for part in process.info["cmdline"] or ()):
             found.append(process.info["pid"])
     return found
 

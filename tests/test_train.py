@@ -537,7 +537,7 @@ def parser():
 def test_images_must_come_from_one_place(monkeypatch, arguments):
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
     with pytest.raises(
-        SystemExit, match="^error: Name the images: either --data_dir FOLDER or --dataset_name ID, and not both"
+        SystemExit, match="^error: Name the images: one of --data_dir FOLDER, --dataset_name ID and --packed FOLDER"
     ):
         train.main()
 
@@ -662,9 +662,10 @@ def test_the_operating_point_is_found_on_calibrated_probabilities_and_stored(mon
     labels = torch.randint(0, 4, (held_out,), generator=generator)
     logits = 9 * torch.nn.functional.one_hot(labels, 4) + torch.randn(held_out, 4, generator=generator)
     logits[:10] = logits[:10].roll(1, dims=1) / 6  # a few are wrong, and not sure
-    monkeypatch.setattr(train, "predict_logits", lambda *_: (logits, labels))
-    arguments = SimpleNamespace(per_device_train_batch_size=8, world_size=1, seed=0)
+    monkeypatch.setattr(train, "predict_logits", lambda *_, **__: (logits, labels))
+    arguments = SimpleNamespace(per_device_train_batch_size=8, world_size=1, seed=0, dataloader_num_workers=0)
     trainer = SimpleNamespace(ema=SimpleNamespace(module=copy.deepcopy(model)), args=arguments)
+    trainer.data_collator, trainer._prepare_inputs = None, lambda batch: batch
     finished, temperature = train.finish_model(trainer, Draws(), SimpleNamespace(data=None), batches=1)
     config = finished.config
     assert config.negatives_label == config.id2label[3]
