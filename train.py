@@ -25,7 +25,6 @@ as publish.py does it.
 
 import difflib
 import logging
-import os
 import shlex
 import shutil
 import sys
@@ -515,9 +514,7 @@ def ancestry(source: str | None) -> dict | None:
 
 
 def commit_or_unknown() -> dict[str, str | bool]:
-    """Say which commit runs, before it can change; a copy without git is told by SOURCE_COMMIT, or has none to name."""
-    if told := os.environ.get("SOURCE_COMMIT"):
-        return {"commit": told, "dirty": False}
+    """Say which commit runs, before it can change; a copy without git has none to name, see ``git_commit``."""
     try:
         return git_commit(ROOT)
     except RuntimeError as error:

@@ -1,6 +1,6 @@
 """Training on an accelerator: images a second, as a share of its peak, and whether what draws the images keeps up.
 
-    python -m benchmarks.accelerator --packed FOLDER --out accelerator.json
+    python -m benchmarks.accelerator --packed FOLDER --out benchmarks/accelerator.json --page benchmarks/accelerator.md
 
 ``FOLDER`` is what ``train.py --pack_to`` writes. All in one run, in bfloat16: a network's training step alone, ours and timm's
 ResNet-50, on pixels that lie there; our Trainer with images drawn on the device; the same with images drawn on the host, which
@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoImageProcessor, TrainingArguments
 
 from benchmarks.subjects import multiply_adds
+from benchmarks.table import tables
 from benchmarks.timing import cores, figure, ratios
 from benchmarks.width import StepTimes
 from evaluation.results import environment, git_commit, hardware
@@ -47,6 +48,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packed", type=Path, required=True, help="a folder that train.py --pack_to wrote")
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    parser.add_argument("--page", type=Path, help="the Markdown page to write")
+    parser.add_argument("--render_only", action="store_true", help="measure nothing; render --page from --out as it is")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--side", type=int, default=224, help="px")
     parser.add_argument("--steps", type=int, default=30, help="steps that are timed; of the host's loop a third")
@@ -83,6 +86,11 @@ def training_step(network: torch.nn.Module, pixels: torch.Tensor, labels: torch.
     return step
 
 
+def ahead(options: argparse.Namespace) -> int:
+    """Count the batches that workers make ahead; steps fed by them would say nothing of what lasts."""
+    return 2 * options.workers
+
+
 def build(names: list[str]) -> WbcResNetForImageClassification:
     """Build our network for these classes."""
     config = WbcResNetConfig(id2label=dict(enumerate(names)), label2id={name: n for n, name in enumerate(names)})
@@ -92,7 +100,8 @@ def build(names: list[str]) -> WbcResNetForImageClassification:
 def loop(draws: TrainingDraws, photos: DevicePhotos | None, options: argparse.Namespace, steps: int) -> list[float]:
     """Give the seconds of each step of our Trainer from scratch."""
     model = build(draws.names).to(memory_format=torch.channels_last)
-    draws.size = options.batch * (steps + WARM_UP)
+    skipped = WARM_UP + ahead(options)
+    draws.size = options.batch * (steps + skipped)
     with tempfile.TemporaryDirectory() as place:
         arguments = TrainingArguments(
             output_dir=place, num_train_epochs=1, per_device_train_batch_size=options.batch, bf16=True,
@@ -105,14 +114,17 @@ def loop(draws: TrainingDraws, photos: DevicePhotos | None, options: argparse.Na
             model=model, args=arguments, train_dataset=draws, data_collator=collate, draw=photos, callbacks=[times]
         )
         trainer.train()
-    return [later - earlier for earlier, later in zip(times.ends, times.ends[1:], strict=False)][WARM_UP - 1 :]
+    return [later - earlier for earlier, later in zip(times.ends, times.ends[1:], strict=False)][skipped - 1 :]
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure all of it; give figures as ``benchmarks.timing.figure``."""
     pack, device = read_pack(options.packed), torch.device(options.device)
     processor = AutoImageProcessor.from_pretrained(ROOT / "hub_model")
-    resolution, size = GrowingResolution((options.side,), (1,)), options.batch * (options.steps + WARM_UP)
+    resolution, size = (
+        GrowingResolution((options.side,), (1,)),
+        options.batch * (options.steps + WARM_UP + ahead(options)),
+    )
     planned = PlannedDraws(pack.fit, processor, resolution, size, Planner())
     drawn = TrainingDraws(pack.fit, processor, resolution, size, Augmentation())
     decoded = planned.fill_cache()  # forks, before the device is touched
@@ -123,7 +135,8 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     begun, ends = time.perf_counter(), []
     for batch in loader:  # noqa: B007
         ends.append(time.perf_counter() - begun)
-    plans = [later - earlier for earlier, later in zip(ends, ends[1:], strict=False)]
+    window = max(1, options.workers)  # batches come in bursts of as many as there are workers
+    plans = [(later - earlier) / window for earlier, later in zip(ends, ends[window:], strict=False)][::window]
     photos = DevicePhotos(decoded, processor.image_mean, processor.image_std, device)
     batch = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
     pixels = photos(batch)["pixel_values"]
@@ -180,11 +193,30 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def page(report: dict[str, Any]) -> str:
+    """Render a report as Markdown."""
+    machine = report["machine"]
+    lines = [
+        "# Training on an accelerator", "",
+        "Rendered by `python -m benchmarks.accelerator --render_only` from `accelerator.json`. A ratio divides what was",
+        "measured in the same run; shown are median and, in brackets, quartiles.", "",
+        f"{machine.get('gpu', machine['cpu'])}, {machine['cores']} cores, {machine['workers']} processes that plan or draw; "
+        + ", ".join(f"{name} {report['versions'][name]}" for name in ("torch", "transformers", "timm"))
+        + f"; commit {report['commit'][:12]}, `{report['command']}`.", "",
+    ]  # fmt: skip
+    if report.get("note"):
+        lines += [report["note"], ""]
+    return "\n".join(lines + tables(report["figures"]))
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measure, and write the figures."""
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
     cv2.setNumThreads(1)
     options = parse(arguments)
+    if options.render_only:
+        options.page.write_text(page(json.loads(options.out.read_text(encoding="utf-8"))), encoding="utf-8")
+        return
     try:
         commit = git_commit(ROOT)["commit"]
     except RuntimeError:
@@ -202,6 +234,8 @@ def main(arguments: list[str] | None = None) -> None:
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if options.page:
+        options.page.write_text(page(report), encoding="utf-8")
     for one in figures:
         print(
             f"{one['what']}: {one['value']['median']:.4g} {one['unit']}, {one['ratio']['median']:.3g} of {one['beside']}"

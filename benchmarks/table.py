@@ -82,6 +82,21 @@ def _wanted(one: Mapping[str, Any]) -> str:
     return f"{told}: {'reached' if meets(one) else '**missed**'}"
 
 
+def tables(figures: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Render figures as the lines of Markdown tables, one for each section."""
+    lines = []
+    for section in dict.fromkeys(one["section"] for one in figures):
+        lines += [f"## {section}", "", "| what | value | ratio | beside | wanted |", "|---|--:|--:|---|---|"]
+        for one in figures:
+            if one["section"] == section:
+                value = f"{_spread(one['value'])} {one['unit']}"
+                lines.append(
+                    f"| {one['what']} | {value} | {_spread(one['ratio'])} | {one['beside']} | {_wanted(one)} |"
+                )
+        lines.append("")
+    return lines
+
+
 def page(results: Mapping[str, Any]) -> str:
     """Render results as Markdown."""
     machine, settings = results["machine"], results["settings"]
@@ -105,16 +120,7 @@ def page(results: Mapping[str, Any]) -> str:
             "ratios less sure.",
             "",
         ]
-    sections = dict.fromkeys(one["section"] for one in results["figures"])
-    for section in sections:
-        lines += [f"## {section}", "", "| what | value | ratio | beside | wanted |", "|---|--:|--:|---|---|"]
-        for one in results["figures"]:
-            if one["section"] == section:
-                value = f"{_spread(one['value'])} {one['unit']}"
-                lines.append(
-                    f"| {one['what']} | {value} | {_spread(one['ratio'])} | {one['beside']} | {_wanted(one)} |"
-                )
-        lines.append("")
+    lines += tables(results["figures"])
     labels = results["same_labels"]
     if labels is not None:
         lines += [

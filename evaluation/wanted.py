@@ -98,7 +98,7 @@ def _official(results: Mapping[str, Any]) -> Found | None:
     each = ", ".join(figure(entry["metrics"]["accuracy"]) for entry in entries)
     return Found(
         mean,
-        f"{percent(mean)}, mean of {len(entries)} {'seed' if len(entries) == 1 else 'seeds'}: {each}",
+        f"{percent(mean)}, mean of {len(entries)} {'training' if len(entries) == 1 else 'trainings'}: {each}",
         entries[0]["n_images"],
     )
 
@@ -109,7 +109,7 @@ def _official_photos(results: Mapping[str, Any]) -> Found | None:
     if not entries:
         return None
     right = [sum(row[k] for k, row in enumerate(entry["confusion_matrix"])) for entry in entries]
-    return Found(fmean(right), f"{fmean(right):g}, of seeds {', '.join(map(str, right))}", entries[0]["n_images"])
+    return Found(fmean(right), f"{fmean(right):g}, of trainings {', '.join(map(str, right))}", entries[0]["n_images"])
 
 
 def _folds(results: Mapping[str, Any]) -> Found | None:

@@ -39,6 +39,7 @@ LESS = {
     "train.py --data_dir my_cells": SMALL,
     "train.py --data_dir blood-cells pbc": f"{SMALL} --validation_share 0.34",
     "train.py --data_dir blood-cells": SMALL,
+    "train.py --packed": SMALL,
     "leave_one_out.py": f"{SMALL} --validation_share 0.34 --leave_out raabin",
     "stress.py": "--limit 8 --strangers 1 --resamples 20 --parts symmetry anomaly strangers",
     "validate.py": "--resamples 50",

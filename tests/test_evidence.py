@@ -169,10 +169,10 @@ def test_wanted_figures_are_the_measured_ones_with_a_verdict(folder):
     runs = results["evidence"]["official"]
     accuracies = [run["results"][0]["metrics"]["accuracy"]["value"] for run in runs]
     official = rows["official TEST, learnt from TRAIN photos only"]
-    assert f"{50 * sum(accuracies):.1f} %, mean of 2 seeds" in official and "**below the floor**" in official
+    assert f"{50 * sum(accuracies):.1f} %, mean of 2 trainings" in official and "**below the floor**" in official
     right = [sum(run["results"][1]["confusion_matrix"][k][k] for k in range(6)) for run in runs]
     assert (
-        f"| {sum(right) / 2:g}, of seeds {right[0]}, {right[1]} |"
+        f"| {sum(right) / 2:g}, of trainings {right[0]}, {right[1]} |"
         in rows["the same, TEST_SIMPLE photos named rightly, of 71"]
     )
     ways = results["evidence"]["unseen"][0]["runs"]["raabin"]["laboratories"]["raabin"]
