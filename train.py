@@ -70,7 +70,7 @@ from smears.loading import DataError, fingerprint, load_folder, load_hub
 from smears.photos import boxes_on_copies, name_photos, photos_at_hand, photos_behind
 from smears.splits import VALIDATION_SHARE, hold_out
 from training.augment import Augmentation, read_augmentation
-from training.device_views import DevicePhotos, PlannedDraws, Planner, collate
+from training.device_views import DevicePhotos, PlannedDraws, Planner, collate, fits
 from training.finish import fit_temperature, fold_temperature, predict_logits
 from training.init_from import init_from
 from training.operating_points import choose_operating_points
@@ -130,7 +130,7 @@ class DataArguments:
         default_factory=list, metadata={"help": "the classes, in their order; left out: all there are, by alphabet"}
     )
     label_map: list[str] = field(default_factory=list, metadata={"help": "FOLDER=CLASS: folders that are one class"})
-    cache_mb: int = field(default=2048, metadata={"help": "decoded images kept in memory, MiB"})
+    cache_mb: int = field(default=2048, metadata={"help": "decoded images kept in memory, MiB; on a device all"})
     measure_splits: list[str] = field(
         default_factory=lambda: list(MEASURED), metadata={"help": "what is measured at the end, of what there is"}
     )
@@ -143,6 +143,11 @@ class DataArguments:
         if self.packed and (self.pack_to or self.labels or self.label_map or self.test_share):
             raise ValueError(
                 "--packed images are named and divided already: leave out --pack_to, --labels, --label_map and --test_share."
+            )
+        divided = (self.validation_share, self.split_seed, self.train_on) != (VALIDATION_SHARE, 0, "auto")
+        if self.packed and divided:
+            raise ValueError(
+                "--packed images are divided already: give --validation_share, --split_seed and --train_on with --pack_to."
             )
         if self.dataset_name and self.train_on == "photos":
             raise ValueError("--train_on photos needs the Kaggle archive as --data_dir; use --train_on images.")
@@ -201,7 +206,7 @@ class RecipeArguments:
     draw_on: str = field(
         default="auto",
         metadata={
-            "help": "who makes the augmented pixels: the 'host' or the 'device'; 'auto': an accelerator, if there is one",
+            "help": "who makes the augmented pixels: the 'host' or the 'device'; 'auto': a GPU, if all photos fit it",
             "choices": ["auto", "host", "device"],
         },
     )
@@ -573,9 +578,9 @@ def prepare(data_arguments: DataArguments, recipe: RecipeArguments, arguments: S
         )  # fmt: skip
     earlier = load_config(recipe.init_from) if recipe.adjusts_a_checkpoint else None
     known = [earlier.id2label[number] for number in range(earlier.num_labels)] if earlier else None
-    if recipe.draw_on == "auto":
-        recipe.draw_on = "device" if arguments.device.type == "cuda" else "host"
     laboratories, fit, shown, calibration = load_images(data_arguments, known)
+    if recipe.draw_on == "auto":
+        recipe.draw_on = "device" if arguments.device.type == "cuda" and fits(fit, arguments.device) else "host"
     labels = fit.features["label"].names
     if recipe.negatives is None and getattr(earlier, "negatives_label", None) in labels:
         recipe.negatives = earlier.negatives_label  # or it would unlearn what is no white cell

@@ -1,6 +1,7 @@
 """Training on an accelerator: images a second, as a share of its peak, and whether what draws the images keeps up.
 
     python -m benchmarks.accelerator --packed FOLDER --out benchmarks/accelerator.json --page benchmarks/accelerator.md
+    python -m benchmarks.accelerator --render_only --out benchmarks/accelerator.json --page benchmarks/accelerator.md
 
 ``FOLDER`` is what ``train.py --pack_to`` writes. All in one run, in bfloat16: a network's training step alone, ours and timm's
 ResNet-50, on pixels that lie there; our Trainer with images drawn on the device; the same with images drawn on the host, which
@@ -46,7 +47,7 @@ WARM_UP = 4
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--packed", type=Path, required=True, help="a folder that train.py --pack_to wrote")
+    parser.add_argument("--packed", type=Path, help="a folder that train.py --pack_to wrote")
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     parser.add_argument("--page", type=Path, help="the Markdown page to write")
     parser.add_argument("--render_only", action="store_true", help="measure nothing; render --page from --out as it is")
@@ -55,7 +56,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=30, help="steps that are timed; of the host's loop a third")
     parser.add_argument("--workers", type=int, default=max(1, cores() - 2), help="processes that plan or draw")
     parser.add_argument("--device", default="cuda")
-    return parser.parse_args(arguments)
+    found = parser.parse_args(arguments)
+    if found.render_only and not found.page:
+        parser.error("--render_only renders --page: name it")
+    if not (found.render_only or found.packed):
+        parser.error("--packed is missing: a folder that train.py --pack_to wrote")
+    return found
 
 
 def time_steps(step: Callable[[], Any], device: torch.device, repeats: int) -> list[float]:

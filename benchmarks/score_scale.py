@@ -279,8 +279,8 @@ write. A node of one core does {one:.1f} images/s, two nodes {two:.1f}: an effic
   {hours * machines / 24:,.1f} days.
 - Images of {report["mean_bytes"] / 1000:.1f} kB are {terabytes:,.1f} TB to read,
   {1e3 * terabytes * 8 / (hours * 3600):,.1f} Gbit/s over all machines.
-- Pixels between the two stages: 150,528 bytes an image at 224 px, {150_528 * one * cores / 1e6:,.0f} MB/s within
-  each machine, through shared memory; over the network only where Ray moves a chunk.
+- Pixels of single files stay in the process that reads and names them. Where a GPU or an archive parts the two, they are
+  150,528 bytes an image at 224 px, {150_528 * one * cores / 1e6:,.0f} MB/s within each machine, through shared memory.
 - Results: about 0.1 kB a row, 0.1 TB; with the 512 features 2 kB a row, 2 TB. Files of results: {CELLS / 16384:,.0f}.
 
 **What costs**: the network's arithmetic is {naming / (reading + naming):.0%} of the processor time, decoding and resizing the

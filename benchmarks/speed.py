@@ -71,6 +71,10 @@ def find_copies(data_dir: Path, split: str) -> Path:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Measure the parts that were asked for."""
+    try:  # before anything is measured: it can change, and a copy may have none
+        commit = git_commit(ROOT)["commit"]
+    except RuntimeError:
+        commit = "unknown"
     load = os.getloadavg()[0]
     if load > LOADED:
         logger.warning("other work runs on this machine (load %.1f): ratios hold roughly, values are too slow", load)
@@ -124,7 +128,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "schema_version": table.SCHEMA_VERSION,
         "command": shlex.join(["python", "-m", "benchmarks.speed", *sys.argv[1:]]),
-        "commit": git_commit(ROOT)["commit"],
+        "commit": commit,
         "machine": {
             "cpu": hardware()["cpu"],
             "cores": cores(),

@@ -147,6 +147,12 @@ def compare(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
             told.append(
                 f"another machine: {name} is {new['machine'][name]}, was {old['machine'][name]}; ratios may differ for that"
             )
+    for name in sorted(new["settings"].keys() | old["settings"].keys()):
+        now, then = new["settings"].get(name), old["settings"].get(name)
+        if now != then:
+            told.append(f"measured otherwise: {name} is {now}, was {then}; ratios may differ for that")
+    if old["same_labels"] is not None and new["same_labels"] is None:
+        told.append("gone: the count of equal labels, which needs --data_dir")
     for name in sorted(new["versions"].keys() | old["versions"].keys()):
         now, then = new["versions"].get(name), old["versions"].get(name)
         if now != then:

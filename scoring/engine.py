@@ -30,7 +30,7 @@ from scoring.stages import Namer, ReadingNamer, Task, Work, read_chunks
 
 logger = logging.getLogger(__name__)
 
-# Of an actor with a GPU and of a task that reads for it.
+# Of an actor and of a task that reads for it, where they are two: most of a core's time goes to the network.
 ACTOR_CORES, READER_CORES = 0.75, 0.25
 STORE_BYTES = 1 << 30  # pixels on their way from tasks to actors; a chunk of 256 is 39 MB
 MOST_TASKS = 50_000
@@ -274,7 +274,8 @@ def _stream(tasks: Sequence[Task], work: Work, files: Mapping[str, bytes], actor
     # Blocks that are there already: ray.data.range would ask a whole core for making them, and the actors hold the cores.
     numbers = ray.data.from_arrow([pa.table({"id": [number]}) for number in range(len(tasks))])
     pool = ray.data.ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors)
-    if work.device == "cpu":
+    # Of an archive one task reads all chunks in turn, so that the actors share them only where they come from it.
+    if work.device == "cpu" and all(task.partition.startswith("files-") for task in tasks):
         options = {"batch_size": 1, "batch_format": "pyarrow", "compute": pool, "num_cpus": 1}
         yield from numbers.map_batches(ReadingNamer, fn_constructor_kwargs={"common": [common]}, **options).iter_rows()
         return
@@ -284,7 +285,7 @@ def _stream(tasks: Sequence[Task], work: Work, files: Mapping[str, bytes], actor
         batch_format="pyarrow",
         fn_kwargs={"common": [common]},
         num_cpus=READER_CORES,
-        compute=ray.data.TaskPoolStrategy(size=max(1, math.ceil(cores))),
+        compute=ray.data.TaskPoolStrategy(size=max(1, math.ceil(cores if work.fields else cores / 2))),
     )
     named = pixels.map_batches(
         Namer,
@@ -293,7 +294,7 @@ def _stream(tasks: Sequence[Task], work: Work, files: Mapping[str, bytes], actor
         fn_constructor_kwargs={"common": [common]},
         compute=pool,
         num_cpus=ACTOR_CORES,
-        num_gpus=1,
+        **({"num_gpus": 1} if work.device == "cuda" else {}),
     )
     yield from named.iter_rows()
 

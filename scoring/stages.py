@@ -1,6 +1,7 @@
 """The two stages that Ray Data runs: a task reads images into pixels, an actor names them and writes their rows.
 
-On processors an actor does both; a GPU is fed by tasks on the cores beside it.
+Of single files, on processors, an actor does both; a GPU is fed by tasks on the cores beside it, and so are all actors where an
+archive is read.
 
 A chunk, some hundred images of one partition, is one row of the data set, so that it stays whole on its way; its result is one
 file of a name that the list decides. To do a chunk twice, as when a machine dies, writes the same file twice.

@@ -167,8 +167,10 @@ def test_many_photos_are_named_in_bfloat16_where_the_processor_has_it(published,
     for answer, expected in zip(quick, exact, strict=False):
         assert answer["confidence"] == pytest.approx(expected["confidence"], abs=0.05 if native else 1e-5)
     seen.clear()
-    classify(images, precision="bfloat16")
-    assert set(seen) == {torch.bfloat16}
+    for one_or_more in (images, images[0]):
+        seen.clear()
+        classify(one_or_more, precision="bfloat16")
+        assert set(seen) == {torch.bfloat16}
     with pytest.raises(ValueError, match="precision is 'half'; expected 'auto', 'float32' or 'bfloat16'"):
         classify(images, precision="half")
 

@@ -1,7 +1,8 @@
 """Augmented draws whose pixels are made on an accelerator: workers plan them, the device shows and changes them by the batch.
 
-Plans are those of ``training.augment`` draw for draw; the pixels differ from its own by rounding, and by what blurs, coarsens
-and compresses them here. All photos lie decoded in the device's memory.
+A plan is what ``training.augment`` would draw, up to the first grain: there it draws noise from the same source. The pixels
+differ from its own by rounding, and by what blurs, coarsens and compresses them here. All photos lie decoded in the device's
+memory.
 """
 
 import mmap
@@ -11,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import datasets
 import numpy as np
 import torch
 from torch import Tensor
@@ -205,6 +207,23 @@ class PlannedDraws(TrainingDraws):
             "grain": plan.grain,
             "jpeg": plan.jpeg,
         }
+
+
+def fits(data: datasets.Dataset, device: torch.device, looked_at: int = 64) -> bool:
+    """Say whether all photos and their halvings fit half of what is free of a device's memory, and of this machine's.
+
+    The photos' sizes are guessed from some of them. Without a way to fork, nothing fits.
+    """
+    if "fork" not in multiprocessing.get_all_start_methods():
+        return False
+    rows = np.unique(np.linspace(0, len(data) - 1, looked_at).astype(int))
+    areas = [np.prod(open_image(data[int(row)]["image"]).size) for row in rows]
+    contents = len(set(data["sha256"][:])) if "sha256" in data.column_names else len(data)
+    needed = float(np.mean(areas)) * contents * 4 * 4 / 3
+    free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")]
+    if device.type == "cuda":
+        free.append(torch.cuda.mem_get_info(device)[0])
+    return needed < min(free) / 2
 
 
 _DOING: dict[str, Callable] = {}
