@@ -55,6 +55,7 @@ from evaluation.results import (
 from evaluation.slices import MEASURED
 from hub_model.configuration_wbc_resnet import WbcResNetConfig
 from hub_model.modeling_wbc_resnet import MINIMUM_SIZE, WbcResNetForImageClassification
+from hub_model.pipeline_wbc_resnet import has_bfloat16
 from publishing.faults import PublishingError
 from publishing.training import check_destination, publish_finished
 from smears.laboratories import (
@@ -248,7 +249,7 @@ class RecipeArguments:
 def has_bf16(on_cpu: bool) -> bool:
     """Say whether the processor that will train computes in bfloat16 natively."""
     if on_cpu:
-        return torch.cpu.get_capabilities().get("avx512_bf16", False)
+        return has_bfloat16()
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 

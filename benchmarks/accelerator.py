@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def loop(draws: TrainingDraws, photos: DevicePhotos | None, options: argparse.Na
             model=model, args=arguments, train_dataset=draws, data_collator=collate, draw=photos, callbacks=[times]
         )
         trainer.train()
-    return [later - earlier for earlier, later in zip(times.ends, times.ends[1:], strict=False)][skipped - 1 :]
+    return [later - earlier for earlier, later in pairwise(times.ends)][skipped - 1 :]
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -147,9 +148,8 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     batch = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
     pixels = photos(batch)["pixel_values"]
     labels = batch["labels"].to(device)
-    matrix = torch.randn(MATRIX if device.type == "cuda" else 512, device=device, dtype=torch.bfloat16).expand(
-        MATRIX if device.type == "cuda" else 512, -1
-    ) + torch.randn(1, device=device, dtype=torch.bfloat16)
+    side = MATRIX if device.type == "cuda" else 512
+    matrix = torch.randn(side, side, device=device, dtype=torch.bfloat16)
     products = time_steps(lambda: matrix @ matrix.T, device, options.steps)
     peak = [len(matrix) ** 3 / seconds for seconds in products]  # multiply-adds a second
     ours = build(planned.names).network.to(device, memory_format=torch.channels_last)

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from PIL import Image, ImageOps
 
-from benchmarks.subjects import OURS, OURS_BF16, STOCK, STOCK_OURS, TIMM_50, Doors, has_bf16, multiply_adds
+from benchmarks.subjects import OURS, OURS_BF16, STOCK, STOCK_OURS, TIMM_50, Doors, multiply_adds
 from benchmarks.timing import figure, ratios, side_by_side
+from hub_model.pipeline_wbc_resnet import has_bfloat16
 from smears.fields import read_fields
 
 PRODUCT = 2048  # rows and columns of the matrix product that shows what the processor can do
@@ -32,7 +33,7 @@ def measure_networks(doors: Doors, pixels: torch.Tensor, repeats: int) -> Figure
         pixels: (8, 3, 224, 224), as the processor gives them.
     """
     figures = []
-    products = {"float32": PEAKS["float32"]} | ({"bfloat16": PEAKS["bfloat16"]} if has_bf16() else {})
+    products = {"float32": PEAKS["float32"]} | ({"bfloat16": PEAKS["bfloat16"]} if has_bfloat16() else {})
     squares = {name: torch.randn(2, PRODUCT, PRODUCT).to(dtype) for name, dtype in products.items()}
     multiply = {f"a product of {name}": lambda pair=pair: pair[0] @ pair[1] for name, pair in squares.items()}
     for batch in (1, len(pixels)):
@@ -144,7 +145,7 @@ def measure_bulk(doors: Doors, files: Sequence[Path], repeats: int) -> Figures:
         ),
         OURS: lambda: _in_json(doors.classify(iter(names))),
     }
-    if has_bf16():
+    if has_bfloat16():
         subjects[OURS_BF16] = lambda: _in_json(doors.classify_bf16(iter(names)))
         subjects[f"{OURS}, float32"] = lambda: _in_json(doors.classify(iter(names), precision="float32"))
     seconds = side_by_side(subjects, repeats, warm_up=1)
@@ -237,7 +238,7 @@ def measure_labels(doors: Doors, files: Sequence[Path], batch: int = SMALL_BATCH
         Of each way: ``same``, ``images``, ``share`` and ``largest_difference`` of a probability.
     """
     ways = {OURS: lambda pixels: doors.classify.model.forward_folded(pixels)}
-    if has_bf16():
+    if has_bfloat16():
         ways[f"{OURS}, several images"] = lambda pixels: doors.classify.model.forward_folded(pixels.bfloat16())
         ways[OURS_BF16] = lambda pixels: doors.classify_bf16.model.forward_folded(pixels.bfloat16())
         ways["our class, bfloat16 autocast"] = lambda pixels: _autocast(doors, pixels)

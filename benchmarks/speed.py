@@ -23,9 +23,10 @@ import torch
 from PIL import Image
 
 from benchmarks import cold, measures, table, width
-from benchmarks.subjects import Doors, has_bf16, read_jpegs
+from benchmarks.subjects import Doors, read_jpegs
 from benchmarks.timing import cores
 from evaluation.results import environment, git_commit, hardware
+from hub_model.pipeline_wbc_resnet import has_bfloat16
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "space" / "examples"
@@ -133,7 +134,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "cpu": hardware()["cpu"],
             "cores": cores(),
             "memory_gb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
-            "bfloat16": has_bf16(),
+            "bfloat16": has_bfloat16(),
             "load_before": round(load, 2),
         },
         "versions": environment(),

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from benchmarks.timing import cores
+from hub_model.pipeline_wbc_resnet import has_bfloat16
 
 STOCK = "transformers' pipeline, ResNet-50"
 STOCK_OURS = "transformers' pipeline, our weights"
@@ -27,11 +28,6 @@ OURS = "our pipeline"
 OURS_BF16 = "our pipeline, bfloat16"
 ONNX = "ONNX Runtime, our weights"
 TIMM_50, TIMM_18 = "timm, ResNet-50", "timm, ResNet-18"
-
-
-def has_bf16() -> bool:
-    """Say whether the processor computes in bfloat16 natively."""
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def read_jpegs(folder: Path, number: int) -> list[bytes]:
@@ -133,7 +129,7 @@ class Doors:
             TIMM_50: lambda jpeg: self._through_timm(self.timm_50, jpeg),
             TIMM_18: lambda jpeg: self._through_timm(self.timm_18, jpeg),
         }
-        if has_bf16():
+        if has_bfloat16():
             doors[OURS_BF16] = lambda jpeg: json.dumps(self.classify_bf16(jpeg))
         return doors
 
@@ -147,7 +143,7 @@ class Doors:
             OURS: lambda: self.classify.model.forward_folded(pixels),
             ONNX: lambda: self.session.run(["logits"], as_numpy),
         }
-        if has_bf16():
+        if has_bfloat16():
             half = pixels.bfloat16()
             networks[OURS_BF16] = lambda: self.classify_bf16.model.forward_folded(half)
         return networks

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def train(options: argparse.Namespace) -> dict[str, Any] | None:
         times = StepTimes()
         trainer = EmaTrainer(model=model, args=arguments, train_dataset=draws, callbacks=[times])
         trainer.train()
-    steps = [later - earlier for earlier, later in zip(times.ends, times.ends[1:], strict=False)][WARM_UP - 1 :]
+    steps = [later - earlier for earlier, later in pairwise(times.ends)][WARM_UP - 1 :]
     images = options.batch * arguments.world_size
     if not trainer.is_world_process_zero():
         return None

@@ -88,7 +88,7 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
         num_workers: with ``one_cell``, threads that read ahead.
         precision: of the convolutions: "float32", "bfloat16", or "auto", which is that of the weights; but with ``one_cell``,
             for an iterator and for more images than ``batch_size``, it is bfloat16 where the processor computes in it. That
-            is quicker, and moved no label of the official TEST and no probability by more than 0.02.
+            is quicker, and moves a probability in its second decimal at most.
         laboratory, reference_ranges, white_cells_per_microlitre: see ``differential.count_cells``.
         timeout: with ``one_cell``, seconds to wait for an image from the network.
 

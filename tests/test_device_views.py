@@ -1,5 +1,7 @@
 """Views made on a device, here the processor, against those that the host makes of the same draws, and against OpenCV."""
 
+from dataclasses import replace
+
 import cv2
 import datasets
 import numpy as np
@@ -10,7 +12,7 @@ from smear_drawings import draw_smear
 from transformers import AutoImageProcessor
 
 from training import device_views
-from training.augment import Augmentation, halvings, read_augmentation
+from training.augment import Augmentation, Degradation, halvings, read_augmentation
 from training.device_views import DevicePhotos, PlannedDraws, Planner, canvas_side, collate
 from training.views import GrowingResolution, TrainingDraws
 
@@ -73,7 +75,17 @@ def test_the_device_shows_what_the_host_shows(smears, processor, side, exchange_
     apart = (shown["pixel_values"] - pixels).abs().mean(dim=(1, 2, 3)) * GREY_LEVELS
     moved = (pixels - pixels.roll(2, -1)).abs().mean(dim=(1, 2, 3)) * GREY_LEVELS
     assert apart.mean() < 1.5 and apart.mean() < moved.mean() / 3
-    assert any("oddity" in entry for entry in entries) or len(entries) == 24
+
+
+def test_the_device_degrades_each_draw_as_the_host_does(smears, processor, monkeypatch):
+    host, planned, _ = both(smears, processor, 96, replace(STRONG, degrade_share=0.5))
+    done, planning = [], []
+    monkeypatch.setattr(Degradation, "__call__", lambda self, image, rng: done.append(self) or image)
+    monkeypatch.setattr(planned, "_pack", lambda plan, canvas: planning.append(plan.degradation) or {})
+    for number in range(24):
+        host[number], planned[number]
+    assert done == planning and len(set(done)) > 12
+    assert all(any(getattr(one, name) for one in done) for name in ("blur", "coarse", "grain", "jpeg"))
 
 
 def test_pictures_that_are_no_smear_come_as_the_host_draws_them(smears, processor):
@@ -186,3 +198,16 @@ def test_halvings_are_read_where_a_view_is_small(smears, processor):
     assert len(halvings(np.zeros((240, 320, 3), np.uint8))) == 2
     drawn = [entry["level"] for entry in (planned[number] for number in range(4)) if "level" in entry]
     assert any(level not in levels for level in drawn)
+
+
+def test_what_does_not_fit_stays_on_the_host(smears, monkeypatch):
+    cpu = torch.device("cpu")
+    assert device_views.fits(smears, cpu)
+    needed = sum(np.prod(cv2.imread(row["image"]["path"]).shape[:2]) * 4 * 4 / 3 for row in smears)
+    for share, expected in ((2.2, True), (1.8, False)):  # half of what is free may be taken
+        pages = {"SC_PAGE_SIZE": 1, "SC_AVPHYS_PAGES": int(needed * share)}
+        monkeypatch.setattr(device_views.os, "sysconf", pages.get)
+        assert device_views.fits(smears, cpu) is expected
+    monkeypatch.undo()
+    monkeypatch.setattr(device_views.multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    assert not device_views.fits(smears, cpu)

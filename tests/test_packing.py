@@ -9,6 +9,7 @@ import pytest
 from conftest import REPOSITORY
 from smear_drawings import write_class_folders
 
+from benchmarks import accelerator
 from smears.loading import DataError
 from training.packing import read_pack
 
@@ -94,3 +95,37 @@ def test_half_a_pack_and_a_folder_in_use_are_refused(packed, tmp_path):
     write_class_folders(tmp_path / "lab", 4)
     done = run_train("--data_dir", tmp_path / "lab", "--validation_share", "0.34", "--pack_to", half)
     assert done.returncode != 0 and "is not empty" in done.stderr
+
+
+def test_the_accelerators_benchmark_measures_what_it_renders(packed, tmp_path):
+    out, page = tmp_path / "accelerator.json", tmp_path / "accelerator.md"
+    command = ["--out", str(out), "--page", str(page)]
+    small = [
+        "--packed",
+        str(packed),
+        "--device",
+        "cpu",
+        "--batch",
+        "4",
+        "--side",
+        "64",
+        "--steps",
+        "3",
+        "--workers",
+        "1",
+    ]
+    accelerator.main([*command, *small])
+    figures = json.loads(out.read_text(encoding="utf-8"))["figures"]
+    assert len(figures) == 8 and all(one["value"]["low"] > 0 and one["ratio"]["median"] > 0 for one in figures)
+    rendered = page.read_text(encoding="utf-8")
+    page.unlink()
+    accelerator.main([*command, "--render_only"])
+    assert page.read_text(encoding="utf-8") == rendered
+    with pytest.raises(SystemExit):
+        accelerator.main(["--out", str(out)])
+
+
+def test_the_committed_page_is_what_the_committed_figures_say():
+    committed = REPOSITORY / "benchmarks" / "accelerator.json"
+    report = json.loads(committed.read_text(encoding="utf-8"))
+    assert accelerator.page(report) == committed.with_suffix(".md").read_text(encoding="utf-8")

@@ -134,7 +134,7 @@ class Augmentation:
         """Change the colours of an image (h, w, 3) and degrade it; ``zoom`` as its width over 320 px."""
         random = self._colour_map(rng)
         image = change_colour(image, random if colours is None else compose(random, colours))
-        return self._degrade(image, rng, zoom)
+        return self.draw_degradation(rng, zoom)(image, rng)
 
     def _show(self, pyramid, rng, matrix, size, colours):
         image = warp(pyramid, matrix, size, draw_border(rng, lambda: bright_ground(pyramid[-1])))
@@ -185,21 +185,56 @@ class Augmentation:
             linear, offset = np.full((3, 3), 1 / 3) @ linear, np.full(3, offset.mean())
         return np.hstack([linear, offset[:, None]]).astype(np.float32)
 
-    def _degrade(self, image: np.ndarray, rng: np.random.Generator, zoom: float) -> np.ndarray:
+    def draw_degradation(self, rng: np.random.Generator, zoom: float) -> "Degradation":
+        """Draw how an image is degraded, ``zoom`` as its width over 320 px."""
+        found = {}
         if rng.random() < self.degrade_share:
-            image = cv2.GaussianBlur(image, (0, 0), max(0.2, rng.uniform(0, self.blur) * zoom))
+            found["blur"] = max(0.2, rng.uniform(0, self.blur) * zoom)
         if self.streak and rng.random() < self.degrade_share:
-            image = cv2.filter2D(image, -1, streak(rng.uniform(1, self.streak) * zoom, rng.uniform(0, np.pi)))
+            found["streak"] = (rng.uniform(1, self.streak) * zoom, rng.uniform(0, np.pi))
         if self.pixelate and rng.random() < self.degrade_share:
+            found["coarse"] = max(1.0, rng.uniform(1, self.pixelate) * zoom)
+        if rng.random() < self.degrade_share:
+            found["grain"] = rng.uniform(0, self.noise)
+        if rng.random() < self.degrade_share:
+            found["jpeg"] = int(rng.integers(self.jpeg, 96))
+        return Degradation(**found)
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """What is done to an image, in this order; 0 leaves it out.
+
+    Attributes:
+        blur: standard deviation of a Gaussian, px.
+        streak: length, px, and angle, radians, of a moved camera's streak.
+        coarse: side of the coarse pixels, px.
+        grain: standard deviation of the noise, grey levels.
+        jpeg: quality of a round trip.
+    """
+
+    blur: float = 0.0
+    streak: tuple[float, float] = (0.0, 0.0)
+    coarse: float = 0.0
+    grain: float = 0.0
+    jpeg: int = 0
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Degrade an image (h, w, 3), uint8 RGB; ``rng`` gives the noise."""
+        if self.blur:
+            image = cv2.GaussianBlur(image, (0, 0), self.blur)
+        if self.streak[0]:
+            image = cv2.filter2D(image, -1, streak(*self.streak))
+        if self.coarse:
             height, width = image.shape[:2]
-            coarse = max(1.0, rng.uniform(1, self.pixelate) * zoom)
-            small = cv2.resize(image, (round(width / coarse), round(height / coarse)), interpolation=cv2.INTER_AREA)
+            size = (round(width / self.coarse), round(height / self.coarse))
+            small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
             image = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
-        if rng.random() < self.degrade_share:
-            grain = rng.standard_normal(image.shape, dtype=np.float32) * rng.uniform(0, self.noise)
+        if self.grain:
+            grain = rng.standard_normal(image.shape, dtype=np.float32) * self.grain
             image = np.clip(image + grain, 0, 255).astype(np.uint8)
-        if rng.random() < self.degrade_share:
-            quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(self.jpeg, 96))]
+        if self.jpeg:
+            quality = [cv2.IMWRITE_JPEG_QUALITY, self.jpeg]
             image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
         return image
 

@@ -1,8 +1,7 @@
 """Augmented draws whose pixels are made on an accelerator: workers plan them, the device shows and changes them by the batch.
 
-A plan is what ``training.augment`` would draw, up to the first grain: there it draws noise from the same source. The pixels
-differ from its own by rounding, and by what blurs, coarsens and compresses them here. All photos lie decoded in the device's
-memory.
+Plans are those of ``training.augment`` draw for draw; the pixels differ from its own by rounding, by the noise, and by what
+blurs, coarsens and compresses them here. All photos lie decoded in the device's memory.
 """
 
 import mmap
@@ -20,7 +19,7 @@ from torch.nn import functional
 from torch.utils.data import default_collate
 
 from evaluation.measure import open_image
-from training.augment import Augmentation, bright_ground, draw_border, halvings, streak
+from training.augment import Augmentation, Degradation, bright_ground, draw_border, halvings, streak
 from training.colour import compose
 from training.views import TrainingDraws, read_colours_about
 
@@ -50,11 +49,7 @@ class Plan:
         size: (w, h) of the view, px.
         border: what lies outside the photo, or None: its mirror image.
         colours: affine map (3, 4) of the optical densities.
-        blur: standard deviation of a Gaussian, px; like all that follows, 0 for none.
-        streak: length, px, and angle, radians.
-        coarse: side of the coarse pixels, px.
-        grain: standard deviation of the noise, grey levels.
-        jpeg: quality of a round trip.
+        degradation: how the view is degraded, in its px.
     """
 
     row: int
@@ -62,11 +57,7 @@ class Plan:
     size: tuple[int, int]
     border: tuple[int, int, int] | None
     colours: np.ndarray
-    blur: float = 0.0
-    streak: tuple[float, float] = (0.0, 0.0)
-    coarse: float = 0.0
-    grain: float = 0.0
-    jpeg: int = 0
+    degradation: Degradation
 
 
 class Outline(list):
@@ -84,18 +75,7 @@ class Planner(Augmentation):
         border = draw_border(rng, lambda: pyramid.ground)
         random = self._colour_map(rng)
         changed = random if colours is None else compose(random, colours)
-        zoom, found = size[0] / 320, {}
-        if rng.random() < self.degrade_share:
-            found["blur"] = max(0.2, rng.uniform(0, self.blur) * zoom)
-        if self.streak and rng.random() < self.degrade_share:
-            found["streak"] = (rng.uniform(1, self.streak) * zoom, rng.uniform(0, np.pi))
-        if self.pixelate and rng.random() < self.degrade_share:
-            found["coarse"] = max(1.0, rng.uniform(1, self.pixelate) * zoom)
-        if rng.random() < self.degrade_share:
-            found["grain"] = rng.uniform(0, self.noise)
-        if rng.random() < self.degrade_share:
-            found["jpeg"] = int(rng.integers(self.jpeg, 96))
-        return Plan(pyramid.row, matrix, size, border, changed, **found)
+        return Plan(pyramid.row, matrix, size, border, changed, self.draw_degradation(rng, size[0] / 320))
 
 
 @dataclass(frozen=True)
@@ -186,6 +166,7 @@ class PlannedDraws(TrainingDraws):
     def _pack(self, plan: Plan, canvas: int) -> dict:
         """Say in numbers how a square canvas shows a plan: as the processor's resizing would squeeze the view into it."""
         number, sizes, _ = self.place[self.contents[plan.row]]
+        degraded = plan.degradation
         stretch = np.array([canvas / plan.size[0], canvas / plan.size[1]])  # of columns and rows, view to canvas
         zoom = np.sqrt(abs(np.linalg.det(plan.matrix[:, :2])) * stretch.prod())
         level = int(np.clip(np.floor(np.log2(1.2 / zoom)), 0, len(sizes) - 1))
@@ -201,11 +182,11 @@ class PlannedDraws(TrainingDraws):
             "mirrored": plan.border is None,
             "border": np.array(plan.border or (0, 0, 0), np.float32),
             "colours": plan.colours.astype(np.float32),
-            "blur": plan.blur * stretch[0],
-            "streak": np.array(plan.streak) * (stretch[0], 1.0),
-            "coarse": plan.coarse * stretch[0],
-            "grain": plan.grain,
-            "jpeg": plan.jpeg,
+            "blur": degraded.blur * stretch[0],
+            "streak": np.array(degraded.streak) * (stretch[0], 1.0),
+            "coarse": degraded.coarse * stretch[0],
+            "grain": degraded.grain,
+            "jpeg": degraded.jpeg,
         }
 
 
