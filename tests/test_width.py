@@ -47,10 +47,11 @@ def runs(tmp_path_factory):
 def test_two_processes_have_the_loss_curve_of_one_with_twice_the_batch(runs):
     _, (one, _), (two, _) = runs
     assert [row["step"] for row in one] == [row["step"] for row in two] == list(range(1, STEPS + 1))
-    for name in ("loss", "grad_norm", "learning_rate"):
+    # Rounding grows from step to step, how much differs between processors, and gradients feel it before the loss does.
+    for name, grown in {"loss": 0.02, "grad_norm": 0.1, "learning_rate": 1e-6}.items():
         one_curve, two_curve = ([row[name] for row in rows] for rows in (one, two))
         np.testing.assert_allclose(two_curve[:3], one_curve[:3], rtol=1e-4, err_msg=name)
-        np.testing.assert_allclose(two_curve, one_curve, rtol=1e-2, err_msg=name)  # rounding grows from step to step
+        np.testing.assert_allclose(two_curve, one_curve, rtol=grown, err_msg=name)
     assert np.ptp([row["loss"] for row in one]) > 0.1  # a curve, and not a line that any two runs share
 
 
