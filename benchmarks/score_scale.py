@@ -268,6 +268,9 @@ With the number of images (network at {report["side"]} px, so that what surround
 |--:|--:|--:|--:|--:|--:|
 {rows}
 
+Up to four cores share a process and its network, so that four more cores take one process more: most of the memory above is
+the libraries of one such process, and of Ray's own.
+
 At the model's own size, an image takes {reading:.1f} ms of a core to read, decode and resize and {naming:.1f} ms to name and
 write. A node of one core does {one:.1f} images/s, two nodes {two:.1f}: an efficiency of {node["efficiency"]:.0%}
 ({node["images"]:,} images, median of {len(node["one_node_images_per_second"])}).

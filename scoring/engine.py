@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 # Of an actor and of a task that reads for it, where they are two: most of a core's time goes to the network.
 ACTOR_CORES, READER_CORES = 0.75, 0.25
+# Of a process that does both, each with a core: PyTorch and the network take it 0.8 GB, however many share them.
+MOST_THREADS = 4
 STORE_BYTES = 1 << 30  # pixels on their way from tasks to actors; a chunk of 256 is 39 MB
 MOST_TASKS = 50_000
 MERGES_AT_ONCE = 16
@@ -55,7 +57,9 @@ def engine(store_bytes: int = STORE_BYTES) -> Iterator[None]:
         }
     else:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        options |= {"num_cpus": cores, "object_store_memory": store_bytes, "include_dashboard": False}
+        # "local", or it would join whatever Ray already runs on this machine, and be refused
+        options |= {"address": "local", "num_cpus": cores}
+        options |= {"object_store_memory": store_bytes, "include_dashboard": False}
     ray.init(**options)
     try:
         yield
@@ -179,6 +183,7 @@ def run(
         The engine failed, twice without anything done between.
     """
     resources = ray.cluster_resources()
+    threads = threads_a_process([node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]])
     cores, gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
     if work.device == "cuda" and not gpus:
         raise ScoringError("--device cuda: Ray finds no GPU. Leave --device out, or start Ray with one.")
@@ -188,7 +193,7 @@ def run(
         tasks, progress = plan(folder, manifest, work, retry_errors, cores)
         retry_errors = False
         try:
-            _work_through(tasks, progress, folder, manifest, work, files, actors, cores)
+            _work_through(tasks, progress, folder, manifest, work, files, actors, cores, threads)
             break
         except ray.exceptions.RayError as error:
             if (cause := _own(error)) is not None:
@@ -206,6 +211,19 @@ def run(
     return progress
 
 
+def threads_a_process(cores: Sequence[float]) -> int:
+    """Choose how many threads share a process, so that as few of the machines' cores as can be are left over.
+
+    Parameters
+    ----------
+    cores
+        Of each machine.
+    """
+    return max(
+        range(1, MOST_THREADS + 1), key=lambda threads: (sum(own // threads for own in cores) * threads, threads)
+    )
+
+
 def _own(error: BaseException) -> ScoringError | None:
     """Find the fault of ours behind one of Ray's."""
     told = re.search(rf"\b{ScoringError.__name__}: (.+)$", str(error), re.MULTILINE)  # all that comes back from a task
@@ -220,7 +238,7 @@ def _stray(folder: Folder) -> list[str]:
 
 def _work_through(
     tasks: Sequence[Task], progress: Progress, folder: Folder, manifest: Manifest, work: Work, files: Mapping[str, bytes],
-    actors: int, cores: float,
+    actors: int, cores: float, threads: int,
 ) -> None:  # fmt: skip
     """Run the stages over the tasks; put a partition together once its last chunk is done."""
     merging: dict[Any, str] = {}
@@ -242,7 +260,7 @@ def _work_through(
         finish(False)
     if tasks:
         with Bar(manifest, progress) as bar:
-            for done in _stream(tasks, work, files, actors, cores):
+            for done in _stream(tasks, work, files, actors, cores, threads):
                 tally = Tally(**json.loads(done["tally"]))
                 chunks = progress.chunks[done["partition"]]
                 if done["chunk"] in chunks:
@@ -262,7 +280,9 @@ def _work_through(
     finish(True)
 
 
-def _stream(tasks: Sequence[Task], work: Work, files: Mapping[str, bytes], actors: int, cores: float) -> Iterator[dict]:
+def _stream(
+    tasks: Sequence[Task], work: Work, files: Mapping[str, bytes], actors: int, cores: float, threads: int
+) -> Iterator[dict]:
     """Give what is known of each chunk when it is done."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -273,10 +293,18 @@ def _stream(tasks: Sequence[Task], work: Work, files: Mapping[str, bytes], actor
     common = ray.put({"tasks": list(tasks), "work": work, "files": dict(files)})
     # Blocks that are there already: ray.data.range would ask a whole core for making them, and the actors hold the cores.
     numbers = ray.data.from_arrow([pa.table({"id": [number]}) for number in range(len(tasks))])
-    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors)
     # Of an archive one task reads all chunks in turn, so that the actors share them only where they come from it.
     if work.device == "cpu" and all(task.partition.startswith("files-") for task in tasks):
-        options = {"batch_size": 1, "batch_format": "pyarrow", "compute": pool, "num_cpus": 1}
+        processes = max(1, actors // threads)
+        pool = ray.data.ActorPoolStrategy(
+            min_size=1,
+            max_size=processes,
+            initial_size=processes,
+            max_tasks_in_flight_per_actor=2 * threads,
+            enable_true_multi_threading=True,
+        )
+        options = {"batch_size": 1, "batch_format": "pyarrow", "compute": pool}
+        options |= {"num_cpus": threads, "max_concurrency": threads}
         yield from numbers.map_batches(ReadingNamer, fn_constructor_kwargs={"common": [common]}, **options).iter_rows()
         return
     pixels = numbers.map_batches(
@@ -287,6 +315,7 @@ def _stream(tasks: Sequence[Task], work: Work, files: Mapping[str, bytes], actor
         num_cpus=READER_CORES,
         compute=ray.data.TaskPoolStrategy(size=max(1, math.ceil(cores if work.fields else cores / 2))),
     )
+    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors)
     named = pixels.map_batches(
         Namer,
         batch_size=1,

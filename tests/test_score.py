@@ -174,6 +174,42 @@ def test_every_kind_of_input_gives_the_answers_of_the_plain_doors(cluster, small
         score.main([part for part in command if part != "--embedding"])
 
 
+def test_threads_that_share_a_network_give_the_answers_of_the_plain_door(small_folder, tmp_path):
+    """By the command, on this machine: its cores share one process."""
+    cells, out = tmp_path / "cells", tmp_path / "scores"
+    cells.mkdir()
+    images = {f"{number:02}.png": draw(number) for number in range(48)}
+    for name, image in images.items():
+        (cells / name).write_bytes(encoded(image))
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [
+        sys.executable,
+        str(REPOSITORY / "score.py"),
+        str(cells),
+        "--out",
+        str(out),
+        "--model",
+        str(small_folder),
+    ]
+    done = subprocess.run([*command, "--chunk", "2"], env=environment, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = result(out)
+    assert sorted(Path(path).name for path in rows.path) == sorted(images)
+    plain = pipeline("image-classification", str(small_folder), trust_remote_code=False)
+    for row in rows.itertuples():
+        expected = {answer["label"]: answer["score"] for answer in plain(images[Path(row.path).name], top_k=None)}
+        assert row.probabilities == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads"), [([2], 2), ([64] * 3, 4), ([1, 1], 1), ([0, 1, 8], 1), ([0, 6, 6], 3), ([5], 1), ([0], 4)]
+)
+def test_threads_share_processes_as_far_as_no_core_is_left_over(cores, threads):
+    from scoring.engine import threads_a_process
+
+    assert threads_a_process(cores) == threads
+
+
 def test_fields_give_the_cells_of_the_pipeline(cluster, small_folder, tmp_path):
     folder = tmp_path / "fields"
     folder.mkdir()
