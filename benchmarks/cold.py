@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.timing import figure, ratios
 
 DROP = Path("/proc/sys/vm/drop_caches")
+TORCH = "torch alone"
 LIBRARIES = "the libraries alone: torch, torchvision, transformers' pipeline"
 # The most resident memory of this program, in bytes. (What getrusage tells counts that of the process which started it.)
 RESIDENT = """
@@ -29,6 +30,7 @@ ready = time.time()
 print(ready, resident())
 """
 PROGRAMS = {
+    TORCH: ("import torch", ""),
     LIBRARIES: (
         "import torch, torchvision\nfrom transformers import ImageClassificationPipeline, pipeline\n"
         "from transformers import AutoModelForImageClassification, AutoImageProcessor",

@@ -11,66 +11,85 @@ from typing import Any
 import torch
 from PIL import Image, ImageOps
 
-from benchmarks.subjects import OURS, OURS_BF16, STOCK, STOCK_OURS, TIMM_50, Doors, multiply_adds
+from benchmarks.peak import Product
+from benchmarks.subjects import (
+    OURS,
+    OURS_BF16,
+    STOCK,
+    STOCK_OURS,
+    TIMM_50,
+    Doors,
+    multiply_adds,
+)
 from benchmarks.timing import figure, ratios, side_by_side
 from hub_model.pipeline_wbc_resnet import has_bfloat16
 from smears.fields import read_fields
 
-PRODUCT = 2048  # rows and columns of the matrix product that shows what the processor can do
 SMALL_BATCH = 8
 BATCHES = (2, 4, 8, 16)  # of the stock pipeline, of which the quickest is taken
 TWENTY_MEGAPIXELS = (3648, 5472)  # px, height and width
-PEAKS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 Figures = list[dict[str, Any]]
+Peaks = Mapping[str, Product]
+
+
+class Possible:
+    """What share of the processor's peak a network's multiply-adds are, with the peak timed in the same rounds.
+
+    Args:
+        peaks: the fastest matrix product of each type.
+        doors: whose networks are counted.
+        side: px of their input.
+    """
+
+    def __init__(self, peaks: Peaks, doors: Doors, side: int = 224):
+        self.peaks, pixels = peaks, torch.zeros(1, 3, side, side)
+        networks = {"ResNet-50": doors.timm_50, "ResNet-18": doors.timm_18, "ours": doors.ours}
+        self.counts = {name: multiply_adds(network, pixels) for name, network in networks.items()}
+        self.subjects = {f"peak in {kind}": product.run for kind, product in peaks.items()}
+
+    def _count(self, name: str) -> int:
+        return next((count for end, count in self.counts.items() if end in name), self.counts["ours"])
+
+    def share(
+        self, name: str, times: Sequence[float], seconds: Mapping[str, Sequence[float]], images: int = 1, kind: str = ""
+    ) -> list[float]:
+        """Give the share of each round.
+
+        Args:
+            name: of the subject; one that names ResNet-50 or ResNet-18 is counted as that, others as ours.
+            times: its seconds of each round.
+            seconds: of all subjects, the peaks' among them.
+            images: how many it saw in that time.
+            kind: the type it computes in; left out, it follows from the name.
+        """
+        kind = kind or ("bfloat16" if "bfloat16" in name else "float32")
+        peak = seconds[f"peak in {kind}"]
+        done = self._count(name) * images
+        return [done / own / (self.peaks[kind].multiply_adds / best) for own, best in zip(times, peak, strict=True)]
 
 
 @torch.inference_mode()
-def measure_networks(doors: Doors, pixels: torch.Tensor, repeats: int) -> Figures:
+def measure_networks(doors: Doors, possible: Possible, pixels: torch.Tensor, repeats: int) -> Figures:
     """Time the networks alone for one image and a batch, beside timm's ResNet-50 and beside what the processor can do.
 
     Args:
         pixels: (8, 3, 224, 224), as the processor gives them.
     """
     figures = []
-    products = {"float32": PEAKS["float32"]} | ({"bfloat16": PEAKS["bfloat16"]} if has_bfloat16() else {})
-    squares = {name: torch.randn(2, PRODUCT, PRODUCT).to(dtype) for name, dtype in products.items()}
-    multiply = {f"a product of {name}": lambda pair=pair: pair[0] @ pair[1] for name, pair in squares.items()}
     for batch in (1, len(pixels)):
         networks = doors.networks(pixels[:batch])
-        seconds = side_by_side(networks | multiply, repeats)
+        seconds = side_by_side(networks | possible.subjects, repeats)
         title = "One image through the network alone" if batch == 1 else f"{batch} images through the network at once"
         for name in networks:
-            if name != TIMM_50:
-                times = [1e3 * value / batch for value in seconds[name]]
-                figures.append(
-                    figure(title, name, TIMM_50, ratios(seconds[name], seconds[TIMM_50]), times, "ms an image")
-                )
-        macs = {name: multiply_adds(doors.timm_50, pixels[:batch]) for name in (TIMM_50,)}
-        macs |= dict.fromkeys((OURS, OURS_BF16, "our class"), multiply_adds(doors.ours, pixels[:batch]))
-        for name, count in macs.items():
-            if name not in networks:
-                continue
-            kind = "bfloat16" if name == OURS_BF16 else "float32"
-            product = f"a product of {kind}"
-            possible = [PRODUCT**3 / value for value in seconds[product]]
-            reached = [count / value for value in seconds[name]]
-            what = f"{name}, {batch} image{'s' if batch > 1 else ''}"
-            figures.append(
-                figure(
-                    "Multiply-adds, as a share of the processor's",
-                    what,
-                    f"product of two {PRODUCT}x{PRODUCT} matrices, {kind}",
-                    ratios(reached, possible),
-                    [value / 1e9 for value in reached],
-                    "billion a second",
-                )
-            )
+            times, ratio = [1e3 * value / batch for value in seconds[name]], ratios(seconds[name], seconds[TIMM_50])
+            share = possible.share(name, seconds[name], seconds, batch)
+            figures.append(figure(title, name, TIMM_50, ratio, times, "ms an image", possible=share))
     return figures
 
 
 @torch.inference_mode()
-def measure_stages(doors: Doors, jpeg: bytes, repeats: int) -> Figures:
+def measure_stages(doors: Doors, possible: Possible, jpeg: bytes, repeats: int) -> Figures:
     """Time each stage of one answer by itself, beside the whole, and the whole beside the network alone."""
     classify = doors.classify
     image = classify.read(jpeg)
@@ -85,28 +104,29 @@ def measure_stages(doors: Doors, jpeg: bytes, repeats: int) -> Figures:
         "serialise": lambda: json.dumps(answer),
         "all of it": lambda: json.dumps(classify(jpeg)),
     }
-    seconds = side_by_side(stages, repeats)
-    whole = seconds.pop("all of it")
+    seconds = side_by_side(stages | possible.subjects, repeats)
+    whole = seconds["all of it"]
     section = "The stages of one answer"
-    figures = [
-        figure(section, name, "all of it", ratios(times, whole), [1e3 * value for value in times], "ms")
-        for name, times in seconds.items()
-    ]
-    wanted = {"of": "ratio", "at_most": 1.5}
-    milliseconds = [1e3 * value for value in whole]
-    figures.append(
-        figure(section, "all of it", "the network alone", ratios(whole, seconds["network"]), milliseconds, "ms", wanted)
-    )
+    figures = []
+    for name in stages:
+        times, beside, wanted = seconds[name], "all of it", None
+        if name == "all of it":
+            beside, wanted = "the network alone", {"of": "ratio", "at_most": 1.5}
+        ratio = ratios(times, seconds["network"] if name == "all of it" else whole)
+        share = possible.share(OURS, times, seconds) if name in ("network", "all of it") else None
+        figures.append(figure(section, name, beside, ratio, [1e3 * value for value in times], "ms", wanted, share))
     return figures
 
 
-def measure_latency(doors: Doors, jpegs: Sequence[bytes], repeats: int) -> Figures:
+def measure_latency(doors: Doors, possible: Possible, jpegs: Sequence[bytes], repeats: int) -> Figures:
     """Time one image, JPEG bytes to JSON, through each door."""
     images = itertools.cycle(jpegs)
     current = next(images)
     subjects: dict[str, Callable[[], Any]] = {
         name: lambda door=door: door(current) for name, door in doors.from_bytes().items()
     }
+    names = list(subjects)
+    subjects |= possible.subjects
     seconds: dict[str, list[float]] = {name: [] for name in subjects}
     for number in range(repeats):
         current = next(images)
@@ -114,12 +134,11 @@ def measure_latency(doors: Doors, jpegs: Sequence[bytes], repeats: int) -> Figur
         for name, times in once.items():
             seconds[name] += times
     figures = []
-    for name, times in seconds.items():
-        if name != STOCK:
-            wanted = {"of": "ratio", "at_most": 0.5} if name == OURS else None
-            milliseconds = [1e3 * value for value in times]
-            ratio = ratios(times, seconds[STOCK])
-            figures.append(figure("One image, from JPEG to JSON", name, STOCK, ratio, milliseconds, "ms", wanted))
+    for name in names:
+        times, wanted = seconds[name], {"of": "ratio", "at_most": 0.5} if name == OURS else None
+        milliseconds, ratio = [1e3 * value for value in times], ratios(times, seconds[STOCK])
+        share = possible.share(name, times, seconds)
+        figures.append(figure("One image, from JPEG to JSON", name, STOCK, ratio, milliseconds, "ms", wanted, share))
     return figures
 
 
@@ -127,39 +146,40 @@ def _in_json(answers: Any) -> int:
     return sum(len(json.dumps(answer)) for answer in answers)
 
 
-def measure_bulk(doors: Doors, files: Sequence[Path], repeats: int) -> Figures:
-    """Time many files, paths in, JSON out, as images a second."""
+def measure_bulk(doors: Doors, possible: Possible, files: Sequence[Path], repeats: int) -> Figures:
+    """Time many files, paths in, JSON out, as images a second.
+
+    What has a batch is tried at several, and takes part with its quickest; ours has none to choose.
+    """
     names = [str(path) for path in files]
-    stock = {
-        batch: lambda batch=batch: _in_json(doors.stock(iter(names_of(names)), batch_size=batch)) for batch in BATCHES
-    }
-    tried = side_by_side(stock, 1, warm_up=0)
-    best = min(BATCHES, key=lambda batch: tried[batch][0])
-    one_by_one, at_best = f"{STOCK}, one at a time", f"{STOCK}, its best batch"
+    by_batch = {
+        STOCK: lambda batch: _in_json(doors.stock(names_of(names), batch_size=batch)),
+        STOCK_OURS: lambda batch: _in_json(doors.stock_ours(names_of(names), batch_size=batch)),
+    } | {name: lambda batch, bulk=bulk: _in_json(bulk(files, batch)) for name, bulk in doors.bulk().items()}
+    best = {}
+    for name, run in by_batch.items():
+        tried = side_by_side({batch: lambda run=run, batch=batch: run(batch) for batch in BATCHES}, 2, warm_up=0)
+        best[name] = min(BATCHES, key=lambda batch: min(tried[batch]))
+    one_by_one, at_best = f"{STOCK}, one at a time", f"{STOCK}, batch {best[STOCK]}, its best"
     subjects = {
         one_by_one: lambda: _in_json(doors.stock(name) for name in names),
-        at_best: stock[best],
         f"{STOCK_OURS}, one at a time": lambda: _in_json(doors.stock_ours(name) for name in names),
-        f"{STOCK_OURS}, batch {SMALL_BATCH}": lambda: _in_json(
-            doors.stock_ours(names_of(names), batch_size=SMALL_BATCH)
-        ),
-        OURS: lambda: _in_json(doors.classify(iter(names))),
     }
-    if has_bfloat16():
-        subjects[OURS_BF16] = lambda: _in_json(doors.classify_bf16(iter(names)))
-        subjects[f"{OURS}, float32"] = lambda: _in_json(doors.classify(iter(names), precision="float32"))
-    seconds = side_by_side(subjects, repeats, warm_up=1)
+    for name, run in by_batch.items():
+        subjects[f"{name}, batch {best[name]}, its best"] = lambda run=run, batch=best[name]: run(batch)
+    subjects[OURS] = lambda: _in_json(doors.classify(iter(names)))
+    subjects[f"{OURS}, float32"] = lambda: _in_json(doors.classify(iter(names), precision="float32"))
+    seconds = side_by_side(subjects | possible.subjects, repeats, warm_up=1)
     figures = []
-    for name, times in seconds.items():
+    for name in subjects:
+        times = seconds[name]
         rate = [len(names) / value for value in times]
-        for reference, label, least in (
-            (one_by_one, one_by_one, 3.0),
-            (at_best, f"{STOCK}, batch {best}, its best", 1.5),
-        ):
-            if name not in (one_by_one, at_best):
-                wanted = {"of": "ratio", "at_least": least} if name == OURS else None
-                ratio = ratios(seconds[reference], times)
-                figures.append(figure("Many files", name, label, ratio, rate, "images a second", wanted))
+        kind = "bfloat16" if name == OURS and has_bfloat16() else "float32"
+        share = possible.share(name, times, seconds, len(names), kind)
+        for reference, least in ((one_by_one, 3.0), (at_best, 1.5)):
+            wanted = {"of": "ratio", "at_least": least} if name == OURS else None
+            ratio = ratios(seconds[reference], times)
+            figures.append(figure("Many files", name, reference, ratio, rate, "images a second", wanted, share))
     return figures
 
 
@@ -195,7 +215,7 @@ def field_images(data_dir: Path | None, examples: Path, number: int = 60) -> lis
 
 
 @torch.inference_mode()
-def measure_field(doors: Doors, field: Image.Image, repeats: int) -> Figures:
+def measure_field(doors: Doors, possible: Possible, field: Image.Image, repeats: int) -> Figures:
     """Time a whole field, JPEG bytes to the answer, beside the network alone on the crops of its cells.
 
     Raises:
@@ -216,7 +236,8 @@ def measure_field(doors: Doors, field: Image.Image, repeats: int) -> Figures:
         {
             "whole": lambda: count(stream.getvalue(), one_cell=False),
             "network": lambda: [count.model.forward_folded(batch) for batch in batches],
-        },
+        }
+        | possible.subjects,
         repeats,
         warm_up=1,
     )
@@ -225,9 +246,10 @@ def measure_field(doors: Doors, field: Image.Image, repeats: int) -> Figures:
     ratio = ratios(seconds["whole"], seconds["network"])
     rate = [len(cells) / value for value in seconds["whole"]]
     section, beside = "A whole field", "the network alone on the same crops"
+    share = possible.share(OURS, seconds["whole"], seconds, len(cells))
     return [
-        figure(section, what, beside, ratio, seconds["whole"], "s"),
-        figure(section, "its cells", beside, [1 / value for value in ratio], rate, "cells a second"),
+        figure(section, what, beside, ratio, seconds["whole"], "s", possible=share),
+        figure(section, "its cells", beside, [1 / value for value in ratio], rate, "cells a second", possible=share),
     ]
 
 

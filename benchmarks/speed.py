@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 
 from benchmarks import cold, measures, table, width
+from benchmarks.peak import find_peaks
 from benchmarks.subjects import Doors, read_jpegs
 from benchmarks.timing import cores
 from evaluation.results import environment, git_commit, hardware
@@ -89,6 +90,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         for path, jpeg in zip(files, jpegs, strict=True):
             path.write_bytes(jpeg)
         doors = Doors(options.model)
+        logger.info("measuring: the processor's peak")
+        peaks = find_peaks(has_bfloat16())
+        possible = measures.Possible(peaks, doors)
 
         def part(name: str, *arguments: Any, **others: Any) -> None:
             nonlocal figures
@@ -107,13 +111,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "width": width.measure_width,
         }
         images = [doors.classify.read(jpeg) for jpeg in (jpegs * measures.SMALL_BATCH)[: measures.SMALL_BATCH]]
-        part("networks", doors, doors.processor(images, return_tensors="pt")["pixel_values"], options.repeats)
-        part("stages", doors, jpegs[0], 2 * options.repeats)
-        part("latency", doors, jpegs, 2 * options.repeats)
-        part("bulk", doors, files, long)
+        part("networks", doors, possible, doors.processor(images, return_tensors="pt")["pixel_values"], options.repeats)
+        part("stages", doors, possible, jpegs[0], 2 * options.repeats)
+        part("latency", doors, possible, jpegs, 2 * options.repeats)
+        part("bulk", doors, possible, files, long)
         if "field" in options.only:
             field = measures.build_field(measures.field_images(options.data_dir, EXAMPLES), tuple(options.field))
-            part("field", doors, field, long)
+            part("field", doors, possible, field, long)
         if "labels" in options.only and options.data_dir:
             tests = sorted(path for path in find_copies(options.data_dir, "TEST").rglob("*") if path.is_file())
             logger.info("counting equal labels on %d images", len(tests))
@@ -142,6 +146,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "repeats": options.repeats,
             "images": f"{len(jpegs)} JPEG of 320x240 px, from {'Kaggle TRAIN' if options.data_dir else 'the drawn examples'}",
+        },
+        "peaks": {
+            kind: {"way": peak.way, "billions_a_second": peak.multiply_adds / peak.seconds / 1e9}
+            for kind, peak in peaks.items()
         },
         "figures": figures,
         "same_labels": labels,

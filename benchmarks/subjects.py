@@ -3,7 +3,7 @@
 import io
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,14 @@ class Doors:
             doors[OURS_BF16] = lambda jpeg: json.dumps(self.classify_bf16(jpeg))
         return doors
 
+    def bulk(self) -> dict[str, Callable[[Sequence[Path], int], Iterator[dict[str, float]]]]:
+        """Give, by name, a plain loop over files in batches of a size, as their users write it, to answers."""
+        return {
+            TIMM_50: lambda files, batch: self._loop_timm(self.timm_50, files, batch),
+            TIMM_18: lambda files, batch: self._loop_timm(self.timm_18, files, batch),
+            ONNX: self._loop_onnx,
+        }
+
     def networks(self, pixels: torch.Tensor) -> dict[str, Callable[[], Any]]:
         """Give, by name, the networks alone on pixels (B, 3, H, W)."""
         as_numpy = {"pixel_values": pixels.numpy()}
@@ -147,6 +155,25 @@ class Doors:
             half = pixels.bfloat16()
             networks[OURS_BF16] = lambda: self.classify_bf16.model.forward_folded(half)
         return networks
+
+    def _loop_timm(self, network: torch.nn.Module, files: Sequence[Path], batch: int) -> Iterator[dict[str, float]]:
+        for start in range(0, len(files), batch):
+            pixels = torch.stack(
+                [self.timm_view(Image.open(path).convert("RGB")) for path in files[start : start + batch]]
+            )
+            with torch.inference_mode():
+                best = network(pixels).softmax(-1).topk(5)
+            for places, shares in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+                yield dict(zip(places, shares, strict=True))
+
+    def _loop_onnx(self, files: Sequence[Path], batch: int) -> Iterator[dict[str, float]]:
+        for start in range(0, len(files), batch):
+            images = [Image.open(path).convert("RGB") for path in files[start : start + batch]]
+            pixels = self.processor(images, return_tensors="np")["pixel_values"]
+            (logits,) = self.session.run(["logits"], {"pixel_values": pixels})
+            exps = np.exp(logits - logits.max(-1, keepdims=True))
+            for shares in (exps / exps.sum(-1, keepdims=True)).tolist():
+                yield dict(zip(self.labels, shares, strict=True))
 
     def _through_onnx(self, jpeg: bytes) -> str:
         image = Image.open(io.BytesIO(jpeg)).convert("RGB")

@@ -13,9 +13,19 @@ from pathlib import Path
 from typing import Any
 
 MOVED = 0.10  # of a ratio, from which on it is told
-SCHEMA_VERSION = 1
-RESULT_KEYS = {"schema_version", "command", "commit", "machine", "versions", "settings", "figures", "same_labels"}
-FIGURE_KEYS = {"section", "what", "beside", "ratio", "value", "unit", "wanted"}
+SCHEMA_VERSION = 2
+RESULT_KEYS = {
+    "schema_version",
+    "command",
+    "commit",
+    "machine",
+    "versions",
+    "settings",
+    "peaks",
+    "figures",
+    "same_labels",
+}
+FIGURE_KEYS = {"section", "what", "beside", "ratio", "value", "unit", "wanted", "possible"}
 SPREAD_KEYS = {"median", "low", "high", "n"}
 
 
@@ -33,7 +43,9 @@ def check(results: Any) -> None:
             f"schema_version is {results['schema_version']}, expected {SCHEMA_VERSION}. Measure anew with `make bench`."
         )
     for one in results["figures"]:
-        if one.keys() != FIGURE_KEYS or any(one[part].keys() != SPREAD_KEYS for part in ("ratio", "value")):
+        if one.keys() != FIGURE_KEYS or any(
+            one[part].keys() != SPREAD_KEYS for part in ("ratio", "value", "possible") if one[part] is not None
+        ):
             raise ValueError(f"A figure has other parts than expected: {one}. Measure anew with `make bench`.")
 
 
@@ -86,13 +98,19 @@ def tables(figures: Sequence[Mapping[str, Any]]) -> list[str]:
     """Render figures as the lines of Markdown tables, one for each section."""
     lines = []
     for section in dict.fromkeys(one["section"] for one in figures):
-        lines += [f"## {section}", "", "| what | value | ratio | beside | wanted |", "|---|--:|--:|---|---|"]
-        for one in figures:
-            if one["section"] == section:
-                value = f"{_spread(one['value'])} {one['unit']}"
-                lines.append(
-                    f"| {one['what']} | {value} | {_spread(one['ratio'])} | {one['beside']} | {_wanted(one)} |"
-                )
+        rows = [one for one in figures if one["section"] == section]
+        shares = any(one.get("possible") for one in rows)
+        lines += [
+            f"## {section}",
+            "",
+            f"| what | value | ratio | beside |{' of the peak |' if shares else ''} wanted |",
+        ]
+        lines.append(f"|---|--:|--:|---|{'--:|' if shares else ''}---|")
+        for one in rows:
+            cells = [one["what"], f"{_spread(one['value'])} {one['unit']}", _spread(one["ratio"]), one["beside"]]
+            if shares:
+                cells.append(f"{100 * one['possible']['median']:.0f} %" if one.get("possible") else "")
+            lines.append(f"| {' | '.join([*cells, _wanted(one)])} |")
         lines.append("")
     return lines
 
@@ -118,6 +136,17 @@ def page(results: Mapping[str, Any]) -> str:
         lines += [
             f"Other work ran on the machine meanwhile (load {machine['load_before']:.1f} before): the values are too slow, the "
             "ratios less sure.",
+            "",
+        ]
+    if results["peaks"]:
+        told = " and ".join(
+            f"{_number(peak['billions_a_second'])} billion multiply-adds a second in {kind} ({peak['way']})"
+            for kind, peak in results["peaks"].items()
+        )
+        lines += [
+            f"**Of the peak**: the network's multiply-adds a second, over those of a matrix product of the same type in "
+            f"the same round, the fastest of several sizes and libraries on this machine, {told}. What an image costs besides "
+            "the network counts as lost.",
             "",
         ]
     lines += tables(results["figures"])

@@ -57,6 +57,7 @@ def figure(
     value: Sequence[float],
     unit: str,
     wanted: Mapping[str, Any] | None = None,
+    possible: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Put a figure together.
 
@@ -67,7 +68,9 @@ def figure(
         ratio: of each round.
         value: of each round, in ``unit``.
         wanted: ``{"of": "ratio" or "value", "at_most" or "at_least": number}``, or None.
+        possible: of each round, the network's multiply-adds a second over those that the processor can do; or None.
     """
     parts = {"section": section, "what": what, "beside": beside, "ratio": spread(ratio)}
     parts |= {"value": spread(value), "unit": unit, "wanted": None if wanted is None else dict(wanted)}
+    parts["possible"] = None if possible is None else spread(possible)
     return parts

@@ -99,7 +99,7 @@ def _start(images: Path, out: Path, processes: int, threads: int, batch: int, **
     return json.loads(out.read_text(encoding="utf-8"))
 
 
-def measure_width(images: Path, repeats: int, batch: int = 16, side: int = 128, steps: int = 8) -> list[dict[str, Any]]:
+def measure_width(images: Path, repeats: int, batch: int = 40, side: int = 128, steps: int = 5) -> list[dict[str, Any]]:
     """Time training with one thread, with two, and with two processes of one, the same images in a step of each."""
     runs: dict[str, list[dict[str, Any]]] = {"one": [], "threads": [], "two": []}
     with tempfile.TemporaryDirectory() as place:

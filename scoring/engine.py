@@ -301,10 +301,10 @@ def _stream(
             max_size=processes,
             initial_size=processes,
             max_tasks_in_flight_per_actor=2 * threads,
+            max_concurrent_calls_per_actor=threads,
             enable_true_multi_threading=True,
         )
-        options = {"batch_size": 1, "batch_format": "pyarrow", "compute": pool}
-        options |= {"num_cpus": threads, "max_concurrency": threads}
+        options = {"batch_size": 1, "batch_format": "pyarrow", "compute": pool, "num_cpus": threads}
         yield from numbers.map_batches(ReadingNamer, fn_constructor_kwargs={"common": [common]}, **options).iter_rows()
         return
     pixels = numbers.map_batches(

@@ -9,8 +9,9 @@ from conftest import REPOSITORY
 from PIL import Image
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from benchmarks import speed, table
-from benchmarks.measures import build_field
+from benchmarks import peak, speed, table
+from benchmarks.measures import Possible, build_field
+from benchmarks.peak import Product
 from benchmarks.subjects import multiply_adds
 from benchmarks.timing import ratios, side_by_side, spread
 
@@ -35,12 +36,13 @@ def made_up(ratio=0.5, value=20.0, **changes):
         "section": "One image", "what": "ours", "beside": "theirs", "unit": "ms",
         "ratio": {"median": ratio, "low": ratio - 0.01, "high": ratio + 0.01, "n": 5},
         "value": {"median": value, "low": value - 1, "high": value + 1, "n": 5},
-        "wanted": {"of": "ratio", "at_most": 0.5},
+        "wanted": {"of": "ratio", "at_most": 0.5}, "possible": None,
     }  # fmt: skip
     results = {
         "schema_version": table.SCHEMA_VERSION, "command": "python -m benchmarks.speed", "commit": "c" * 40,
         "machine": {"cpu": "Some Processor", "cores": 2, "memory_gb": 24.2, "bfloat16": True, "load_before": 0.0},
         "versions": {"torch": "2.15.0"}, "settings": {"threads": 2, "repeats": 5, "images": "2 JPEG"},
+        "peaks": {"float32": {"way": "NumPy, 1024x1024", "billions_a_second": 200.0}},
         "figures": [one], "same_labels": None,
     }  # fmt: skip
     return results | changes
@@ -83,6 +85,10 @@ def test_a_page_that_was_changed_by_hand_is_told(tmp_path):
 def test_the_page_shows_median_quartiles_and_what_was_wanted():
     page = table.page(made_up())
     assert "| ours | 20 [19, 21] ms | 0.5 [0.49, 0.51] | theirs | at most 0.5: reached |" in page
+    shares = made_up()
+    shares["figures"][0]["possible"] = {"median": 0.625, "low": 0.6, "high": 0.64, "n": 5}
+    assert "| ours | 20 [19, 21] ms | 0.5 [0.49, 0.51] | theirs | 62 % | at most 0.5: reached |" in table.page(shares)
+    assert "200 billion multiply-adds a second in float32 (NumPy, 1024x1024)" in table.page(shares)
     assert "at most 0.5: **missed**" in table.page(made_up(ratio=0.6))
     assert "Other work ran" not in page
     busy = made_up()
@@ -142,7 +148,7 @@ def test_the_command_compares(tmp_path, capsys):
     [
         ("{", "is no JSON"),
         ("[]", "Expected results with .* got list"),
-        (json.dumps(made_up(schema_version=0)), "schema_version is 0, expected 1"),
+        (json.dumps(made_up(schema_version=0)), "schema_version is 0, expected 2"),
         (json.dumps(made_up(figures=[{"what": "ours"}])), "A figure has other parts than expected"),
     ],
 )
@@ -177,6 +183,38 @@ def test_multiply_adds_are_those_that_the_literature_gives():
     assert multiply_adds(network, torch.zeros(1, 3, 224, 224)) == pytest.approx(4.09e9, rel=0.01)
     layer = torch.nn.Conv2d(4, 6, 3, groups=2, bias=False)
     assert multiply_adds(torch.nn.Sequential(layer), torch.zeros(2, 4, 8, 8)) == 2 * 6 * 6 * 6 * (2 * 9)
+
+
+def test_a_share_of_the_peak_is_a_rate_over_a_rate():
+    class Networks:
+        timm_50 = torch.nn.Conv2d(3, 8, 1)  # 24 multiply-adds a pixel
+        timm_18 = torch.nn.Conv2d(3, 4, 1)
+        ours = torch.nn.Conv2d(3, 2, 1)
+
+    possible = Possible({"float32": Product(lambda: None, 6000, "a product")}, Networks, side=10)
+    seconds = {"peak in float32": [1.0, 2.0]}
+    assert possible.share("timm, ResNet-50", [2.0, 2.0], seconds, images=4) == pytest.approx([0.8, 1.6])
+    assert possible.share("timm, ResNet-18", [2.0, 2.0], seconds) == pytest.approx([0.1, 0.2])
+    assert possible.share("our pipeline", [1.0, 1.0], seconds) == pytest.approx([0.1, 0.2])
+
+
+def test_the_peak_is_the_fastest_of_the_products(monkeypatch):
+    """Of products that do the same, the one with the most multiply-adds a second, whatever the machine."""
+    taken = {"slow": 4.0, "fast": 1.0, "large": 3.0}
+    products = [Product(lambda: None, 1000 if way == "large" else 500, way) for way in taken]
+    monkeypatch.setattr(peak, "products", lambda kind: products)
+    monkeypatch.setattr(peak, "side_by_side", lambda subjects, rounds: {way: [taken[way]] * 2 for way in subjects})
+    found = peak.find_peaks(bfloat16=False)
+    assert list(found) == ["float32"] and (found["float32"].way, found["float32"].seconds) == ("fast", 1.0)
+
+
+def test_products_are_those_of_the_same_matrices(monkeypatch):
+    monkeypatch.setattr(peak, "SIZES", (64,))
+    for kind, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 1.0)):
+        results = [torch.as_tensor(one.run()).float().flatten() for one in peak.products(kind)]
+        assert len(results) == (3 if kind == torch.float32 else 2)
+        for result in results[1:]:
+            torch.testing.assert_close(result.sort().values, results[0].sort().values, rtol=0.02, atol=tolerance)
 
 
 def test_a_large_field_is_filled_to_its_edges():
