@@ -34,39 +34,32 @@ Peaks = Mapping[str, Product]
 
 
 class Possible:
-    """What share of the processor's peak a network's multiply-adds are, with the peak timed in the same rounds.
+    """What share of the processor's peak a network's multiply-adds are.
 
     Args:
-        peaks: the fastest matrix product of each type.
+        peaks: the fastest matrix product of each type, timed in the same run.
         doors: whose networks are counted.
         side: px of their input.
     """
 
     def __init__(self, peaks: Peaks, doors: Doors, side: int = 224):
-        self.peaks, pixels = peaks, torch.zeros(1, 3, side, side)
+        pixels = torch.zeros(1, 3, side, side)
         networks = {"ResNet-50": doors.timm_50, "ResNet-18": doors.timm_18, "ours": doors.ours}
         self.counts = {name: multiply_adds(network, pixels) for name, network in networks.items()}
-        self.subjects = {f"peak in {kind}": product.run for kind, product in peaks.items()}
+        self.rates = {kind: peak.multiply_adds / peak.seconds for kind, peak in peaks.items()}
 
-    def _count(self, name: str) -> int:
-        return next((count for end, count in self.counts.items() if end in name), self.counts["ours"])
-
-    def share(
-        self, name: str, times: Sequence[float], seconds: Mapping[str, Sequence[float]], images: int = 1, kind: str = ""
-    ) -> list[float]:
+    def share(self, name: str, times: Sequence[float], images: int = 1, kind: str = "") -> list[float]:
         """Give the share of each round.
 
         Args:
             name: of the subject; one that names ResNet-50 or ResNet-18 is counted as that, others as ours.
             times: its seconds of each round.
-            seconds: of all subjects, the peaks' among them.
             images: how many it saw in that time.
             kind: the type it computes in; left out, it follows from the name.
         """
         kind = kind or ("bfloat16" if "bfloat16" in name else "float32")
-        peak = seconds[f"peak in {kind}"]
-        done = self._count(name) * images
-        return [done / own / (self.peaks[kind].multiply_adds / best) for own, best in zip(times, peak, strict=True)]
+        count = next((count for end, count in self.counts.items() if end in name), self.counts["ours"])
+        return [count * images / own / self.rates[kind] for own in times]
 
 
 @torch.inference_mode()
@@ -79,11 +72,11 @@ def measure_networks(doors: Doors, possible: Possible, pixels: torch.Tensor, rep
     figures = []
     for batch in (1, len(pixels)):
         networks = doors.networks(pixels[:batch])
-        seconds = side_by_side(networks | possible.subjects, repeats)
+        seconds = side_by_side(networks, repeats)
         title = "One image through the network alone" if batch == 1 else f"{batch} images through the network at once"
         for name in networks:
             times, ratio = [1e3 * value / batch for value in seconds[name]], ratios(seconds[name], seconds[TIMM_50])
-            share = possible.share(name, seconds[name], seconds, batch)
+            share = possible.share(name, seconds[name], batch)
             figures.append(figure(title, name, TIMM_50, ratio, times, "ms an image", possible=share))
     return figures
 
@@ -104,7 +97,7 @@ def measure_stages(doors: Doors, possible: Possible, jpeg: bytes, repeats: int) 
         "serialise": lambda: json.dumps(answer),
         "all of it": lambda: json.dumps(classify(jpeg)),
     }
-    seconds = side_by_side(stages | possible.subjects, repeats)
+    seconds = side_by_side(stages, repeats)
     whole = seconds["all of it"]
     section = "The stages of one answer"
     figures = []
@@ -113,7 +106,7 @@ def measure_stages(doors: Doors, possible: Possible, jpeg: bytes, repeats: int) 
         if name == "all of it":
             beside, wanted = "the network alone", {"of": "ratio", "at_most": 1.5}
         ratio = ratios(times, seconds["network"] if name == "all of it" else whole)
-        share = possible.share(OURS, times, seconds) if name in ("network", "all of it") else None
+        share = possible.share(OURS, times) if name in ("network", "all of it") else None
         figures.append(figure(section, name, beside, ratio, [1e3 * value for value in times], "ms", wanted, share))
     return figures
 
@@ -125,8 +118,6 @@ def measure_latency(doors: Doors, possible: Possible, jpegs: Sequence[bytes], re
     subjects: dict[str, Callable[[], Any]] = {
         name: lambda door=door: door(current) for name, door in doors.from_bytes().items()
     }
-    names = list(subjects)
-    subjects |= possible.subjects
     seconds: dict[str, list[float]] = {name: [] for name in subjects}
     for number in range(repeats):
         current = next(images)
@@ -134,10 +125,10 @@ def measure_latency(doors: Doors, possible: Possible, jpegs: Sequence[bytes], re
         for name, times in once.items():
             seconds[name] += times
     figures = []
-    for name in names:
-        times, wanted = seconds[name], {"of": "ratio", "at_most": 0.5} if name == OURS else None
+    for name, times in seconds.items():
+        wanted = {"of": "ratio", "at_most": 0.5} if name == OURS else None
         milliseconds, ratio = [1e3 * value for value in times], ratios(times, seconds[STOCK])
-        share = possible.share(name, times, seconds)
+        share = possible.share(name, times)
         figures.append(figure("One image, from JPEG to JSON", name, STOCK, ratio, milliseconds, "ms", wanted, share))
     return figures
 
@@ -169,13 +160,13 @@ def measure_bulk(doors: Doors, possible: Possible, files: Sequence[Path], repeat
         subjects[f"{name}, batch {best[name]}, its best"] = lambda run=run, batch=best[name]: run(batch)
     subjects[OURS] = lambda: _in_json(doors.classify(iter(names)))
     subjects[f"{OURS}, float32"] = lambda: _in_json(doors.classify(iter(names), precision="float32"))
-    seconds = side_by_side(subjects | possible.subjects, repeats, warm_up=1)
+    seconds = side_by_side(subjects, repeats, warm_up=1)
     figures = []
     for name in subjects:
         times = seconds[name]
         rate = [len(names) / value for value in times]
         kind = "bfloat16" if name == OURS and has_bfloat16() else "float32"
-        share = possible.share(name, times, seconds, len(names), kind)
+        share = possible.share(name, times, len(names), kind)
         for reference, least in ((one_by_one, 3.0), (at_best, 1.5)):
             wanted = {"of": "ratio", "at_least": least} if name == OURS else None
             ratio = ratios(seconds[reference], times)
@@ -236,8 +227,7 @@ def measure_field(doors: Doors, possible: Possible, field: Image.Image, repeats:
         {
             "whole": lambda: count(stream.getvalue(), one_cell=False),
             "network": lambda: [count.model.forward_folded(batch) for batch in batches],
-        }
-        | possible.subjects,
+        },
         repeats,
         warm_up=1,
     )
@@ -246,7 +236,7 @@ def measure_field(doors: Doors, possible: Possible, field: Image.Image, repeats:
     ratio = ratios(seconds["whole"], seconds["network"])
     rate = [len(cells) / value for value in seconds["whole"]]
     section, beside = "A whole field", "the network alone on the same crops"
-    share = possible.share(OURS, seconds["whole"], seconds, len(cells))
+    share = possible.share(OURS, seconds["whole"], len(cells))
     return [
         figure(section, what, beside, ratio, seconds["whole"], "s", possible=share),
         figure(section, "its cells", beside, [1 / value for value in ratio], rate, "cells a second", possible=share),

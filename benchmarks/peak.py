@@ -11,7 +11,7 @@ from benchmarks.timing import side_by_side
 
 SIZES = (512, 1024, 2048)  # rows and columns
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-ROUNDS = 5
+ROUNDS = 10
 
 
 @dataclass(frozen=True)

@@ -144,9 +144,9 @@ def page(results: Mapping[str, Any]) -> str:
             for kind, peak in results["peaks"].items()
         )
         lines += [
-            f"**Of the peak**: the network's multiply-adds a second, over those of a matrix product of the same type in "
-            f"the same round, the fastest of several sizes and libraries on this machine, {told}. What an image costs besides "
-            "the network counts as lost.",
+            "**Of the peak**: the network's multiply-adds a second, over those of a matrix product of the same type at its "
+            f"best, the fastest of several sizes and libraries in this run: {told}. What an image costs besides the network "
+            "counts as lost.",
             "",
         ]
     lines += tables(results["figures"])

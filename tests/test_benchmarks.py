@@ -191,11 +191,10 @@ def test_a_share_of_the_peak_is_a_rate_over_a_rate():
         timm_18 = torch.nn.Conv2d(3, 4, 1)
         ours = torch.nn.Conv2d(3, 2, 1)
 
-    possible = Possible({"float32": Product(lambda: None, 6000, "a product")}, Networks, side=10)
-    seconds = {"peak in float32": [1.0, 2.0]}
-    assert possible.share("timm, ResNet-50", [2.0, 2.0], seconds, images=4) == pytest.approx([0.8, 1.6])
-    assert possible.share("timm, ResNet-18", [2.0, 2.0], seconds) == pytest.approx([0.1, 0.2])
-    assert possible.share("our pipeline", [1.0, 1.0], seconds) == pytest.approx([0.1, 0.2])
+    possible = Possible({"float32": Product(lambda: None, 6000, "a product", seconds=0.5)}, Networks, side=10)
+    assert possible.share("timm, ResNet-50", [1.0, 2.0], images=4) == pytest.approx([0.8, 0.4])  # 2400 x 4 of 12000
+    assert possible.share("timm, ResNet-18", [1.0]) == pytest.approx([0.1])
+    assert possible.share("our pipeline", [1.0]) == pytest.approx([0.05])
 
 
 def test_the_peak_is_the_fastest_of_the_products(monkeypatch):
