@@ -26,7 +26,7 @@ from hub_model.pipeline_wbc_resnet import has_bfloat16
 from smears.fields import read_fields
 
 SMALL_BATCH = 8
-BATCHES = (2, 4, 8, 16)  # of the stock pipeline, of which the quickest is taken
+BATCHES = (2, 4, 8, 16)  # of which each takes its quickest
 TWENTY_MEGAPIXELS = (3648, 5472)  # px, height and width
 
 Figures = list[dict[str, Any]]
