@@ -19,12 +19,16 @@ calls, ``fit_to_laboratory``, to ``--most`` labelled cells at most, for ``--choi
     python few_labels.py runs/leave-one-out/raabin/model --data_dir raabin --home blood-cells pbc chula --head --cells 100 \
         --label_map ig=other erythroblast=other platelet=other --validation_share 0.1 --split_seed 3 --out runs/head-raabin
 
-What the fit chooses, it chooses on the labelled cells. ``heads.json`` in ``--out`` holds the figures of each choice.
+What the fit chooses, it chooses on the labelled cells. ``heads.json`` in ``--out`` holds the figures of each choice. By
+default no slide stands on both sides, which asks what the fit is worth on the next slide; ``--apart photo`` lets the labelled
+and the measured cells share slides, never a photo, which asks what it is worth on the other cells of those that were labelled.
+With ``--find`` the cell of each whole photo is cut out by the cell finder, as the page's count does before a person names it.
 """
 
 import argparse
 import copy
 import csv
+import io
 import json
 import logging
 import shlex
@@ -48,7 +52,9 @@ from evaluation.measure import load_config, load_model, measure, open_image
 from evaluation.metrics import balanced_accuracy, confusion_matrix
 from evaluation.probe import choose_rows
 from evaluation.results import FILE_NAME, environment, git_commit, read_results, write_text
+from hub_model.cell_finding import find_cells
 from hub_model.modeling_wbc_resnet import WbcResNetForImageClassification
+from hub_model.pipeline_wbc_resnet import crop_cell
 from smears.laboratories import held_out_cells, unseen_cells
 from smears.loading import DataError
 from smears.splits import VALIDATION_SHARE, hold_out
@@ -57,6 +63,7 @@ ROOT = Path(__file__).parent
 RESULTS = "few_labels.json"
 HEADS = "heads.json"
 SPLITS_TRIED = 20
+APART = ("group", "photo")  # a group is a slide where slides are known, else a photo with those that show the same cell
 FEWEST = 2  # labelled images of a class: with one alone nothing can be tried on a cell that was not shown
 BATCH = 32
 logger = logging.getLogger("few_labels")
@@ -80,6 +87,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--head", action="store_true", help="fit statistics and last layer alone, as the page does")
     add("--most", type=int, default=100, help="with --head: labelled images in all; a scarce class gives what it has")
     add("--choices", type=int, default=3, help="with --head: how often cells are chosen, by --seed and those after it")
+    add("--apart", choices=APART, default="group", help="with --head: what is kept on one side, slides or photos alone")
+    add("--find", action="store_true", help="with --head: cut the cell out of each whole photo of --data_dir first")
     add("--limit", type=int, default=600, help="with --head: images at most of each laboratory that are looked at")
     add("--out", type=Path, required=True, help="the cells, the fitted model and the figures come here")
     options = parser.parse_args(argv)
@@ -87,17 +96,20 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def choose_cells(data: datasets.Dataset, each: int, seed: int, most: int | None = None) -> tuple[list[int], list[int]]:
+def choose_cells(
+    data: datasets.Dataset, each: int, seed: int, most: int | None = None, apart: str = "group"
+) -> tuple[list[int], list[int]]:
     """Choose images to label and images to measure, no ``group`` on both sides.
 
     About half of the groups give images to label, by the first of ``SPLITS_TRIED`` splits whose half has enough; of each class
     they take turns, so that its images come from as many groups as can be.
 
     Args:
-        data: with the columns ``label`` and ``group``.
+        data: with the columns ``label`` and ``apart``.
         each: images of a class.
         seed: which.
         most: images in all. A scarce class then gives what its half has, at least ``FEWEST``, and the others share the rest.
+        apart: the column whose values take the place of groups.
 
     Returns:
         The rows to label and the rows to measure, rising.
@@ -105,7 +117,9 @@ def choose_cells(data: datasets.Dataset, each: int, seed: int, most: int | None 
     Raises:
         DataError: a class whose half has fewer images than it must give in all of them, or as ``smears.splits.hold_out``.
     """
-    numbered = data.select_columns(["label", "group"]).add_column("row", list(range(len(data))))
+    columns = {"label": data["label"][:], "group": data[apart][:], "row": list(range(len(data)))}
+    features = {name: data.features["label" if name == "label" else apart] for name in ("label", "group")}
+    numbered = datasets.Dataset.from_dict(columns, datasets.Features(features | {"row": datasets.Value("int64")}))
     names, present = data.features["label"].names, set(data["label"])
     least = each if most is None else min(each, FEWEST)
     for attempt in range(SPLITS_TRIED):  # a slide may hold most of a class
@@ -146,6 +160,28 @@ def write_cells(data: datasets.Dataset, folder: Path) -> None:
         lines.append((path.relative_to(folder).as_posix(), row["photo"]))
     with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows(lines)
+
+
+def find_each(data: datasets.Dataset) -> tuple[datasets.Dataset, int]:
+    """Cut out of each whole photo its largest white cell, as the cell finder sees it and the pipeline's count cuts it.
+
+    Returns:
+        The rows with other images, and in how many nothing was found: they keep the whole photo.
+    """
+
+    def cut(row: Mapping[str, Any]) -> dict[str, Any]:
+        photo = open_image(row["image"], row["file"])
+        found = [cell["box"] for cell in find_cells(photo)] if row["whole"] else []
+        if not found:
+            return {"image": row["image"], "found": False}
+        stream = io.BytesIO()
+        crop_cell(photo, max(found, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))).save(stream, "PNG")
+        return {"image": {"bytes": stream.getvalue(), "path": None}, "found": True}
+
+    features = datasets.Features({**data.features, "found": datasets.Value("bool")})
+    data = data.map(cut, features=features, load_from_cache_file=False, desc="finding cells")
+    missed = sum(whole and not found for whole, found in zip(data["whole"], data["found"], strict=True))
+    return data.remove_columns("found"), missed
 
 
 def without(data: datasets.Dataset, negatives: str | None) -> datasets.Dataset:
@@ -282,7 +318,9 @@ def fit_heads(options: argparse.Namespace) -> dict[str, Any]:
     _, processor = load_model(options.model)
     model = WbcResNetForImageClassification.from_pretrained(options.model, dtype=torch.float32).eval()
     cells = asked.cells.select(choose_rows(asked.cells["label"][:], options.limit, seed=0))
-    chosen = [choose_cells(cells, options.cells, options.seed + turn, options.most) for turn in range(options.choices)]
+    cells, missed = find_each(cells) if options.find else (cells, None)
+    seeds = range(options.seed, options.seed + options.choices)
+    chosen = [choose_cells(cells, options.cells, seed, options.most, options.apart) for seed in seeds]
     own = Shown(cells, processor)
     homes = {}
     for name, data in asked.homes.items():
@@ -326,7 +364,8 @@ def fit_heads(options: argparse.Namespace) -> dict[str, Any]:
             asked.lab, options.seed + turn, len(labelled), found["share"], 100 * named["before"]["value"],
             100 * named["after"]["value"], _at_home(choices[-1]["home"]),
         )  # fmt: skip
-    report = asked.record() | {"limit": options.limit, "most": options.most, "choices": choices}
+    report = asked.record() | {"limit": options.limit, "most": options.most, "apart": options.apart}
+    report |= {"not_found": missed, "choices": choices}  # None: nothing was looked for
     write_text(options.out / HEADS, json.dumps(report, indent=2) + "\n")
     return report
 

@@ -80,7 +80,9 @@ def _validate_few_labels(report: Any, where: str) -> None:
 
 
 def _validate_heads(report: Any, where: str) -> None:
-    require_keys(report, {"laboratory", "command", "commit", "checkpoint", "most", "choices"}, where, free=True)
+    keys = {"laboratory", "command", "commit", "checkpoint", "most", "apart", "not_found", "choices"}
+    require_keys(report, keys, where, free=True)
+    require(report["apart"] in ("group", "photo"), f"{where}.apart", report["apart"], "group or photo")
     choices = report["choices"]
     require(isinstance(choices, list) and choices, f"{where}.choices", choices, "one or more")
     for number, choice in enumerate(choices):

@@ -100,10 +100,11 @@ def _before_after(pair: Mapping[str, Any]) -> str:
 
 def heads_table(evidence: Mapping[str, Any]) -> str:
     """Write what fitting statistics and last layer to a few labelled cells gains in an unseen laboratory, and costs at home."""
+    kept = {"group": "slides, or photos", "photo": "photos alone"}
     lines = [
-        "| laboratory | labelled cells | its other cells, before → after | after, each choice | at home, before → after "
-        "| new statistics |",
-        "|---|---|--:|---|---|--:|",
+        "| laboratory | kept apart | labelled cells | its other cells, before → after | after, each choice "
+        "| at home, before → after | new statistics |",
+        "|---|---|---|--:|---|---|--:|",
     ]
     for report in evidence["heads"]:
         choices = report["choices"]
@@ -115,7 +116,8 @@ def heads_table(evidence: Mapping[str, Any]) -> str:
         new = ", ".join(f"{choice['share']:.0%}" for choice in choices)
         labelled = ", ".join(f"{count} {name}" for name, count in choices[0]["labelled"].items())
         lines.append(
-            f"| {report['laboratory']} | {choices[0]['n_labelled']}: {labelled} "
+            f"| {report['laboratory']}{', cells found' if report['not_found'] is not None else ''} | {kept[report['apart']]} "
+            f"| {choices[0]['n_labelled']}: {labelled} "
             f"| {_means(others)}, n = {thousands(others[0]['n'])} | {'; '.join(figure(pair['after']) for pair in others)} "
             f"| {home} | {new} |"
         )

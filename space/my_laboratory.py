@@ -65,7 +65,8 @@ def fitted_networks(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         results: as eval_results.json holds them.
 
     Returns:
-        Of each laboratory its ``name``; ``labelled``, cells at most; ``others`` and ``home``, the balanced accuracy before and
+        Of each laboratory its ``name``; whether its labelled and its other cells may share ``slides``, and whether the cells
+        were ``found`` in photos of more; ``labelled``, cells at most; ``others`` and ``home``, the balanced accuracy before and
         after, 0..1, on its other cells and in the laboratories learnt from: means over the choices of cells, and over those
         laboratories.
     """
@@ -79,6 +80,8 @@ def fitted_networks(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": report["laboratory"],
+                "slides": report["apart"] == "photo",
+                "found": report["not_found"] is not None,
                 "labelled": max(choice["n_labelled"] for choice in choices),
                 "others": mean([choice["others"] for choice in choices]),
                 "home": mean([pair for choice in choices for pair in choice["home"].values()]),
@@ -90,7 +93,7 @@ def fitted_networks(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _fitted_before(model: SmearModel, speech: Words) -> str:
     rows = [
         [
-            escape(row["name"]),
+            escape(", ".join([row["name"], *(speech[f"lab_cells_{how}"] for how in ("slides", "found") if row[how])])),
             str(row["labelled"]),
             *(" → ".join(f"{100 * value:.1f}" for value in row[where]) for where in ("others", "home")),
         ]

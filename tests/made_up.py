@@ -109,7 +109,8 @@ def heads_report() -> dict:
     ]  # fmt: skip
     return {
         "laboratory": "raabin", "command": "python few_labels.py --head", "commit": "c" * 40, "most": 100,
-        "checkpoint": {"sha256": "d" * 64, "command": "python train.py"}, "choices": choices,
+        "apart": "photo", "not_found": None, "choices": choices,
+        "checkpoint": {"sha256": "d" * 64, "command": "python train.py"},
     }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """A few labelled cells: no photo on both sides, learnt by the README's command, measured where nothing was learnt."""
 
+import io
 import json
 import subprocess
 import sys
@@ -7,13 +8,14 @@ import sys
 import datasets
 import numpy as np
 import pytest
-from smear_drawings import write_class_folders, write_photo_column
+from PIL import Image
+from smear_drawings import draw_field, write_class_folders, write_photo_column
 from test_train import QUICK, checkpoint_of
 
 import few_labels
 from evaluation import evidence
-from evaluation.measure import predict
-from few_labels import choose_cells, write_cells
+from evaluation.measure import open_image, predict
+from few_labels import choose_cells, find_each, write_cells
 from smears.laboratories import held_out_cells, unseen_cells
 from smears.loading import DataError, load_folder
 
@@ -48,6 +50,36 @@ def test_a_scarce_class_gives_what_it_has_and_the_others_share_the_rest():
     assert len(labelled) == 24 and counts[1] == np.sum(labels == 1) - np.sum(labels[others] == 1) <= 4
     assert abs(counts[0] - counts[2]) <= 1 and not set(labelled) & set(others)
     assert np.bincount(labels[choose_cells(data, 5, seed=0, most=100)[0]]).tolist() == [5, counts[1], 5]
+
+
+def test_photos_alone_are_kept_apart_where_that_is_asked_for():
+    photos = [f"{number // 2}" for number in range(24)]
+    data = rows(a=["slide"] * 24, b=["slide"] * 24).add_column(
+        "photo", [f"{label}{p}" for label in "ab" for p in photos]
+    )
+    with pytest.raises(DataError, match="two are needed"):
+        choose_cells(data, 3, seed=0)
+    labelled, others = choose_cells(data, 3, seed=0, apart="photo")
+    sides = [{data["photo"][row] for row in side} for side in (labelled, others)]
+    assert len(sides[0]) == 6 and not sides[0] & sides[1]
+
+
+def test_a_cell_that_is_found_is_cut_out_and_a_photo_without_one_stays():
+    picture, ((top, left, bottom, right),) = draw_field(1, [(200, 320)])
+    empty = np.full_like(picture, 220)
+    streams = [io.BytesIO() for _ in range(3)]
+    for stream, pixels in zip(streams, (picture, empty, picture), strict=True):
+        Image.fromarray(pixels).save(stream, "PNG")
+    images = [{"bytes": stream.getvalue(), "path": None} for stream in streams]
+    columns = {"image": images, "file": ["a", "b", "c"], "whole": [True, True, False]}
+    data = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image(decode=False))
+    cut, missed = find_each(data)
+    assert missed == 1 and cut.column_names == data.column_names and cut["image"][1:] == images[1:]
+    cell = np.array(open_image(cut[0]["image"]))
+    height, width = cell.shape[:2]
+    assert height == width and max(bottom - top, right - left) < height < 3 * max(bottom - top, right - left)
+    middle = picture[(top + bottom) // 2, (left + right) // 2]
+    assert np.abs(cell[height // 2, width // 2].astype(int) - middle).max() < 60
 
 
 def test_a_group_of_two_classes_stands_on_one_side():

@@ -115,6 +115,7 @@ def test_the_cost_at_home_is_what_was_measured(filled, model, language, monkeypa
     assert row["others"] == pytest.approx((0.4, 0.85)) and row["home"] == pytest.approx((0.85, 0.6))
     assert escape(speech("lab_cost", before="85.0", after="60.0")) in my_laboratory.fit_text(found, model, speech)
     known = my_laboratory.knowledge(model, speech)
+    assert f"raabin, {speech['lab_cells_slides']}<" in known and speech["lab_cells_found"] not in known
     assert "<td>40.0 → 85.0</td><td>85.0 → 60.0</td>" in known and speech["lab_fitted_before"] in known
 
 
