@@ -65,9 +65,11 @@ class HeadFitting:
         best. The views of a cell differ by nothing that matters, so where they differ little is said.
 
         That layer is too sure, since it knows its own cells. Each cell is therefore named by a layer that saw neither it nor
-        its group, and on these answers the scale is fitted, by the cross entropy averaged over the classes. In the same way it
-        is found out whether the layer that was there has more to say: a multiple of it is added where that lowers the cross
-        entropy by more than its standard error, as in a laboratory like those learnt from.
+        its group, and on these answers the scale is fitted, by the cross entropy averaged over the classes, as if one cell more
+        had been named and wrongly (Laplace's rule of succession, as Platt 1999 has it): where all are right there would be no
+        bound to how sure it gets. In the same way it is found out what the layer that was there has more to say: the multiple
+        of it that lowers this most is added. In a laboratory like those learnt from that holds what the few cells, often of
+        few slides, do not show.
 
         The row of a class that no cell shows stays as it was against the mean of the shown ones, and is lowered as far as the
         cells shown ask for.
@@ -283,24 +285,21 @@ def _fit(
     weight, bias = weight - weight[shown].mean(axis=0), bias - bias[shown].mean()
     old = cells[:, 0] @ weight.T + bias  # (N, C)
     new = _out_of_fold(cells, labels, groups, shown)  # (N, K)
+    doubt = 1 / (len(labels) + 2)  # share of cells named wrongly, were one more to come and be so
     even = 1 / (len(shown) * np.bincount(number_of)[number_of])  # a cell's part in the mean over classes
 
     def logits(scale: float, kept: float, lowered: np.ndarray) -> np.ndarray:
         return np.column_stack([np.exp(scale) * new + kept * old[:, shown], old[:, hidden] - lowered])
 
-    def loss(found: np.ndarray, kept: bool) -> float:
-        scale, multiple, lowered = found[0], found[1] * kept, found[2:]
-        return even @ _cross_entropy(logits(scale, multiple, lowered), number_of) + FLAT / 2 * (lowered @ lowered)
+    def loss(found: np.ndarray) -> float:
+        told, lowered = logits(found[0], found[1], found[2:]), found[2:]
+        right, wrong = _cross_entropy(told, number_of), logsumexp(told, axis=1) - told[:, : len(shown)].mean(axis=1)
+        return even @ ((1 - doubt) * right + doubt * wrong) + FLAT / 2 * (lowered @ lowered)
 
     begin = np.array([-np.log(np.abs(new).mean() + 1), 0.0, *np.zeros(len(hidden))])
     bounds = [(begin[0] - 10, begin[0] + 10), (0, 2), *[(0, None)] * len(hidden)]
-    alone, both = (
-        minimize(loss, begin, args=(kept,), method="L-BFGS-B", bounds=bounds).x * [1, kept, *np.ones(len(hidden))]
-        for kept in (False, True)
-    )
-    surprise = [_cross_entropy(logits(found[0], found[1], found[2:]), number_of) for found in (alone, both)]
-    better = is_clear((surprise[0] - surprise[1]) * even * len(labels))
-    scale, kept, *lowered = both if better else alone
+    scale, kept, *lowered = minimize(loss, begin, method="L-BFGS-B", bounds=bounds).x
+    surprise = _cross_entropy(logits(scale, kept, np.array(lowered)), number_of)
     fitted_weight, fitted_bias = weight.copy(), bias.copy()
     fitted_weight[shown] = np.exp(scale) * new_weight + kept * weight[shown]
     fitted_bias[shown] = np.exp(scale) * new_bias + kept * bias[shown]
@@ -311,8 +310,8 @@ def _fit(
         "scale": float(np.exp(scale)),
         "kept": float(kept),
         "shrinkage": float(shrinkage),
-        "loss": float(even @ surprise[int(better)]),
-        "surprise": surprise[int(better)] * even * len(labels),
+        "loss": float(even @ surprise),
+        "surprise": surprise * even * len(labels),
     }
 
 

@@ -1,5 +1,6 @@
 """The tab with what was measured of the weights, from eval_results.json, its plots, limits and licence."""
 
+from collections.abc import Mapping
 from html import escape
 
 import page
@@ -17,20 +18,20 @@ def about(model: SmearModel, words: Words) -> str:
     results = model.results.get("results", [])
     rows = []
     for entry in results:
+        chosen = entry.get("selective") or {}
         values = [entry["metrics"][name] for name in ("accuracy", "balanced_accuracy")]
+        values += [chosen.get(name) for name in ("coverage", "accuracy")]
         rows.append(
             [
                 escape(entry["dataset"]),
                 escape(entry["split"]),
                 str(entry["n_images"]),
                 str(entry["n_photos"]),
-                *(
-                    f"{100 * value['value']:.1f} ({100 * value['low']:.1f}–{100 * value['high']:.1f})"
-                    for value in values
-                ),
+                *map(_with_interval, values),
             ]
         )
-    head = [words[f"about_column_{name}"] for name in ("data", "split", "images", "photos", "accuracy", "balanced")]
+    columns = ("data", "split", "images", "photos", "accuracy", "balanced", "named", "right")
+    head = [words[f"about_column_{name}"] for name in columns]
     table = page.table(head, rows, words["about_results"]) if rows else f"<p>{escape(words['about_none'])}</p>"
     limits = "".join(f"<li>{escape(words[f'about_limit_{number}'])}</li>" for number in (1, 2, 3, 4))
     identity = model.identity
@@ -42,10 +43,15 @@ def about(model: SmearModel, words: Words) -> str:
     )
     return (
         f'<section class="wbc-about"><h2>{escape(words["about_title"])}</h2><p>{escape(words["about_text"])}</p>'
-        f"<h3>{escape(words['about_results'])}</h3>{table}<p class='wbc-small'>{escape(words['about_intervals'])}</p>"
+        f"<h3>{escape(words['about_results'])}</h3>{table}<p class='wbc-small'>{escape(words['about_intervals'])} "
+        f"{escape(words['about_named'])}</p>"
         f"{_plots(model, words)}<h3>{escape(words['about_limits'])}</h3><ul>{limits}</ul>"
         f"<h3>{escape(words['about_licence'])}</h3><p>{escape(words['about_data'])}</p><p>{escape(weights)}</p></section>"
     )
+
+
+def _with_interval(share: Mapping[str, float] | None) -> str:
+    return "" if share is None else f"{100 * share['value']:.1f} ({100 * share['low']:.1f}–{100 * share['high']:.1f})"
 
 
 def _plots(model: SmearModel, words: Words) -> str:

@@ -27,7 +27,7 @@ from my_laboratory import build_my_laboratory, knowledge
 from one_cell import EXAMPLES, build_one_cell
 from reading import HEAVIEST
 from smear_fields import build_smear_fields, limit_text
-from smear_model import chosen_model, load
+from smear_model import choosiness, chosen_model, load
 from visits import Visits
 
 HERE = Path(__file__).resolve().parent
@@ -50,7 +50,7 @@ def build(model_dir: str | Path) -> gr.Blocks:
     """Build the page around the model in a folder, or on the Hub by its name."""
     model = load(model_dir)
     visits = Visits()
-    risk = model.network.config.acceptance_risk
+    risk, measured = model.network.config.acceptance_risk, choosiness(model.results)
 
     # Served from where they lie: a copy in the cache would be deleted with the visitors' pictures.
     gr.set_static_paths(EXAMPLES)
@@ -65,12 +65,12 @@ def build(model_dir: str | Path) -> gr.Blocks:
                 knows = build_my_laboratory(model, visits)
             with gr.Tab(I18N("tab_about"), id="about"):
                 told = gr.HTML(about(model, words()), elem_id="about")
-        footer = gr.HTML(page.footer(model.identity, risk, words()))
+        footer = gr.HTML(page.footer(model.identity, risk, words(), measured))
         build_endpoints(model, visits)
 
         def speak(request: gr.Request) -> tuple[str, ...]:
             speech = words(request)
-            foot = page.footer(model.identity, risk, speech)
+            foot = page.footer(model.identity, risk, speech, measured)
             return (
                 page.header(speech),
                 page.welcome(model.subtypes, speech),

@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import texts
 from colours import VIRIDIS, subtype_colours
@@ -140,18 +141,33 @@ def _known_by(label: str, confused: tuple[int, str | None, float] | None, words:
     return f'<div class="wbc-known"><h3>{escape(title)}</h3>{rows}</div>'
 
 
-def footer(identity: Mapping[str, str | None], risk: float | None, words: Words) -> str:
+def span(low: float, high: float) -> str:
+    """Write two shares, 0..1, as "1.2–3.4%"."""
+    return per_cent(high) if per_cent(low) == per_cent(high) else f"{100 * low:.1f}–{per_cent(high)}"
+
+
+def footer(identity: Mapping[str, str | None], risk: float | None, words: Words, measured: Sequence[Any] = ()) -> str:
     """Return what to expect, which weights answer, under which licence, and what becomes of the photos.
 
     Args:
         identity: ``name``, ``revision`` and ``sha256`` of the weights.
         risk: the most wrong answers, 0..1, among those that the model gave on validation; None if it answers always.
         words: of the reader's language.
+        measured: of each laboratory what was ``named`` of its held-out images, and what of those ``right``, 0..1.
     """
     name = " ".join(filter(None, (identity["name"], identity["revision"])))
     sha256 = identity["sha256"] or ""
     weights = words("foot_weights", name=name, sha256=sha256[:12], licence=texts.LICENCE)
-    choice = words["foot_always"] if risk is None else words("foot_unidentified", risk=per_cent(risk))
+    if risk is None:
+        choice = words["foot_always"]
+    elif measured:
+        wrong, named = (
+            [value(one) for one in measured] for value in (lambda one: 1 - one.right, lambda one: one.named)
+        )
+        spans = {"wrong": span(min(wrong), max(wrong)), "named": span(min(named), max(named))}
+        choice = words("foot_measured", number=len(measured), **spans)
+    else:
+        choice = words("foot_unidentified", risk=per_cent(risk))
     return (
         f'<footer class="wbc-footer"><p><strong>{escape(words["purpose"])}</strong> {escape(choice)} '
         f'{escape(words["foot_privacy"])}</p><p title="SHA-256 {escape(sha256)}">{escape(weights)}</p></footer>'

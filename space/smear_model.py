@@ -188,23 +188,23 @@ def chosen_model(argument: str | None = None) -> str:
 
 
 def most_confused(results: dict[str, Any], label: str) -> tuple[int, str | None, float] | None:
-    """Say with which class held-out images of a class are most often confused.
+    """Say with which class held-out photos of a class are most often confused.
 
-    Of each laboratory the test images are taken, or where it has none the validation images; the laboratories' images are
-    put together.
+    Of each laboratory the test photos are taken, or where it has none those of validation; the laboratories' photos are put
+    together. Photos count, not images: an archive may hold hundreds of copies of one photo, which err together.
 
     Args:
         results: as eval_results.json holds them.
 
     Returns:
-        Images of the class; the class that most of those named wrongly were given, None where there is none; their share of
+        Photos of the class; the class that most of those named wrongly were given, None where there is none; their share of
         all, 0..1. None where nothing was measured.
     """
     counts: dict[str, int] = {}
     for entry in held_out(results.get("results", [])):
         names = entry["labels"]
         if label in names:
-            for name, number in zip(names, entry["confusion_matrix"][names.index(label)], strict=True):
+            for name, number in zip(names, entry["photo_level"]["confusion_matrix"][names.index(label)], strict=True):
                 counts[name] = counts.get(name, 0) + number
     total = sum(counts.values())
     if not total:
@@ -212,6 +212,30 @@ def most_confused(results: dict[str, Any], label: str) -> tuple[int, str | None,
     wrong = {name: number for name, number in counts.items() if name != label and number}
     other = max(wrong, key=lambda name: wrong[name], default=None)
     return total, other, wrong[other] / total if other else 0.0
+
+
+@dataclass
+class Choosiness:
+    """How often held-out images of a laboratory are named, and how often rightly, 0..1.
+
+    Attributes:
+        laboratory: its name.
+        named: share of the images that got a name and not "unidentified".
+        right: share of those whose name is right.
+    """
+
+    laboratory: str
+    named: float
+    right: float
+
+
+def choosiness(results: dict[str, Any]) -> list[Choosiness]:
+    """Say of each laboratory how choosy the model is on its held-out images, from results as eval_results.json holds them."""
+    return [
+        Choosiness(entry["dataset"], *(entry["selective"][name]["value"] for name in ("coverage", "accuracy")))
+        for entry in held_out(results.get("results", []))
+        if entry.get("selective")
+    ]
 
 
 def held_out(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

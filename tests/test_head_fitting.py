@@ -120,6 +120,18 @@ def test_a_layer_that_knows_the_classes_is_kept_and_one_that_knows_nothing_is_no
     assert model.fit_head(few, own)["kept"] == 0 and right(model, others, answers) < before - 0.05
 
 
+def test_few_cells_that_are_all_named_rightly_do_not_make_it_sure_without_bound(model):
+    """Of n cells named rightly, and one more that was not, a share of 1 in n + 2 is wrong: no surer is it on average."""
+    features, labels = drawn(10, apart=3)
+    clear(model)
+    model.fit_head(features, labels)
+    others, answers = drawn(100, apart=3, seed=1)
+    assert right(model, others, answers) == 1.0
+    with torch.no_grad():
+        sure = model.get_classifier()(others[:, 0]).softmax(1).max(1).values
+    assert 0.9 < sure.mean() < 1 - 0.5 / 42
+
+
 def test_the_loss_is_told_without_fitting(model):
     features, labels = drawn(8)
     before = layer_of(model)

@@ -419,8 +419,40 @@ def test_negatives_are_no_subtype(shown, by_hand):
 def test_what_the_foot_of_the_page_promises_is_the_models(shown):
     _, always = shown()
     _, sometimes = shown(acceptance_threshold=0.5, acceptance_risk=0.02)
-    assert "It always chooses from its list" in always and "says unidentified" not in always
-    assert "It always chooses from its list" not in sometimes and "at most 2.0% were wrong" in sometimes
+    assert "The model always chooses from its list" in always and "says unidentified" not in always
+    assert "The model always chooses from its list" not in sometimes and "at most 2.0% were wrong" in sometimes
+
+
+def test_confusions_are_counted_by_photo_and_not_by_copy():
+    copies = {
+        "labels": ["a", "b", "c"],
+        "confusion_matrix": [[2, 300, 1], [0, 9, 0], [0, 0, 9]],
+        "split": "TEST",
+        "dataset": "x",
+    }
+    copies["photo_level"] = {"confusion_matrix": [[2, 1, 0], [0, 9, 0], [0, 0, 9]]}
+    alone = copies | {
+        "dataset": "y",
+        "split": "validation",
+        "photo_level": {"confusion_matrix": [[3, 0, 2], [0, 1, 0], [0, 0, 1]]},
+    }
+    assert smear_model.most_confused({"results": [copies, alone]}, "a") == (8, "c", 0.25)
+    assert smear_model.most_confused({"results": [copies]}, "b") == (9, None, 0.0)
+
+
+def test_the_foot_tells_of_each_laboratory_it_learnt_from():
+    def entry(data, split, named, right):
+        return {
+            "dataset": data,
+            "split": split,
+            "selective": {"coverage": {"value": named}, "accuracy": {"value": right}},
+        }
+
+    entries = [entry("a", "validation", 0.1, 0.2), entry("a", "TEST", 0.5, 0.99), entry("b", "validation", 0.8, 0.9)]
+    measured = smear_model.choosiness({"results": entries})
+    assert [(one.laboratory, one.named, one.right) for one in measured] == [("a", 0.5, 0.99), ("b", 0.8, 0.9)]
+    foot = page.footer({"name": "n", "revision": None, "sha256": "0" * 64}, 0.01, ENGLISH, measured)
+    assert "In the 2 laboratories" in foot and "50.0–80.0% of the held-out" in foot and "1.0–10.0% were wrong" in foot
 
 
 # Nothing is kept
