@@ -23,7 +23,7 @@ import torch
 from about import about
 from endpoints import build_endpoints
 from languages import I18N, words
-from my_laboratory import build_my_laboratory, knowledge
+from my_laboratory import build_my_laboratory, cells_table, knowledge
 from one_cell import EXAMPLES, build_one_cell
 from reading import HEAVIEST
 from smear_fields import build_smear_fields, limit_text
@@ -62,7 +62,7 @@ def build(model_dir: str | Path) -> gr.Blocks:
             with gr.Tab(I18N("tab_fields"), id="fields"):
                 limit = build_smear_fields(model, visits)
             with gr.Tab(I18N("tab_laboratory"), id="laboratory"):
-                knows = build_my_laboratory(model, visits)
+                own, knows = build_my_laboratory(model, visits)
             with gr.Tab(I18N("tab_about"), id="about"):
                 told = gr.HTML(about(model, words()), elem_id="about")
         footer = gr.HTML(page.footer(model.identity, risk, words(), measured))
@@ -75,6 +75,7 @@ def build(model_dir: str | Path) -> gr.Blocks:
                 page.header(speech),
                 page.welcome(model.subtypes, speech),
                 limit_text(model, speech),
+                cells_table(None, model, speech),
                 knowledge(model, speech),
                 about(model, speech),
                 foot,
@@ -85,7 +86,7 @@ def build(model_dir: str | Path) -> gr.Blocks:
 
         demo.load(
             speak,
-            outputs=[header, welcome, limit, knows, told, footer],
+            outputs=[header, welcome, limit, own, knows, told, footer],
             api_visibility="private",
             show_progress="hidden",
             queue=False,

@@ -1,6 +1,7 @@
 """A visitor's laboratory: its cells, with labels and without, the network fitted to them, and the folder to take home."""
 
 import copy
+import hashlib
 import io
 import json
 import tempfile
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from languages import WORDS, Words
 from PIL import Image
 from review import DROPPED, UNIDENTIFIED, Slide
 from smear_model import SmearModel
@@ -30,6 +32,18 @@ LEFT_OUT = ("model.safetensors", "eval_results.json", "README.md", "adaptation.j
 Tell = Callable[[int, int], None]
 
 
+class LaboratoryError(ValueError):
+    """What a visitor asked of the laboratory cannot be done; ``told`` says why in the visitor's language."""
+
+    def __init__(self, key: str, **values: Any):
+        super().__init__(WORDS["en"](key, **values))
+        self.key, self.values = key, values
+
+    def told(self, speech: Words) -> str:
+        """Say why, in the words of a language."""
+        return speech(self.key, **self.values)
+
+
 @dataclass
 class Cell:
     """A cell of the laboratory.
@@ -44,6 +58,11 @@ class Cell:
     label: str | None
     group: str
 
+    @property
+    def key(self) -> str:
+        """The same for the same picture, from whatever file or slide it comes."""
+        return hashlib.sha256(f"{self.picture.size}".encode() + self.picture.tobytes()).hexdigest()
+
 
 @dataclass
 class Laboratory:
@@ -54,6 +73,7 @@ class Laboratory:
         network: with new statistics or a new last layer; None as long as nothing was fitted.
         statistics: what re-estimating without labels found, or None.
         fit: what the fitting to labelled cells found, or None.
+        cancelled: is set where what runs now shall end.
     """
 
     model: SmearModel
@@ -62,6 +82,7 @@ class Laboratory:
     statistics: dict[str, Any] | None = None
     fit: dict[str, Any] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
+    cancelled: threading.Event = field(default_factory=threading.Event)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -73,32 +94,47 @@ class Laboratory:
     def unlabelled(self) -> int:
         return sum(cell.label is None for cell in self.cells)
 
-    def add(self, cells: Sequence[Cell]) -> None:
+    def add(self, cells: Sequence[Cell], dropped: Sequence[Cell] = ()) -> tuple[int, int]:
         """Take more cells; what was fitted without them is forgotten.
 
+        Of one picture there is one cell, and the last word of its label holds.
+
+        Args:
+            cells: new ones, or ones taken before with another label.
+            dropped: ones that are none after all; where they were taken before they go.
+
+        Returns:
+            How many are new, and of how many taken before the label is another now or they are gone.
+
         Raises:
-            ValueError: too many.
+            LaboratoryError: too many; the cells then are as they were.
         """
-        if len(self.cells) + len(cells) > MOST_CELLS:
-            raise ValueError(f"{len(self.cells) + len(cells)} cells are too many; expected {MOST_CELLS} at most.")
-        self.cells += cells
-        self.network = self.statistics = self.fit = None
+        kept = {cell.key: cell for cell in self.cells}
+        before = {key: cell.label for key, cell in kept.items()}
+        gone = [kept.pop(key) for key in {cell.key for cell in dropped} & kept.keys()]
+        kept |= {cell.key: cell for cell in cells}
+        if len(kept) > MOST_CELLS:
+            raise LaboratoryError("lab_too_many", number=len(kept), most=MOST_CELLS)
+        new = len(kept.keys() - before.keys())
+        changed = len(gone) + sum(key in before and before[key] != cell.label for key, cell in kept.items())
+        if new or changed:
+            self.cells = list(kept.values())
+            self.network = self.statistics = self.fit = None
+        return new, changed
 
-    def add_slide(self, slide: Slide) -> int:
-        """Take the cells of a slide, those that a person named with their label; gives how many.
+    def add_slide(self, slide: Slide) -> tuple[int, int]:
+        """Take the cells of a slide, those that a person named with their label; gives what ``add`` gives.
 
-        What was called no cell is left out, and so are cells taken before.
+        What was called no cell is left out. Another slide's photo of the same name is another photo.
         """
-        known = {cell.group for cell in self.cells}
-        taken = []
+        taken, dropped = [], []
         for number, place, cell in slide.cells():
-            group = f"{slide.images[number]['name']} (field {number + 1})"
-            if cell["reviewed"] == DROPPED or group in known:
-                continue
-            label = None if cell["reviewed"] in (None, UNIDENTIFIED) else cell["reviewed"]
-            taken.append(Cell(Image.open(io.BytesIO(slide.crops[number, place])).convert("RGB"), label, group))
-        self.add(taken)
-        return len(taken)
+            photo = hashlib.sha256(slide.fields[number] or b"").hexdigest()[:8]
+            label = None if cell["reviewed"] in (None, UNIDENTIFIED, DROPPED) else cell["reviewed"]
+            picture = Image.open(io.BytesIO(slide.crops[number, place])).convert("RGB")
+            side = dropped if cell["reviewed"] == DROPPED else taken
+            side.append(Cell(picture, label, f"{slide.images[number]['name']} {photo}"))
+        return self.add(taken, dropped)
 
     def reestimate(self, tell: Tell | None = None) -> dict[str, Any]:
         """Re-estimate the batch-norm statistics on all cells, labelled or not; no label is read.
@@ -111,10 +147,10 @@ class Laboratory:
             the rule suggests none, since it was asked for; ``before`` and ``after``: how often each answer comes.
 
         Raises:
-            ValueError: no cells.
+            LaboratoryError: no cells.
         """
         if not self.cells:
-            raise ValueError("There are no cells. Add some first.")
+            raise LaboratoryError("lab_no_cells")
         network = copy.deepcopy(self.model.network)
         batches = self._batches()
         told = tell and (lambda done, total: tell(done, total + len(self.cells)))  # the last pass is told below
@@ -141,18 +177,18 @@ class Laboratory:
             tell: as for ``reestimate``.
 
         Returns:
-            As the model's ``fit_to_laboratory``, and ``n``, the labelled cells, and ``seconds``.
+            As the model's ``fit_to_laboratory``, and ``n``, the labelled cells, ``labels``, their classes, and ``seconds``.
 
         Raises:
-            ValueError: too few cells.
+            LaboratoryError: too few cells, or all of one class.
         """
         labelled = [cell for cell in self.cells if cell.label is not None]
         scarce = {label: number for label, number in self.counts.items() if 0 < number < FEWEST}
         if not labelled or scarce:
-            told = ", ".join(f"{label}: {number}" for label, number in scarce.items()) or "none"
-            raise ValueError(
-                f"Too few labelled cells ({told}); expected {FEWEST} of each class that is shown, better {WANTED}."
-            )
+            told = ", ".join(f"{label}: {number}" for label, number in scarce.items()) or "0"
+            raise LaboratoryError("lab_too_few", told=told, fewest=FEWEST, wanted=WANTED)
+        if len({cell.label for cell in labelled}) < 2:
+            raise LaboratoryError("lab_one_class", number=len(labelled), label=labelled[0].label)
         started = time.monotonic()
         network = copy.deepcopy(self.model.network)
         labels = [self.model.labels.index(cell.label) for cell in labelled]
@@ -160,17 +196,18 @@ class Laboratory:
         groups = [cell.group for cell in labelled]
         found = network.fit_to_laboratory(self._batches(labelled), labels, groups, others, tell)
         self.network, self.statistics = network, None
-        self.fit = found | {"n": len(labelled), "seconds": round(time.monotonic() - started, 1)}
+        shown = [label for label, number in self.counts.items() if number]
+        self.fit = found | {"n": len(labelled), "labels": shown, "seconds": round(time.monotonic() - started, 1)}
         return self.fit
 
     def folder(self) -> bytes:
         """Write the fitted model as a zip archive of a folder that ``from_pretrained`` loads.
 
         Raises:
-            ValueError: nothing was fitted.
+            LaboratoryError: nothing was fitted.
         """
         if self.network is None:
-            raise ValueError("Nothing was fitted yet. Re-estimate the statistics, or fit the model to labelled cells.")
+            raise LaboratoryError("lab_nothing_fitted")
         source = self.model.folder()
         config = json.loads((source / "config.json").read_text(encoding="utf-8"))
         config.pop("validation_confusion", None)  # the errors of the old weights

@@ -2,7 +2,7 @@
 
 import base64
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
 from threading import Event
@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 import page
-from laboratory import FEW_IMAGES, SIDE, WANTED, Cell, Laboratory
+from laboratory import FEW_IMAGES, SIDE, WANTED, Cell, Laboratory, LaboratoryError
 from languages import I18N, Words, words
 from one_cell import read_photo, remember
 from reading import PictureError
@@ -146,6 +146,9 @@ def fit_text(found: Mapping[str, Any], model: SmearModel, speech: Words) -> str:
         text = speech("lab_cost", before=f"{100 * before:.1f}", after=f"{100 * after:.1f}")
         cost = f'<p class="wbc-note">{escape(text)}</p>'
     cost += f'<p class="wbc-note">{escape(speech["lab_home"])}</p>'
+    if unseen := [label for label in model.labels if label not in found["labels"]]:
+        named = ", ".join(speech.label(label) for label in unseen)
+        cost += f'<p class="wbc-note">{escape(speech("lab_unseen_classes", classes=named))}</p>'
     tried = found["validation"]
     if tried is None:
         text = speech("lab_untried", n=found["n"])
@@ -176,9 +179,8 @@ def fit_text(found: Mapping[str, Any], model: SmearModel, speech: Words) -> str:
     )
 
 
-def build_my_laboratory(model: SmearModel, visits: Visits) -> gr.HTML:
-    """Build the tab's content and its events; gives the place of what the model knows."""
-    knows = gr.HTML(knowledge(model, words()), elem_id="lab-knows")
+def build_my_laboratory(model: SmearModel, visits: Visits) -> tuple[gr.HTML, gr.HTML]:
+    """Build the tab's content and its events; gives the places of the visitor's cells and of what the model knows."""
     gr.HTML(I18N("lab_lead"), elem_classes="wbc-lead")
     with gr.Row(elem_classes="wbc-row"):
         with gr.Column(scale=1, min_width=300):
@@ -202,15 +204,15 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> gr.HTML:
         with gr.Column(min_width=300):
             fit = gr.Button(I18N("lab_fit_button"), variant="primary", elem_id="lab-fit")
             fitted = gr.HTML(elem_id="lab-fitted")
+    cancel = gr.Button(I18N("fields_cancel"), variant="stop", visible=False, elem_id="lab-cancel")
     take = gr.Button(I18N("lab_download"), visible=False, elem_id="lab-download")
+    knows = gr.HTML(knowledge(model, words()), elem_id="lab-knows")
     file = gr.JSON(visible=False)
-    outputs = [files, cells, status, estimated, fitted, take]
-    private = {
-        "api_visibility": "private",
-        "show_progress": "hidden",
-        "concurrency_id": "laboratory",
-        "concurrency_limit": 1,
-    }
+    outputs = [files, cells, status, estimated, fitted, take, cancel]
+    private = {"api_visibility": "private", "show_progress": "hidden"}
+    # One fit at a time has the cores; what takes no time does not wait for another visitor's.
+    heavy = private | {"concurrency_id": "laboratory", "concurrency_limit": 1}
+    light = private | {"concurrency_id": "laboratory-cells", "concurrency_limit": 8}
 
     def of(request: gr.Request) -> Laboratory:
         kept = visits.of(request.session_hash).laboratory
@@ -224,7 +226,19 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> gr.HTML:
             estimated: statistics_text(laboratory.statistics, speech) if laboratory.statistics else "",
             fitted: fit_text(laboratory.fit, model, speech) if laboratory.fit else "",
             take: gr.Button(visible=laboratory.network is not None),
+            cancel: gr.Button(visible=False),
         }
+
+    def added(
+        laboratory: Laboratory, speech: Words, add: Callable[[], tuple[int, int]], wrong: Sequence[str] = ()
+    ) -> Any:
+        with laboratory.lock:
+            try:
+                new, changed = add()
+            except LaboratoryError as error:
+                return shown(laboratory, speech, error.told(speech))
+        again = [speech("lab_changed", number=changed)] if changed else []
+        return shown(laboratory, speech, " ".join([speech("lab_added", number=new), *again, *wrong]))
 
     def add_files(sent: list[dict[str, Any]] | None, name: str, request: gr.Request) -> dict[Any, Any]:
         speech, laboratory = words(request), of(request)
@@ -238,39 +252,38 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> gr.HTML:
                     continue
                 picture = picture.resize((SIDE, SIDE))
                 new.append(Cell(picture, name or None, f"{path.name} {path.parent.name}"))
-            with laboratory.lock:
-                laboratory.add(new)
-        except (FieldsError, ValueError) as error:
+        except FieldsError as error:
             return shown(laboratory, speech, str(error))
         finally:
             for one in sent or []:
                 remember(one, visits, request)
             visits.forget_files(request.session_hash)
-        return shown(laboratory, speech, " ".join([speech("lab_added", number=len(new)), *wrong]))
+        return added(laboratory, speech, lambda: laboratory.add(new), wrong)
 
     def add_slide(request: gr.Request) -> dict[Any, Any]:
         speech, laboratory = words(request), of(request)
         reviewed = visits.of(request.session_hash).slide
         if reviewed is None:
             return shown(laboratory, speech, speech["lab_no_slide"])
-        with laboratory.lock:
-            try:
-                text = speech("lab_added", number=laboratory.add_slide(reviewed))
-            except ValueError as error:
-                text = str(error)
-        return shown(laboratory, speech, text)
+        with reviewed.lock:
+            return added(laboratory, speech, lambda: laboratory.add_slide(reviewed))
 
     def forget(request: gr.Request) -> dict[Any, Any]:
+        stop(request)
         visits.of(request.session_hash).laboratory.clear()
         return shown(of(request), words(request))
+
+    def stop(request: gr.Request) -> None:
+        of(request).cancelled.set()
 
     def work(step: Callable[..., Any], place: gr.HTML) -> Callable[[gr.Request], Iterator[dict[Any, Any]]]:
         def run(request: gr.Request) -> Iterator[dict[Any, Any]]:
             laboratory, speech = of(request), words(request)
             left, come = Event(), [0, 1]
+            cancelled = laboratory.cancelled = Event()
 
             def tell(done: int, total: int) -> None:
-                if left.is_set():
+                if left.is_set() or cancelled.is_set():
                     raise Cancelled
                 come[:] = done, total
 
@@ -284,14 +297,17 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> gr.HTML:
                     while not future.done():
                         done, total = come
                         text = speech("lab_busy", percent=100 * done // total)
-                        yield {place: page.progress(done, total, text)}
+                        yield {place: page.progress(done, total, text), cancel: gr.Button(visible=True)}
                         time.sleep(TICK)
                 finally:
                     left.set()  # without effect where it is through; else the visitor is gone
             wrong = future.exception()
-            if wrong is not None and not isinstance(wrong, ValueError):
+            if isinstance(wrong, Cancelled):
+                yield shown(of(request), speech, speech["lab_cancelled"])
+            elif wrong is not None and not isinstance(wrong, LaboratoryError):
                 raise wrong
-            yield shown(laboratory, speech, "" if wrong is None else str(wrong))
+            else:
+                yield shown(laboratory, speech, "" if wrong is None else wrong.told(speech))
 
         return run
 
@@ -300,14 +316,15 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> gr.HTML:
         with laboratory.lock:
             try:
                 content = laboratory.folder()
-            except ValueError as error:
-                raise gr.Error(str(error), print_exception=False) from error
+            except LaboratoryError as error:
+                raise gr.Error(error.told(words(request)), print_exception=False) from error
         return {"name": "adapted.zip", "type": "application/zip", "content": base64.b64encode(content).decode()}
 
-    files.upload(add_files, inputs=[files, label], outputs=outputs, preprocess=False, **private)
-    slide.click(add_slide, outputs=outputs, **private)
-    clear.click(forget, outputs=outputs, **private)
-    estimate.click(work(Laboratory.reestimate, estimated), outputs=outputs, **private)
-    fit.click(work(Laboratory.fit_to_labels, fitted), outputs=outputs, **private)
-    take.click(save, outputs=file, **private).then(None, inputs=file, js=SAVE)
-    return knows
+    files.upload(add_files, inputs=[files, label], outputs=outputs, preprocess=False, **light)
+    slide.click(add_slide, outputs=outputs, **light)
+    clear.click(forget, outputs=outputs, **light)
+    estimate.click(work(Laboratory.reestimate, estimated), outputs=outputs, **heavy)
+    fit.click(work(Laboratory.fit_to_labels, fitted), outputs=outputs, **heavy)
+    cancel.click(stop, queue=False, **private)
+    take.click(save, outputs=file, **light).then(None, inputs=file, js=SAVE)
+    return cells, knows

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from made_up import heads_report
 from PIL import Image
-from space_fixtures import laboratory, languages, my_laboratory, smear_model
+from space_fixtures import laboratory, languages, my_laboratory, review, smear_model
 
 INKS = {"eosinophil": (220, 90, 60), "lymphocyte": (60, 60, 200), "monocyte": (90, 160, 120)}
 
@@ -128,6 +128,37 @@ def test_cells_of_one_photo_are_fitted_and_it_is_said_that_nothing_was_tried(mod
     assert own.folder()
 
 
+def test_of_one_picture_there_is_one_cell_and_the_last_word_holds(model):
+    own = laboratory.Laboratory(model)
+    first, second = drawn("monocyte", 1), drawn("monocyte", 2)
+    assert own.add([laboratory.Cell(first, None, "a"), laboratory.Cell(second, None, "a")]) == (2, 0)
+    own.reestimate()
+    fitted = own.network
+    assert own.add([laboratory.Cell(first, None, "b")]) == (0, 0) and own.network is fitted, "nothing came"
+    assert own.add([laboratory.Cell(first, "monocyte", "a")]) == (0, 1) and own.network is None
+    assert own.add([laboratory.Cell(first, "lymphocyte", "a")]) == (0, 1) and own.counts["lymphocyte"] == 1
+    assert own.add([], [laboratory.Cell(first, None, "a"), laboratory.Cell(drawn("monocyte", 3), None, "a")]) == (0, 1)
+    assert [cell.picture for cell in own.cells] == [second]
+
+
+def test_a_slides_names_follow_and_another_slides_photos_of_the_same_name_are_others(model):
+    def slide(seed, reviewed):
+        streams = {(0, place): io.BytesIO() for place in range(3)}
+        for (_, place), stream in streams.items():
+            drawn("monocyte", seed + place).save(stream, "PNG")
+        cells = [{"reviewed": word, "same_as": None} for word in reviewed]
+        answer = {"images": [{"name": "IMG_0001.jpg", "cells": cells}], "differential": {}}
+        crops = {place: stream.getvalue() for place, stream in streams.items()}
+        return review.Slide(None, answer, {}, crops, [bytes([seed])], {})
+
+    own = laboratory.Laboratory(model)
+    assert own.add_slide(slide(1, (None, None, None))) == (3, 0)
+    assert own.add_slide(slide(1, ("monocyte", "unidentified", "dropped"))) == (0, 2)
+    assert [cell.label for cell in own.cells] == ["monocyte", None]
+    assert own.add_slide(slide(50, ("lymphocyte", None, None))) == (3, 0)
+    assert len({cell.group for cell in own.cells}) == 2, "no photo of one slide stands for one of another"
+
+
 def test_what_is_too_little_is_told(model):
     own = laboratory.Laboratory(model)
     with pytest.raises(ValueError, match="There are no cells"):
@@ -139,7 +170,7 @@ def test_what_is_too_little_is_told(model):
     with pytest.raises(ValueError, match=r"Too few labelled cells \(lymphocyte: 1\)"):
         own.fit_to_labels()
     with pytest.raises(ValueError, match="are too many; expected 1000 at most"):
-        own.add([own.cells[0]] * 997)
+        own.add([laboratory.Cell(Image.new("RGB", (1, side)), None, "") for side in range(1, 998)])
 
 
 def test_new_cells_forget_what_was_fitted_without_them(filled):

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
+from PIL import Image
 from space_fixtures import EXAMPLES, serve_shipped  # noqa: F401
 
 FLAGS = [
@@ -309,8 +310,7 @@ def test_a_laboratory_fits_the_network_to_its_cells(visit, tmp_path):
         files = []
         for number in range(3):
             files.append(tmp_path / f"{name}-{number}.png")
-            shutil.copy(EXAMPLES / f"{name.lower()}.png", files[-1])
-            files[-1].write_bytes(files[-1].read_bytes() + bytes([number]))  # other content, the same picture
+            Image.open(EXAMPLES / f"{name.lower()}.png").rotate(90 * number).save(files[-1])
         page.locator("#lab-label input").click()
         page.get_by_role("option", name=name).click()
         before = page.locator("#lab-cells").inner_text()
@@ -326,6 +326,23 @@ def test_a_laboratory_fits_the_network_to_its_cells(visit, tmp_path):
         page.locator("#lab-download").click()
     waiting.value.save_as(tmp_path / "adapted.zip")
     assert "adapted/model.safetensors" in zipfile.ZipFile(tmp_path / "adapted.zip").namelist()
+
+
+def test_a_laboratorys_long_work_can_be_cancelled(visit, tmp_path):
+    page = visit()
+    page.locator("[role=tab]").nth(2).click()
+    files = [tmp_path / f"{number}.png" for number in range(48)]
+    for number, file in enumerate(files):
+        Image.open(EXAMPLES / "monocyte.png").rotate(7 * number).save(file)
+    page.locator("#lab-files input[type=file]").set_input_files(files)
+    page.wait_for_function("document.querySelector('#lab-status').innerText.includes('New cells: 48')")
+    page.locator("#lab-estimate").click()
+    page.locator("#lab-cancel").click()
+    page.wait_for_function("document.querySelector('#lab-status').innerText.includes('Cancelled')")
+    page.wait_for_selector("#lab-cancel", state="hidden")
+    assert page.locator("#lab-estimated").inner_text().strip() == "", "no bar is left"
+    page.locator("#lab-clear").click()
+    page.wait_for_function("!document.querySelector('#lab-cells').innerText.includes('48')")
 
 
 def test_what_a_visitor_sent_goes_when_the_visitor_leaves(visit):
