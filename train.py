@@ -78,6 +78,7 @@ from training.operating_points import choose_operating_points
 from training.packing import Pack, read_pack, write_pack
 from training.trainer import EmaTrainer, WallClock, claim, newest_checkpoint
 from training.views import GrowingResolution, PlainViews, TrainingDraws
+from training.width import check_epoch
 
 ROOT = Path(__file__).parent
 HUB_MODEL = ROOT / "hub_model"
@@ -568,6 +569,8 @@ def prepare(data_arguments: DataArguments, recipe: RecipeArguments, arguments: S
         raise FileNotFoundError(
             f"There is no {recipe.init_from} to start from (--init_from): a folder or a weights file."
         )
+    together = arguments.train_batch_size * arguments.world_size
+    check_epoch(recipe.draws_per_epoch, together, arguments.dataloader_drop_last, arguments.world_size)
     augmentation = read_augmentation(recipe.augment)
     destination = None
     if arguments.publish and arguments.should_save:
@@ -655,7 +658,7 @@ def main() -> None:
     )
     folder = Path(arguments.output_dir) / "model"
     save_folder(model, processor, folder)
-    samples_seen = trainer.state.global_step * trainer.get_total_train_batch_size(arguments)
+    samples_seen = trainer.samples_seen
     training = {
         "command": shlex.join(["python", *sys.argv]),
         "seed": arguments.seed,

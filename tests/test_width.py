@@ -13,11 +13,13 @@ from conftest import REPOSITORY
 from smear_drawings import write_class_folders
 from transformers import AutoModelForImageClassification
 
-from training.width import SharedBatchNorm, share_batch_norms
+import train as train_command
+from training.width import SharedBatchNorm, ShareOfBatches, images_of_steps, share_batch_norms
 
-STEPS, DRAWS = 20, 80
+EPOCHS, DRAWS = 2, 83
+STEPS = EPOCHS * 11  # of 8 images, but each epoch's last, of 3: an epoch that ends unevenly is no less one curve
 RECIPE = shlex.split(
-    f"--sides 64 --phase_epochs {STEPS * 8 // DRAWS} --draws_per_epoch {DRAWS} --dataloader_num_workers 0 --logging_steps 1"
+    f"--sides 64 --phase_epochs {EPOCHS} --draws_per_epoch {DRAWS} --dataloader_num_workers 0 --logging_steps 1"
     " --statistics_batches 2 --bf16 False --use_cpu --seed 5 --measure_splits validation --learning_rate 5e-4"
 )
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -67,8 +69,47 @@ def test_two_processes_end_with_the_model_of_one_written_once(runs):
         )
     torch.testing.assert_close(two.softmax(-1), one.softmax(-1), rtol=0, atol=0.03)
     assert done.stderr.count("The finished model, its code and its figures stand in") == 1
-    training = json.loads((root / "two" / "model" / "eval_results.json").read_text())["training"]
-    assert training["samples_seen"] == STEPS * 8
+    for run in ("one", "two"):
+        training = json.loads((root / run / "model" / "eval_results.json").read_text())["training"]
+        assert training["samples_seen"] == EPOCHS * DRAWS
+        rate = training["samples_seen"] / training["wall_seconds"]
+        assert training["images_per_second"] == pytest.approx(rate, rel=0.02)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_processes_share_the_batches_of_one_and_no_image_twice(processes, drop_last):
+    """Of 83 images in batches of 9: 2 are left, which 3 processes cannot share unless they are dropped."""
+    order = torch.randperm(83, generator=torch.Generator().manual_seed(0)).tolist()
+    expected = list(torch.utils.data.BatchSampler(order, 9, drop_last))
+    if processes == 3 and not drop_last:
+        with pytest.raises(ValueError, match="leave 2 for the last step .* Take --draws_per_epoch 81, or from 84 on"):
+            ShareOfBatches(order, 9, drop_last, processes, 0)
+        return
+    shares = [list(ShareOfBatches(order, 9, drop_last, processes, rank)) for rank in range(processes)]
+    assert [sum(parts, []) for parts in zip(*shares, strict=True)] == expected
+    for parts in zip(*shares, strict=True):
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("accumulated", [1, 2, 3])
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_images_are_counted_as_the_steps_take_them(accumulated, drop_last):
+    """Against steps taken one by one from PyTorch's own batches."""
+    batches = [len(batch) for batch in torch.utils.data.BatchSampler(range(83), 8, drop_last)]
+    steps = [sum(batches[start : start + accumulated]) for start in range(0, len(batches), accumulated)] * 3
+    for number in range(len(steps) + 1):
+        assert images_of_steps(number, 83, 8, accumulated, drop_last) == sum(steps[:number])
+
+
+def test_an_epoch_that_leaves_a_process_without_images_is_refused_before_training(tmp_path, monkeypatch):
+    write_class_folders(tmp_path / "cells", 3, size=(96, 72))
+    options = ["--draws_per_epoch", "81", "--per_device_train_batch_size", "4", "--output_dir", str(tmp_path / "out")]
+    parsed = train_command.parse(["--data_dir", str(tmp_path / "cells"), *RECIPE, *options])
+    monkeypatch.setattr(train_command.SmearTrainingArguments, "world_size", 2)
+    with pytest.raises(ValueError, match="81 draws in batches of 8 leave 1 for the last step"):
+        train_command.prepare(*parsed)
+    assert not (tmp_path / "out").exists()
 
 
 def test_shared_norms_of_one_process_are_plain_ones(tmp_path):

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from training.width import share_batch_norms
+from training.width import images_of_steps, share_batch_norms, share_batches, share_of_loss
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,8 @@ class EmaTrainer(Trainer):
     marks the checkpoint complete. The decay grows with the steps taken, min(decay, (1 + n) / (10 + n)), so that a short
     training is not an average of its first steps.
 
-    Several processes (torchrun) share their batch-norm statistics, so that they learn what one learns from the whole batch.
+    Several processes (torchrun) share each batch, the last of an epoch with fewer images, too, its mean loss and its
+    batch-norm statistics, so that they learn what one learns from the whole batch.
 
     Args:
         ema_decay: how much of the average stays at each step, 0 <= decay < 1; 0 keeps the last weights.
@@ -62,6 +63,30 @@ class EmaTrainer(Trainer):
     def update_average(self) -> None:
         """Take the current weights into the average."""
         self.ema.update_parameters(self.accelerator.unwrap_model(self.model))
+
+    @property
+    def samples_seen(self) -> int:
+        """How many images all processes together have learnt from, those of a run that was resumed among them."""
+        args, all_at_once = self.args, self._train_batch_size * self.args.world_size
+        return images_of_steps(
+            self.state.global_step, len(self.train_dataset), all_at_once, args.gradient_accumulation_steps,
+            args.dataloader_drop_last,
+        )  # fmt: skip
+
+    def get_train_dataloader(self):
+        """Give this process's share of the batches of one process, where there are several processes."""
+        loader = super().get_train_dataloader()
+        if self.args.world_size == 1:
+            return loader
+        return share_batches(loader, self.accelerator, self._train_batch_size * self.args.world_size)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Give the mean loss; in training over several processes scaled by this process's share of the step's images."""
+        images = len(inputs["labels"])
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if self.args.world_size > 1 and model.training:
+            loss = loss * share_of_loss(images, self.accelerator)
+        return (loss, outputs) if return_outputs else loss
 
     def _prepare_inputs(self, inputs: dict) -> dict:
         """Bring a batch to the device, and make its pixels there where it is planned only."""
