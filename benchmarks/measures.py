@@ -18,6 +18,7 @@ from benchmarks.subjects import (
     STOCK,
     STOCK_OURS,
     TIMM_50,
+    TRANSFORMERS_50,
     Doors,
     multiply_adds,
 )
@@ -27,6 +28,8 @@ from smears.fields import read_fields
 
 SMALL_BATCH = 8
 BATCHES = (2, 4, 8, 16)  # of which each takes its quickest
+SELF_CHECK = "Self-check: two builds of the same network"
+ALIKE = {"of": "ratio", "at_least": 0.85, "at_most": 1.15}  # farther apart, one of them was disturbed
 TWENTY_MEGAPIXELS = (3648, 5472)  # px, height and width
 
 Figures = list[dict[str, Any]]
@@ -66,10 +69,12 @@ class Possible:
 def measure_networks(doors: Doors, possible: Possible, pixels: torch.Tensor, repeats: int) -> Figures:
     """Time the networks alone for one image and a batch, beside timm's ResNet-50 and beside what the processor can do.
 
+    The same network as timm and as transformers build it takes the same time, unless one's neighbours disturb it.
+
     Args:
         pixels: (8, 3, 224, 224), as the processor gives them.
     """
-    figures = []
+    figures, checks = [], []
     for batch in (1, len(pixels)):
         networks = doors.networks(pixels[:batch])
         seconds = side_by_side(networks, repeats)
@@ -78,7 +83,11 @@ def measure_networks(doors: Doors, possible: Possible, pixels: torch.Tensor, rep
             times, ratio = [1e3 * value / batch for value in seconds[name]], ratios(seconds[name], seconds[TIMM_50])
             share = possible.share(name, seconds[name], batch)
             figures.append(figure(title, name, TIMM_50, ratio, times, "ms an image", possible=share))
-    return figures
+        times, ratio = (seconds[TIMM_50], ratios(seconds[TIMM_50], seconds[TRANSFORMERS_50]))
+        what = f"{TIMM_50}, {'one image' if batch == 1 else f'{batch} images at once'}"
+        milliseconds = [1e3 * value / batch for value in times]
+        checks.append(figure(SELF_CHECK, what, TRANSFORMERS_50, ratio, milliseconds, "ms an image", ALIKE))
+    return figures + checks
 
 
 @torch.inference_mode()
@@ -118,19 +127,21 @@ def measure_latency(doors: Doors, possible: Possible, jpegs: Sequence[bytes], re
     subjects: dict[str, Callable[[], Any]] = {
         name: lambda door=door: door(current) for name, door in doors.from_bytes().items()
     }
-    seconds: dict[str, list[float]] = {name: [] for name in subjects}
-    for number in range(repeats):
+
+    def take_another() -> None:
+        nonlocal current
         current = next(images)
-        once = side_by_side(subjects, 1, warm_up=3 if number == 0 else 0)
-        for name, times in once.items():
-            seconds[name] += times
+
+    seconds = side_by_side(subjects, repeats, each_round=take_another)
     figures = []
     for name, times in seconds.items():
         wanted = {"of": "ratio", "at_most": 0.5} if name == OURS else None
         milliseconds, ratio = [1e3 * value for value in times], ratios(times, seconds[STOCK])
         share = possible.share(name, times)
         figures.append(figure("One image, from JPEG to JSON", name, STOCK, ratio, milliseconds, "ms", wanted, share))
-    return figures
+    times = seconds[TIMM_50]
+    milliseconds, ratio = [1e3 * value for value in times], ratios(times, seconds[STOCK])
+    return [*figures, figure(SELF_CHECK, f"{TIMM_50}, from JPEG to JSON", STOCK, ratio, milliseconds, "ms", ALIKE)]
 
 
 def _in_json(answers: Any) -> int:
@@ -149,7 +160,9 @@ def measure_bulk(doors: Doors, possible: Possible, files: Sequence[Path], repeat
     } | {name: lambda batch, bulk=bulk: _in_json(bulk(files, batch)) for name, bulk in doors.bulk().items()}
     best = {}
     for name, run in by_batch.items():
-        tried = side_by_side({batch: lambda run=run, batch=batch: run(batch) for batch in BATCHES}, 2, warm_up=0)
+        tried = side_by_side(
+            {batch: lambda run=run, batch=batch: run(batch) for batch in BATCHES}, 2, warm_up=0, lead_in=0
+        )
         best[name] = min(BATCHES, key=lambda batch: min(tried[batch]))
     one_by_one, at_best = f"{STOCK}, one at a time", f"{STOCK}, batch {best[STOCK]}, its best"
     subjects = {
@@ -160,7 +173,7 @@ def measure_bulk(doors: Doors, possible: Possible, files: Sequence[Path], repeat
         subjects[f"{name}, batch {best[name]}, its best"] = lambda run=run, batch=best[name]: run(batch)
     subjects[OURS] = lambda: _in_json(doors.classify(iter(names)))
     subjects[f"{OURS}, float32"] = lambda: _in_json(doors.classify(iter(names), precision="float32"))
-    seconds = side_by_side(subjects, repeats, warm_up=1)
+    seconds = side_by_side(subjects, repeats, warm_up=1, lead_in=0)
     figures = []
     for name in subjects:
         times = seconds[name]
@@ -230,6 +243,7 @@ def measure_field(doors: Doors, possible: Possible, field: Image.Image, repeats:
         },
         repeats,
         warm_up=1,
+        lead_in=0,
     )
     megapixels = field.width * field.height / 1e6
     what = f"a field of {megapixels:.0f} megapixels with {len(cells)} cells, JPEG to the count"

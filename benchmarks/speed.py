@@ -25,7 +25,7 @@ from PIL import Image
 from benchmarks import cold, measures, table, width
 from benchmarks.peak import find_peaks
 from benchmarks.subjects import Doors, read_jpegs
-from benchmarks.timing import cores
+from benchmarks.timing import TURNS, cores
 from evaluation.results import environment, git_commit, hardware
 from hub_model.pipeline_wbc_resnet import has_bfloat16
 
@@ -145,6 +145,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "settings": {
             "threads": torch.get_num_threads(),
             "repeats": options.repeats,
+            "turns": TURNS,
             "images": f"{len(jpegs)} JPEG of 320x240 px, from {'Kaggle TRAIN' if options.data_dir else 'the drawn examples'}",
         },
         "peaks": {

@@ -28,6 +28,7 @@ OURS = "our pipeline"
 OURS_BF16 = "our pipeline, bfloat16"
 ONNX = "ONNX Runtime, our weights"
 TIMM_50, TIMM_18 = "timm, ResNet-50", "timm, ResNet-18"
+TRANSFORMERS_50 = "transformers, ResNet-50"  # the network inside STOCK
 
 
 def read_jpegs(folder: Path, number: int) -> list[bytes]:
@@ -95,7 +96,7 @@ class Doors:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = cores()
+        options.intra_op_num_threads = cores()  # they spin between answers, as they do for every user: see timing.rest
         shipped = folder / "onnx" / "model.onnx"
         if shipped.is_file():
             return onnxruntime.InferenceSession(shipped, options, providers=["CPUExecutionProvider"])
@@ -147,6 +148,7 @@ class Doors:
         networks = {
             TIMM_50: lambda: self.timm_50(pixels),
             TIMM_18: lambda: self.timm_18(pixels),
+            TRANSFORMERS_50: lambda: self.stock.model(pixels),
             "our class": lambda: self.ours(pixels),
             OURS: lambda: self.classify.model.forward_folded(pixels),
             ONNX: lambda: self.session.run(["logits"], as_numpy),

@@ -73,7 +73,7 @@ def meets(one: Mapping[str, Any]) -> bool | None:
     if wanted is None:
         return None
     reached = one[wanted["of"]]["median"]
-    return reached <= wanted["at_most"] if "at_most" in wanted else reached >= wanted["at_least"]
+    return wanted.get("at_least", reached) <= reached <= wanted.get("at_most", reached)
 
 
 def _number(value: float) -> str:
@@ -88,10 +88,13 @@ def _spread(values: Mapping[str, float]) -> str:
 def _wanted(one: Mapping[str, Any]) -> str:
     if one["wanted"] is None:
         return ""
-    bound = "at_most" if "at_most" in one["wanted"] else "at_least"
     unit = "" if one["wanted"]["of"] == "ratio" else f" {one['unit']}"
-    told = f"{'at most' if bound == 'at_most' else 'at least'} {_number(one['wanted'][bound])}{unit}"
-    return f"{told}: {'reached' if meets(one) else '**missed**'}"
+    told = [
+        f"{words} {_number(one['wanted'][bound])}{unit}"
+        for bound, words in (("at_least", "at least"), ("at_most", "at most"))
+        if bound in one["wanted"]
+    ]
+    return f"{', '.join(told)}: {'reached' if meets(one) else '**missed**'}"
 
 
 def tables(figures: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -130,6 +133,8 @@ def page(results: Mapping[str, Any]) -> str:
         + ", ".join(f"{name} {version}" for name, version in results["versions"].items())
         + f". {settings['repeats']} rounds, images: {settings['images']}; commit {results['commit'][:12]}, "
         + f"`{results['command']}`.",
+        "",
+        f"Timed {settings['turns']}.",
         "",
     ]
     if machine["load_before"] > 0.5:

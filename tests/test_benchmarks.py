@@ -2,6 +2,10 @@
 
 import copy
 import json
+import re
+import threading
+import time
+from itertools import pairwise
 
 import pytest
 import torch
@@ -9,7 +13,7 @@ from conftest import REPOSITORY
 from PIL import Image
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from benchmarks import peak, speed, table
+from benchmarks import peak, speed, table, timing
 from benchmarks.measures import Possible, build_field
 from benchmarks.peak import Product
 from benchmarks.subjects import multiply_adds
@@ -41,7 +45,7 @@ def made_up(ratio=0.5, value=20.0, **changes):
     results = {
         "schema_version": table.SCHEMA_VERSION, "command": "python -m benchmarks.speed", "commit": "c" * 40,
         "machine": {"cpu": "Some Processor", "cores": 2, "memory_gb": 24.2, "bfloat16": True, "load_before": 0.0},
-        "versions": {"torch": "2.15.0"}, "settings": {"threads": 2, "repeats": 5, "images": "2 JPEG"},
+        "versions": {"torch": "2.15.0"}, "settings": {"threads": 2, "repeats": 5, "images": "2 JPEG", "turns": "in turns"},
         "peaks": {"float32": {"way": "NumPy, 1024x1024", "billions_a_second": 200.0}},
         "figures": [one], "same_labels": None,
     }  # fmt: skip
@@ -106,6 +110,9 @@ def test_the_page_shows_median_quartiles_and_what_was_wanted():
         ({"of": "ratio", "at_least": 0.51}, False),
         ({"of": "value", "at_most": 19}, False),
         ({"of": "value", "at_least": 20}, True),
+        ({"of": "ratio", "at_least": 0.45, "at_most": 0.55}, True),
+        ({"of": "ratio", "at_least": 0.55, "at_most": 0.65}, False),
+        ({"of": "ratio", "at_least": 0.35, "at_most": 0.45}, False),
         (None, None),
     ],
 )
@@ -164,11 +171,52 @@ def test_a_folder_without_images_is_refused(tmp_path):
         speed.main(arguments)
 
 
-def test_subjects_take_turns_and_ratios_are_formed_in_each_round():
+def turns(monkeypatch, names, **options):
+    """Give what side_by_side calls, in its order; "-" stands for a rest and "|" for a new round."""
     called = []
-    seconds = side_by_side({name: lambda name=name: called.append(name) for name in "ab"}, repeats=3, warm_up=1)
-    assert called == list("ab" + "ab" + "ba" + "ab")
-    assert [len(times) for times in seconds.values()] == [3, 3]
+    monkeypatch.setattr(timing, "rest", lambda: called.append("-"))
+    subjects = {name: lambda name=name: called.append(name) for name in names}
+    seconds = side_by_side(subjects, each_round=lambda: called.append("|"), **options)
+    assert {name: len(times) for name, times in seconds.items()} == dict.fromkeys(names, options["repeats"])
+    return "".join(called)
+
+
+def test_every_subject_comes_behind_every_other_after_a_rest_and_a_run_of_its_own(monkeypatch):
+    """In one order, whoever stood behind ONNX Runtime was slowed by its threads in every round."""
+    called = turns(monkeypatch, "abcd", repeats=40, warm_up=2)
+    first, *rounds = re.split(r"\|", called)[1:]
+    assert first.startswith("aabbccdd-")
+    rounds = [first[8:], *rounds]
+    assert len(rounds) == 40
+    order = [re.sub(r"-(.)\1", r"\1", text) for text in rounds]  # a rest, and twice the same
+    assert all(sorted(text) == list("abcd") for text in order)
+    behind = {pair for text in order for pair in pairwise(text)}
+    assert behind == {(one, other) for one in "abcd" for other in "abcd" if one != other}
+    assert {text[0] for text in order} == set("abcd")
+    assert turns(monkeypatch, "abcd", repeats=40, warm_up=2) == called
+    assert turns(monkeypatch, "abcd", repeats=40, warm_up=2, seed=1) != called
+    assert set(turns(monkeypatch, "ab", repeats=3, warm_up=0, lead_in=0).split("|")[1:]) <= {"-a-b", "-b-a"}
+
+
+def test_a_rest_outlasts_threads_that_spin_on(caplog, monkeypatch):
+    def spin(seconds):
+        ended = time.perf_counter() + seconds
+        while time.perf_counter() < ended:
+            pass
+
+    thread = threading.Thread(target=spin, args=(0.3,))
+    thread.start()
+    timing.rest()
+    assert not thread.is_alive() and not caplog.records
+    monkeypatch.setattr(timing, "LONGEST_REST", 0.05)
+    thread = threading.Thread(target=spin, args=(0.5,))
+    thread.start()
+    timing.rest()
+    assert "what is timed now is too slow" in caplog.text
+    thread.join()
+
+
+def test_ratios_are_formed_in_each_round():
     # The second round was ten times slower for both sides: the ratio does not see it.
     assert ratios([1.0, 10.0, 1.0], [2.0, 20.0, 2.0]) == [0.5, 0.5, 0.5]
     assert spread([4.0, 1.0, 2.0, 3.0, 5.0]) == {"median": 3.0, "low": 2.0, "high": 4.0, "n": 5}
