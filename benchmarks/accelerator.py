@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoImageProcessor, TrainingArguments
 
 from benchmarks.subjects import multiply_adds
-from benchmarks.table import tables
+from benchmarks.table import compare_conditions, compare_figures, reported, tables
 from benchmarks.timing import cores, figure, ratios
 from benchmarks.width import StepTimes
 from evaluation.results import environment, git_commit, hardware
@@ -51,6 +51,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--packed", type=Path, help="a folder that train.py --pack_to wrote")
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     parser.add_argument("--page", type=Path, help="the Markdown page to write")
+    parser.add_argument("--compare", type=Path, help="an earlier JSON file: say what moved (default: what --out held)")
     parser.add_argument("--render_only", action="store_true", help="measure nothing; render --page from --out as it is")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--side", type=int, default=224, help="px")
@@ -199,6 +200,13 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def compare(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
+    """Say which ratios moved by more than a tenth, and what else is another."""
+    told = compare_conditions("another machine", new["machine"], old["machine"], "; ratios may differ for that")
+    told += compare_conditions("another version", new["versions"], old["versions"])
+    return told + compare_figures(new["figures"], old["figures"])
+
+
 def page(report: dict[str, Any]) -> str:
     """Render a report as Markdown."""
     machine = report["machine"]
@@ -228,6 +236,7 @@ def main(arguments: list[str] | None = None) -> None:
     except RuntimeError:
         commit = "unknown"
     try:
+        earlier = reported(options.compare or options.out, needed=options.compare is not None)
         figures = measure(options)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
@@ -246,6 +255,9 @@ def main(arguments: list[str] | None = None) -> None:
         print(
             f"{one['what']}: {one['value']['median']:.4g} {one['unit']}, {one['ratio']['median']:.3g} of {one['beside']}"
         )
+    if earlier is not None:
+        for line in compare(report, earlier) or ["nothing moved by more than a tenth"]:
+            print(line)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,10 @@ from typing import Any
 
 import psutil
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.table import compare_conditions, moved, reported
+
 ROOT = Path(__file__).resolve().parent.parent
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 CELLS = 10**9
@@ -45,6 +49,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--repeats", type=int, default=3, help="of one node and two; the median counts")
     add("--chunk", type=int, default=64, help="images of a chunk")
     add("--out", type=Path, required=True, help="a JSON file")
+    add("--compare", type=Path, help="an earlier JSON file: say what moved (default: what --out held)")
     add("--page", type=Path, help="a Markdown file, rendered from the JSON file")
     add("--render_only", action="store_true", help="measure nothing; render --page from --out as it is")
     return parser.parse_args(arguments)
@@ -302,12 +307,54 @@ rest. Cores are the bottleneck, until a machine's cores ask for more than its ne
 """
 
 
+def compare(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
+    """Say what moved by more than a tenth: cost of an image, memory, rates and efficiency; and what else is another."""
+    machines = [{name: run["machine"][name] for name in ("processor", "cores")} for run in (new, old)]
+    told = compare_conditions("another machine", *machines, "; costs may differ for that")
+    settings = [
+        {"side": run["side"], "chunk": run["chunk"], "images of nodes": run["nodes"]["images"]} for run in (new, old)
+    ]
+    told += compare_conditions("measured otherwise", *settings, "; costs may differ for that")
+    told += compare_conditions("another version", new["versions"], old["versions"])
+    now, then = numbers(new), numbers(old)
+    told += [f"new: {name}" for name in now if name not in then]
+    told += [line for name in now if name in then for line in moved(name, now[name], then[name])]
+    return told + [f"gone: {name}" for name in then if name not in now]
+
+
+def numbers(report: dict[str, Any]) -> dict[str, float]:
+    """Give what is compared, by name."""
+    node, growth = report["nodes"], report["growth"]
+    found = {
+        "one node, images a second": statistics.median(node["one_node_images_per_second"]),
+        "two nodes, images a second": statistics.median(node["two_nodes_images_per_second"]),
+        "two nodes, efficiency": node["efficiency"],
+    }
+    for stage in ("reading", "naming"):
+        found[f"nodes, {stage}, processor ms an image"] = node[f"{stage}_processor_milliseconds"]
+    for row in growth:
+        name = f"{row['images']:,} images"
+        found[f"{name}, ms an image"] = row["milliseconds"]
+        found[f"{name}, cost against the first"] = row["milliseconds"] / growth[0]["milliseconds"]
+        for stage in ("reading", "naming"):
+            found[f"{name}, {stage}, processor ms an image"] = row[f"{stage}_processor_milliseconds"]
+        found[f"{name}, GB beyond the store"] = row["peak_memory_bytes"] / 1e9
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     if not options.render_only:
+        try:
+            earlier = reported(options.compare or options.out, needed=options.compare is not None)
+        except (ValueError, OSError) as error:
+            sys.exit(f"error: {error}")
         report = measure(options) | {"source": options.out.name}
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        if earlier is not None:
+            for line in compare(report, earlier) or ["nothing moved by more than a tenth"]:
+                print(line, file=sys.stderr)  # the report itself goes to standard output
     report = json.loads(options.out.read_text(encoding="utf-8"))
     if options.page:
         options.page.parent.mkdir(parents=True, exist_ok=True)

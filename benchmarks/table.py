@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 MOVED = 0.10  # of a ratio, from which on it is told
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 RESULT_KEYS = {
     "schema_version",
     "command",
@@ -25,7 +25,7 @@ RESULT_KEYS = {
     "figures",
     "same_labels",
 }
-FIGURE_KEYS = {"section", "what", "beside", "ratio", "value", "unit", "wanted", "possible"}
+FIGURE_KEYS = {"section", "what", "beside", "ratio", "value", "unit", "wanted", "possible", "batch"}
 SPREAD_KEYS = {"median", "low", "high", "n"}
 
 
@@ -110,7 +110,13 @@ def tables(figures: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         lines.append(f"|---|--:|--:|---|{'--:|' if shares else ''}---|")
         for one in rows:
-            cells = [one["what"], f"{_spread(one['value'])} {one['unit']}", _spread(one["ratio"]), one["beside"]]
+            batch = f" ({one['batch']})" if one.get("batch") else ""
+            cells = [
+                one["what"] + batch,
+                f"{_spread(one['value'])} {one['unit']}",
+                _spread(one["ratio"]),
+                one["beside"],
+            ]
             if shares:
                 cells.append(f"{100 * one['possible']['median']:.0f} %" if one.get("possible") else "")
             lines.append(f"| {' | '.join([*cells, _wanted(one)])} |")
@@ -173,36 +179,66 @@ def page(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def compare(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
-    """Say which ratios moved by more than a tenth, which figures came and went, and whether the machine is another one."""
+def reported(path: Path, needed: bool = True) -> dict[str, Any] | None:
+    """Read an earlier report of another command, before it is overwritten; None where there is none and none is needed.
+
+    Raises:
+        ValueError: the file is no JSON.
+        FileNotFoundError: there is none, and it is needed.
+    """
+    if not needed and not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no JSON: {error}. Name another file with --compare or --out.") from error
+
+
+def moved(name: str, now: float, then: float) -> list[str]:
+    """Say that a number moved, if it did by more than a tenth."""
+    if then == now or (then and abs(now / then - 1) <= MOVED):
+        return []
+    by = f" ({100 * (now / then - 1):+.0f} %)" if then else ""
+    return [f"moved: {name}: {_number(then)} → {_number(now)}{by}"]
+
+
+def compare_conditions(words: str, new: Mapping[str, Any], old: Mapping[str, Any], so: str = "") -> list[str]:
+    """Say what is another by name; ``words`` come before the name, ``so`` behind."""
+    return [
+        f"{words}: {name} is {new.get(name)}, was {old.get(name)}{so}"
+        for name in sorted(new.keys() | old.keys())
+        if new.get(name) != old.get(name)
+    ]
+
+
+def compare_figures(new: Sequence[Mapping[str, Any]], old: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say which ratios of figures moved by more than a tenth, which best batch is another, and which came and went."""
+    now, then = ({(one["section"], one["what"], one["beside"]): one for one in figures} for figures in (new, old))
     told = []
-    for name in ("cpu", "cores", "bfloat16"):
-        if new["machine"][name] != old["machine"][name]:
-            told.append(
-                f"another machine: {name} is {new['machine'][name]}, was {old['machine'][name]}; ratios may differ for that"
-            )
-    for name in sorted(new["settings"].keys() | old["settings"].keys()):
-        now, then = new["settings"].get(name), old["settings"].get(name)
-        if now != then:
-            told.append(f"measured otherwise: {name} is {now}, was {then}; ratios may differ for that")
-    if old["same_labels"] is not None and new["same_labels"] is None:
-        told.append("gone: the count of equal labels, which needs --data_dir")
-    for name in sorted(new["versions"].keys() | old["versions"].keys()):
-        now, then = new["versions"].get(name), old["versions"].get(name)
-        if now != then:
-            told.append(f"another version: {name} is {now}, was {then}")
-    keyed = [{(one["section"], one["what"], one["beside"]): one for one in run["figures"]} for run in (new, old)]
-    now, then = keyed
     for key, one in now.items():
         name = f"{key[0]}: {key[1]} / {key[2]}"
         if key not in then:
             told.append(f"new: {name}")
             continue
-        before, after = then[key]["ratio"]["median"], one["ratio"]["median"]
-        if abs(after / before - 1) > MOVED:
-            told.append(f"moved: {name}: {_number(before)} → {_number(after)} ({100 * (after / before - 1):+.0f} %)")
-    told += [f"gone: {key[0]}: {key[1]} / {key[2]}" for key in then if key not in now]
-    return told
+        told += moved(name, one["ratio"]["median"], then[key]["ratio"]["median"])
+    batches = [{key[:2]: one.get("batch") for key, one in figures.items()} for figures in (now, then)]
+    for key in batches[0]:
+        if key in batches[1] and batches[0][key] != batches[1][key]:
+            told.append(f"another batch: {key[0]}: {key[1]}: {batches[0][key]}, was {batches[1][key]}")
+    return told + [f"gone: {key[0]}: {key[1]} / {key[2]}" for key in then if key not in now]
+
+
+def compare(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
+    """Say which ratios moved by more than a tenth, which figures came and went, and what else is another."""
+    kept = ("cpu", "cores", "bfloat16")
+    machines = [{name: run["machine"][name] for name in kept} for run in (new, old)]
+    so = "; ratios may differ for that"
+    told = compare_conditions("another machine", *machines, so)
+    told += compare_conditions("measured otherwise", new["settings"], old["settings"], so)
+    if old["same_labels"] is not None and new["same_labels"] is None:
+        told.append("gone: the count of equal labels, which needs --data_dir")
+    told += compare_conditions("another version", new["versions"], old["versions"])
+    return told + compare_figures(new["figures"], old["figures"])
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

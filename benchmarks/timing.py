@@ -106,6 +106,7 @@ def figure(
     unit: str,
     wanted: Mapping[str, Any] | None = None,
     possible: Sequence[float] | None = None,
+    batch: int | None = None,
 ) -> dict[str, Any]:
     """Put a figure together.
 
@@ -117,8 +118,9 @@ def figure(
         value: of each round, in ``unit``.
         wanted: ``{"of": "ratio" or "value", "at_most" and/or "at_least": number}``, or None.
         possible: of each round, the network's multiply-adds a second over those that the processor can do; or None.
+        batch: images at once, where that is a finding and no condition: it is no part of what the figure is called.
     """
     parts = {"section": section, "what": what, "beside": beside, "ratio": spread(ratio)}
     parts |= {"value": spread(value), "unit": unit, "wanted": None if wanted is None else dict(wanted)}
-    parts["possible"] = None if possible is None else spread(possible)
+    parts |= {"possible": None if possible is None else spread(possible), "batch": batch}
     return parts

@@ -13,8 +13,8 @@ from conftest import REPOSITORY
 from PIL import Image
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from benchmarks import peak, speed, table, timing
-from benchmarks.measures import Possible, build_field
+from benchmarks import accelerator, peak, speed, table, timing
+from benchmarks.measures import Possible, build_field, find_best_batch
 from benchmarks.peak import Product
 from benchmarks.subjects import multiply_adds
 from benchmarks.timing import ratios, side_by_side, spread
@@ -40,7 +40,7 @@ def made_up(ratio=0.5, value=20.0, **changes):
         "section": "One image", "what": "ours", "beside": "theirs", "unit": "ms",
         "ratio": {"median": ratio, "low": ratio - 0.01, "high": ratio + 0.01, "n": 5},
         "value": {"median": value, "low": value - 1, "high": value + 1, "n": 5},
-        "wanted": {"of": "ratio", "at_most": 0.5}, "possible": None,
+        "wanted": {"of": "ratio", "at_most": 0.5}, "possible": None, "batch": None,
     }  # fmt: skip
     results = {
         "schema_version": table.SCHEMA_VERSION, "command": "python -m benchmarks.speed", "commit": "c" * 40,
@@ -141,6 +141,50 @@ def test_comparing_names_other_machines_and_figures_that_come_and_go():
     ]
 
 
+def test_a_figure_is_compared_though_its_best_batch_is_another():
+    old, new = made_up(), made_up(ratio=0.7)
+    for run, batch in ((old, 4), (new, 8)):
+        run["figures"][0] |= {"what": "theirs, at its best batch", "batch": batch}
+    assert table.compare(new, old) == [
+        "moved: One image: theirs, at its best batch / theirs: 0.5 → 0.7 (+40 %)",
+        "another batch: One image: theirs, at its best batch: 8, was 4",
+    ]
+    assert "| theirs, at its best batch (8) | 20 [19, 21] ms |" in table.page(new)
+    named = [one["what"] for one in table.read(COMMITTED)["figures"]] if COMMITTED.is_file() else []
+    assert not [name for name in named if re.search(r"batch \d", name)]
+
+
+def test_the_best_batch_is_the_one_with_the_lowest_median_once_warm(monkeypatch):
+    """A first call that is slow and a lucky round decide nothing."""
+    seconds = {2: [9, 2, 2, 0.1, 2, 2], 4: [9, 1, 1, 1, 7, 1], 8: [9, 3, 3, 3, 3, 3]}
+    clock, left = [0.0], {batch: iter(times) for batch, times in seconds.items()}
+
+    def run(batch):
+        clock[0] += next(left[batch])
+
+    monkeypatch.setattr(timing, "rest", lambda: None)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    assert find_best_batch(run, list(seconds), rounds=5) == 4
+
+
+def test_the_accelerators_figures_are_compared_with_those_they_overwrite(tmp_path):
+    committed = table.reported(REPOSITORY / "benchmarks" / "accelerator.json")
+    assert accelerator.compare(committed, committed) == []
+    new = copy.deepcopy(committed)
+    row = next(one for one in new["figures"] if one["what"] == "our Trainer, images drawn on the device")
+    row["ratio"]["median"] = 1.5 * row["ratio"]["median"]
+    new["machine"]["cores"] = 3
+    told = accelerator.compare(new, committed)
+    assert len(told) == 2 and told[0].startswith("another machine: cores is 3, was ")
+    assert re.fullmatch(r"moved: .*: our Trainer, images drawn on the device / .* \(\+50 %\)", told[1])
+    assert table.reported(tmp_path / "new.json", needed=False) is None
+    with pytest.raises(FileNotFoundError):
+        table.reported(tmp_path / "new.json")
+    (tmp_path / "new.json").write_text("{")
+    with pytest.raises(ValueError, match="is no JSON"):
+        table.reported(tmp_path / "new.json", needed=False)
+
+
 def test_the_command_compares(tmp_path, capsys):
     for name, ratio in (("old", 0.5), ("new", 0.7)):
         (tmp_path / f"{name}.json").write_text(json.dumps(made_up(ratio)))
@@ -155,7 +199,7 @@ def test_the_command_compares(tmp_path, capsys):
     [
         ("{", "is no JSON"),
         ("[]", "Expected results with .* got list"),
-        (json.dumps(made_up(schema_version=0)), "schema_version is 0, expected 2"),
+        (json.dumps(made_up(schema_version=0)), "schema_version is 0, expected 3"),
         (json.dumps(made_up(figures=[{"what": "ours"}])), "A figure has other parts than expected"),
     ],
 )

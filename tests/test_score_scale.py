@@ -5,7 +5,8 @@ import json
 import pytest
 from conftest import REPOSITORY
 
-from benchmarks.score_scale import costs, page
+from benchmarks import score_scale
+from benchmarks.score_scale import compare, costs, page
 
 GROWTH = {"start_seconds": 9.0, "reading_processor_milliseconds": 4.0, "naming_processor_milliseconds": 3.0}
 
@@ -52,6 +53,34 @@ def test_the_cost_of_an_image_leaves_the_start_out():
     assert cost["start_seconds"] == 30.0
     assert cost["milliseconds"] == pytest.approx(1000 * 10 / 576)
     assert (cost["reading_processor_milliseconds"], cost["naming_processor_milliseconds"]) == pytest.approx((10, 20))
+
+
+def test_what_moved_since_the_figures_that_are_overwritten_is_told():
+    old, new = made_up(), made_up()
+    assert compare(new, old) == []
+    new["growth"][2] |= {"milliseconds": 8.2 * 1.05, "peak_memory_bytes": 2.55e9}
+    new["nodes"]["efficiency"] = 0.72
+    new["machine"]["cores"], new["machine"]["load_before"] = 4, 3.0
+    new["growth"][1]["images"] = 20_000
+    told = compare(new, old)
+    assert told[0] == "another machine: cores is 4, was 2; costs may differ for that"
+    assert "moved: two nodes, efficiency: 0.9 → 0.72 (-20 %)" in told
+    assert "moved: 100,000 images, GB beyond the store: 1.7 → 2.55 (+50 %)" in told
+    assert [line for line in told if line.startswith("moved")] == told[-7:-5]
+    assert "new: 20,000 images, ms an image" in told and "gone: 10,000 images, ms an image" in told
+
+
+def test_the_command_compares_before_it_overwrites(tmp_path, monkeypatch, capsys):
+    out, earlier = tmp_path / "score.json", made_up()
+    earlier["nodes"]["efficiency"] = 0.6
+    out.write_text(json.dumps(earlier))
+    monkeypatch.setattr(score_scale, "measure", lambda options: made_up())
+    score_scale.main(["hub_model", "--images", "cells", "--out", str(out)])
+    told = capsys.readouterr()
+    assert told.err == "moved: two nodes, efficiency: 0.6 → 0.9 (+50 %)\n"
+    assert json.loads(told.out) == json.loads(out.read_text()) == made_up()
+    with pytest.raises(SystemExit, match=r"absent\.json"):
+        score_scale.main(["m", "--images", "cells", "--out", str(out), "--compare", str(tmp_path / "absent.json")])
 
 
 def test_the_committed_page_is_that_of_the_committed_figures():
