@@ -185,6 +185,13 @@ def test_the_accelerators_figures_are_compared_with_those_they_overwrite(tmp_pat
         table.reported(tmp_path / "new.json", needed=False)
 
 
+def test_the_accelerators_page_says_what_was_measured_and_what_was_missed():
+    committed = table.reported(REPOSITORY / "benchmarks" / "accelerator.json")
+    page = accelerator.page(committed)
+    assert (REPOSITORY / "benchmarks" / "accelerator.md").read_text(encoding="utf-8") == page
+    assert "at least 0.95: **missed**" in page and "Not reached: that loading never starves the network" in page
+
+
 def test_the_command_compares(tmp_path, capsys):
     for name, ratio in (("old", 0.5), ("new", 0.7)):
         (tmp_path / f"{name}.json").write_text(json.dumps(made_up(ratio)))
