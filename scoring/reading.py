@@ -1,11 +1,15 @@
 """The images of a file or an archive, one after another, as bytes; damage is an entry of its own, never a gap."""
 
+import bz2
+import gzip
+import io
+import lzma
 import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from lzma import LZMAError
 from pathlib import PurePosixPath
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +21,12 @@ from scoring.locations import Found, Location, ScoringError, kind_of, plain_text
 MOST_BYTES = 534_000_000
 IMAGE_NAMES = ("image", "img", "picture", "jpg", "jpeg", "png")
 READ_AT_ONCE = 1 << 20  # bytes
+# By its first bytes, what a packed tar is unpacked with. Each compares the checksum at its end, which tarfile's own does not.
+UNPACKERS = {
+    b"\x1f\x8b": lambda packed: gzip.GzipFile(fileobj=packed),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\0": lzma.LZMAFile,
+}
 
 
 @dataclass
@@ -129,9 +139,13 @@ class _Tar(tarfile.TarFile):
 def _read_tar(place: Location, found: Found, path: str) -> Iterator[Item]:
     row = 0
     cut = f"{path}: the archive is damaged or cut short after {{}} images ({{}}); what follows is lost. Copy it again."
+    checked = False
     try:
-        stream = place.filesystem.open_input_stream(found.path, compression=None, buffer_size=READ_AT_ONCE)
-        with stream, _Tar.open(fileobj=stream, mode="r|*") as archive:
+        with (
+            place.filesystem.open_input_stream(found.path, compression=None, buffer_size=READ_AT_ONCE) as raw,
+            _unpacked(raw) as stream,
+            _Tar.open(fileobj=stream, mode="r|") as archive,
+        ):
             member = archive.next()
             while member is not None:
                 name = plain_text(member.name)
@@ -144,12 +158,27 @@ def _read_tar(place: Location, found: Found, path: str) -> Iterator[Item]:
             if archive.damage or not archive.ended:
                 reason = archive.damage or "its end mark is missing"
                 yield Item(path, row=row, error=cut.format(row, reason))
-            elif beyond := _content_beyond(archive):
+                return
+            checked = True  # from here on all images are read, and what is wrong is wrong with one of them
+            if beyond := _content_beyond(archive):
                 yield Item(
                     path, row=row, error=f"{path}: {beyond} bytes after the archive's end are not read. Split it."
                 )
-    except (tarfile.TarError, EOFError, zlib.error, LZMAError, OSError, ValueError, pa.ArrowException) as error:
-        yield Item(path, row=row, error=cut.format(row, " ".join(str(error).split())))
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        told = f"{path}: the check at the archive's end fails ({reason}): of its {row} images, scored as they came, some may "
+        told += "be damaged. Copy it again."
+        yield Item(path, row=row, error=told if checked else cut.format(row, reason))
+
+
+def _unpacked(raw: pa.NativeFile) -> BinaryIO:
+    """Find out by its first bytes how a tar is packed, and open what is in it."""
+    packed = io.BufferedReader(raw, READ_AT_ONCE)
+    first = packed.peek(6)
+    for mark, unpacker in UNPACKERS.items():
+        if first.startswith(mark):
+            return unpacker(packed)
+    return packed
 
 
 def _read_member(archive: _Tar, member: tarfile.TarInfo, path: str, name: str, row: int) -> Item:
@@ -166,7 +195,8 @@ def _read_member(archive: _Tar, member: tarfile.TarInfo, path: str, name: str, r
 
 
 def _content_beyond(archive: _Tar) -> int:
-    """Count what stands after an archive's end mark, which the padding with zeros does not."""
+    """Count what stands after an archive's end mark, which the padding with zeros does not; reads to the end of a packed one,
+    where its checksum is."""
     count = 0
     while block := archive.fileobj.read(READ_AT_ONCE):
         if count or block.strip(b"\0"):

@@ -167,6 +167,32 @@ def test_a_tar_cut_short_anywhere_gives_what_came_before_and_one_error(tmp_path,
     assert last.data is None and "damaged or cut short after" in last.error and last.row == len(before)
 
 
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+def test_a_byte_changed_anywhere_in_a_packed_tar_does_no_harm_or_is_told(tmp_path, mode):
+    whole = tar_of(tmp_path / "whole", MEMBERS[::2], mode).read_bytes()
+    told = 0
+    for place in (*np.linspace(0, len(whole) - 1, 60).astype(int), *range(len(whole) - 12, len(whole))):
+        content = bytearray(whole)
+        content[place] ^= 0x10
+        (tmp_path / "a.tgz").write_bytes(content)
+        *items, last = items_of(tmp_path / "a.tgz")
+        told += bool(last.error)
+        assert last.error or [item.data for item in (*items, last)] == [content for _, content in MEMBERS[::2]]
+    assert told > 50
+
+
+def test_a_picture_damaged_in_a_gzip_that_unpacks_is_told(tmp_path):
+    whole = bytearray(gzip.compress(tar_of(tmp_path / "a.tar", MEMBERS[::2]).read_bytes(), compresslevel=0))
+    place = whole.index(MEMBERS[4][1][100:200])
+    whole[place : place + 10] = bytes(10)
+    (tmp_path / "a.tgz").write_bytes(whole)
+    *items, last = items_of(tmp_path / "a.tgz")
+    assert len(items) == 6 and items[2].data != MEMBERS[4][1] and last.row == 6
+    assert (
+        "the check at the archive's end fails (CRC check failed" in last.error and "some may be damaged" in last.error
+    )
+
+
 def test_a_tar_cut_between_members_is_told_from_a_whole_one(tmp_path):
     whole = tar_of(tmp_path / "whole.tar", MEMBERS[:2:2]).read_bytes()
     end = 512 + -(-len(MEMBERS[0][1]) // 512) * 512
