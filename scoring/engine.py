@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import re
+import secrets
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,9 +15,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scoring.access import token_there
+
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when ray is imported: no word of a run leaves the machine
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a task without a GPU would warn
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray warns of what its own actor pool does, in every run
+
+if os.environ.get("RAY_ADDRESS") and token_there():
+    # Where a token lies, ``ray start`` asks for it, but who names an address does not send it of himself. A cluster that asks
+    # for none takes it, too. Read when ray is imported.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import pyarrow as pa
 import ray
@@ -56,6 +64,9 @@ def engine(store_bytes: int = STORE_BYTES) -> Iterator[None]:
             "excludes": ["pictures", "onnx", "*.safetensors", "__pycache__"],
         }
     else:
+        if not token_there():
+            # Else Ray would leave one in the home folder, and every cluster started there later would ask for it.
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         # "local", or it would join whatever Ray already runs on this machine, and be refused
         options |= {"address": "local", "num_cpus": cores}

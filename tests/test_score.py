@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -199,6 +200,53 @@ def test_threads_that_share_a_network_give_the_answers_of_the_plain_door(small_f
     for row in rows.itertuples():
         expected = {answer["label"]: answer["score"] for answer in plain(images[Path(row.path).name], top_k=None)}
         assert row.probabilities == pytest.approx(expected, abs=1e-6)
+
+
+def free_port():
+    """Find a port below those that Ray's workers take."""
+    for port in range(6400, 9900):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
+    raise OSError("no port is free")
+
+
+def test_a_cluster_started_by_hand_is_joined_with_the_token_that_it_asks_for(small_folder, tmp_path):
+    """By the commands, in a home of its own: a run on this machine leaves no token there; where one lies, it is sent."""
+    cells, home = tmp_path / "cells", tmp_path / "home"
+    temporary = tempfile.mkdtemp(prefix="wbc", dir="/tmp")
+    cells.mkdir()
+    home.mkdir()
+    for number in range(3):
+        (cells / f"{number}.png").write_bytes(encoded(draw(number)))
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_A")} | {"HOME": str(home)}
+
+    def start(out, **environment):
+        command = [sys.executable, str(REPOSITORY / "score.py"), str(cells), "--out", str(tmp_path / out)]
+        command += ["--model", str(small_folder)]
+        done = subprocess.run(command, env=plain | environment, text=True, capture_output=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert len(result(tmp_path / out)) == 3
+        return done
+
+    start("local")
+    assert not (home / ".ray").exists()
+    (home / ".ray").mkdir()
+    (home / ".ray" / "auth_token").write_text("0123456789abcdef" * 4)
+    port, agent = free_port(), free_port() + 1
+    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}", "--num-cpus=1"]
+    command += [f"--dashboard-agent-listen-port={agent}", "--include-dashboard=false", f"--temp-dir={temporary}"]
+    with open(tmp_path / "head.log", "w") as log:
+        head = subprocess.Popen(command, env=plain, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        wait_for(lambda: "Ray runtime started" in (tmp_path / "head.log").read_text(), head)
+        assert "Token authentication is enabled" in (tmp_path / "head.log").read_text()
+        start("joined", RAY_ADDRESS=f"127.0.0.1:{port}")
+    finally:
+        for process in [*psutil.Process(head.pid).children(recursive=True), head]:
+            process.kill()
+        head.wait()
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @pytest.mark.parametrize(
