@@ -22,19 +22,18 @@ The result, with any reader of Parquet:
 """
 
 import argparse
-import contextlib
 import hashlib
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from scoring.locations import ScoringError, locate
-from scoring.manifest import Folder, list_once, open_folder
+from scoring.manifest import alone, list_once, open_folder
 from scoring.results import Tally
 from scoring.stages import Work, read_model
 
@@ -82,24 +81,6 @@ def asked_of(options: argparse.Namespace, files: dict[str, bytes]) -> dict[str, 
     kept = ("fields", "embedding", "column", "precision", "chunk", "partition")
     inputs = [locate(address).address for address in options.inputs]
     return {"inputs": inputs, "model": digest.hexdigest(), **{name: getattr(options, name) for name in kept}}
-
-
-@contextlib.contextmanager
-def alone(folder: Folder) -> Iterator[None]:
-    """Keep other starts out of a folder on this machine; on an object store two would do the same work, and no harm."""
-    if not folder.place.local:
-        yield
-        return
-    import fcntl
-
-    with open(f"{folder.run}/lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ScoringError(
-                f"{folder.place.address} is being written by another start. Wait for it, or name another --out."
-            ) from error
-        yield
 
 
 def told(whole: Tally, options: argparse.Namespace, ignored: dict[str, int], rate: str) -> str:

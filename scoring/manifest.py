@@ -3,14 +3,18 @@
     OUT/files-000000.parquet        results: 16,384 image files each; there when the partition is done
     OUT/archive-000000.parquet      results of one tar or Parquet file
     OUT/_score/run.json             what was asked, of which model, how much was found; written last, so it ends the listing
-    OUT/_score/files/000000.parquet     the image files of a partition
-    OUT/_score/archives/000000.parquet  archives, 10,000 a file
+    OUT/_score/files/000000.list    the image files of a partition
+    OUT/_score/archives/000000.list     archives, 10,000 a file
     OUT/_score/chunks/              results on their way, see results.py
 
-Readers of Parquet folders pass over names that begin with an underscore. Memory: the names of one folder and one partition.
+Readers of Parquet folders pass over names that begin with an underscore, and patterns such as OUT/**/*.parquet over other
+endings. Memory: the names of one folder and one partition.
 """
 
+import contextlib
 import json
+import os
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,7 +28,9 @@ from scoring.locations import Found, Location, ScoringError, kind_of, list_input
 from scoring.reading import image_column
 from scoring.results import UNFINISHED, remove, write_whole
 
-VERSION = 1
+VERSION = 2
+PARTS = ("files", "archives", "chunks")
+STALE_SECONDS = 3600  # where no lock keeps starts apart, a file that has been written for longer is given up
 ARCHIVES_A_FILE = 10_000
 LISTED = pa.schema([("root", pa.int32()), ("path", pa.binary()), ("size", pa.int64()), ("changed", pa.int64())])
 
@@ -69,42 +75,116 @@ class Folder:
         return f"{self.run}/run.json"
 
     def listed(self, kind: str, number: int) -> str:
-        return f"{self.run}/{kind}/{number:06}.parquet"
+        return f"{self.run}/{kind}/{number:06}.list"
 
     def partition(self, name: str) -> str:
         return f"{self.place.path}/{name}.parquet"
 
     def chunk(self, name: str, number: int) -> str:
-        return f"{self.run}/chunks/{name}-{number:06}.parquet"
+        return f"{self.run}/chunks/{name}-{number:06}.chunk"
 
 
 def open_folder(address: str) -> Folder:
-    """Find the folder of a run, and take away what was being written when an earlier one was ended.
+    """Find the folder of a run; nothing is changed there.
 
     Raises
     ------
     ScoringError
-        It cannot be opened, or holds Parquet files of something else.
+        It cannot be looked at, or holds Parquet files of something else.
     """
     place = locate(address)
     folder = Folder(place)
     try:
-        for part in ("files", "archives", "chunks"):
-            place.filesystem.create_dir(f"{folder.run}/{part}", recursive=True)
-        entries = place.filesystem.get_file_info(arrow_fs.FileSelector(place.path, recursive=False))
-        started = place.filesystem.get_file_info(folder.described).type == arrow_fs.FileType.File
+        entries = place.filesystem.get_file_info(
+            arrow_fs.FileSelector(place.path, recursive=False, allow_not_found=True)
+        )
         foreign = [info.base_name for info in entries if info.base_name.endswith(".parquet")]
-        if foreign and not started:
+        if foreign and not _begun(folder):
             raise ScoringError(
                 f"{address} holds {sorted(foreign)[0]} but no run of this program; expected an empty or a new folder, or one "
                 "in which a run was begun. Name another --out."
             )
-        for part in ("", "/_score", "/_score/files", "/_score/archives", "/_score/chunks"):
-            names = place.filesystem.get_file_info(arrow_fs.FileSelector(place.path + part, allow_not_found=True))
-            remove(place, [info.path for info in names if UNFINISHED in info.base_name])
     except (OSError, pa.ArrowException) as error:
         raise ScoringError(f"--out {address} cannot be used ({error}). Allow it, or name another folder.") from error
     return folder
+
+
+def _begun(folder: Folder) -> bool:
+    return folder.place.filesystem.get_file_info(folder.described).type == arrow_fs.FileType.File
+
+
+@contextlib.contextmanager
+def alone(folder: Folder) -> Iterator[None]:
+    """Have a folder for oneself, made where it is new, without what an ended start was writing.
+
+    Other starts on this machine are refused before anything is changed; on an object store two would do the same work, and no
+    harm. Where a fault of the request ends the first start, nothing is left behind.
+
+    Raises
+    ------
+    ScoringError
+        Another start has it, or it cannot be written.
+    """
+    place = folder.place
+    new = place.filesystem.get_file_info(place.path).type == arrow_fs.FileType.NotFound
+    with contextlib.ExitStack() as held:
+        try:
+            for part in PARTS:
+                place.filesystem.create_dir(f"{folder.run}/{part}", recursive=True)
+            held.enter_context(_locked(folder))
+            _clean(folder)
+        except (OSError, pa.ArrowException) as error:
+            raise ScoringError(
+                f"--out {place.address} cannot be used ({error}). Allow it, or name another folder."
+            ) from error
+        try:
+            yield
+        except ScoringError:
+            if not _begun(folder):
+                _take_back(folder, new)
+            raise
+
+
+@contextlib.contextmanager
+def _locked(folder: Folder) -> Iterator[None]:
+    if not folder.place.local:
+        yield
+        return
+    import fcntl
+
+    with open(f"{folder.run}/lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(lock.fileno()).st_nlink == 0:
+                raise BlockingIOError("taken back by the start that had it")
+        except BlockingIOError as error:
+            raise ScoringError(
+                f"{folder.place.address} is being written by another start. Wait for it, or name another --out."
+            ) from error
+        yield
+
+
+def _clean(folder: Folder) -> None:
+    """Take away what was being written when an earlier start was ended."""
+    place = folder.place
+    for part in ("", "/_score", *(f"/_score/{part}" for part in PARTS)):
+        names = place.filesystem.get_file_info(arrow_fs.FileSelector(place.path + part, allow_not_found=True))
+        begun = [info for info in names if UNFINISHED in info.base_name]
+        if not place.local:
+            begun = [info for info in begun if info.mtime and time.time() - info.mtime.timestamp() > STALE_SECONDS]
+        remove(place, [info.path for info in begun])
+
+
+def _take_back(folder: Folder, new: bool) -> None:
+    """Undo what a start has made that came to nothing."""
+    place = folder.place
+    folders = [f"{folder.run}/{part}" for part in PARTS] + [folder.run] + ([place.path] if new else [])
+    for path in folders:
+        names = place.filesystem.get_file_info(arrow_fs.FileSelector(path, allow_not_found=True))
+        remove(place, [info.path for info in names if info.path.endswith(".list") or info.path == f"{folder.run}/lock"])
+        if not place.filesystem.get_file_info(arrow_fs.FileSelector(path, allow_not_found=True)):
+            with contextlib.suppress(OSError):  # on an object store it is gone with what was in it
+                place.filesystem.delete_dir(path)
 
 
 def list_once(folder: Folder, asked: dict[str, Any], partition: int, tell: Any) -> Manifest:
@@ -125,7 +205,7 @@ def list_once(folder: Folder, asked: dict[str, Any], partition: int, tell: Any) 
         An earlier start asked for something else; nothing is there to score; Parquet files without a column of images.
     """
     place = folder.place
-    if place.filesystem.get_file_info(folder.described).type == arrow_fs.FileType.File:
+    if _begun(folder):
         with place.filesystem.open_input_stream(folder.described) as stream:
             manifest = Manifest(**json.loads(stream.read()))
         _same(manifest, asked, place.address)

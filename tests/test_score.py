@@ -298,7 +298,7 @@ def actor_processes():
 
 
 def chunks_there(out):
-    return len(list((out / "_score" / "chunks").glob("files-*[0-9].parquet"))) + 10 * len(
+    return len(list((out / "_score" / "chunks").glob("files-*[0-9].chunk"))) + 10 * len(
         list(out.glob("files-*.parquet"))
     )
 

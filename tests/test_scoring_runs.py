@@ -1,18 +1,20 @@
 """A run's list and files, broken off at each point: what is there is whole, what is left is done, nothing twice."""
 
 import json
+import os
 from collections import Counter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pyarrow import fs as arrow_fs
 
 import score
 from scoring import results
 from scoring.engine import plan
-from scoring.locations import ScoringError, locate
-from scoring.manifest import list_once, open_folder, partitions, read_listed
+from scoring.locations import Location, ScoringError, locate
+from scoring.manifest import Folder, alone, list_once, open_folder, partitions, read_listed
 from scoring.results import Tally, merge, read_tally, remove, row_schema, write_rows
 from scoring.stages import Work
 
@@ -126,12 +128,19 @@ def cells(tmp_path):
     return folder
 
 
+def begin(path):
+    """Give a folder as a start has it."""
+    folder = open_folder(str(path))
+    with alone(folder):
+        return folder
+
+
 def nothing(count):
     """Show no progress."""
 
 
 def test_the_list_is_made_once_and_names_each_file_once(cells, tmp_path):
-    folder = open_folder(str(tmp_path / "out"))
+    folder = begin(tmp_path / "out")
     inputs = (cells, f"{cells}/*.png", cells / "03.png")
     manifest = list_once(folder, asked(*inputs), 10, nothing)
     assert (manifest.files, manifest.archives) == (23, 0)
@@ -143,7 +152,7 @@ def test_the_list_is_made_once_and_names_each_file_once(cells, tmp_path):
 
 
 def test_a_listing_that_was_ended_is_begun_anew(cells, tmp_path):
-    folder, told = open_folder(str(tmp_path / "out")), []
+    folder, told = begin(tmp_path / "out"), []
 
     def ends(count):
         told.append(count)
@@ -152,11 +161,11 @@ def test_a_listing_that_was_ended_is_begun_anew(cells, tmp_path):
 
     with pytest.raises(Killed):
         list_once(folder, asked(cells), 10, ends)
-    assert list_once(open_folder(str(tmp_path / "out")), asked(cells), 10, nothing).files == 23
+    assert list_once(begin(tmp_path / "out"), asked(cells), 10, nothing).files == 23
 
 
 def test_a_restart_that_asks_for_something_else_is_refused(cells, tmp_path):
-    folder = open_folder(str(tmp_path / "out"))
+    folder = begin(tmp_path / "out")
     list_once(folder, asked(cells), 10, nothing)
     with pytest.raises(
         ScoringError, match="begun otherwise: model was 'm', is 'other'. Go on with what it was begun with"
@@ -171,24 +180,24 @@ def test_a_restart_that_asks_for_something_else_is_refused(cells, tmp_path):
 def test_a_folder_with_other_parquet_files_is_left_alone(tmp_path):
     (tmp_path / "mine.parquet").write_bytes(b"x")
     with pytest.raises(ScoringError, match="holds mine.parquet but no run of this program"):
-        open_folder(str(tmp_path))
+        begin(tmp_path)
 
 
 def test_nothing_to_score_is_told_with_what_was_seen(tmp_path):
     (tmp_path / "cells").mkdir()
     (tmp_path / "cells" / "a.zip").write_bytes(b"x")
     with pytest.raises(ScoringError, match=r"no image and no archive among 1 files \{'.zip': 1\}"):
-        list_once(open_folder(str(tmp_path / "out")), asked(tmp_path / "cells"), 10, nothing)
+        list_once(begin(tmp_path / "out"), asked(tmp_path / "cells"), 10, nothing)
 
 
 def test_a_parquet_file_without_images_is_told_before_the_long_part(tmp_path):
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
     with pytest.raises(ScoringError, match="expected one column of images"):
-        list_once(open_folder(str(tmp_path / "out")), asked(tmp_path / "a.parquet"), 10, nothing)
+        list_once(begin(tmp_path / "out"), asked(tmp_path / "a.parquet"), 10, nothing)
 
 
 def test_what_is_left_is_planned_from_what_is_there(cells, tmp_path):
-    folder = open_folder(str(tmp_path / "out"))
+    folder = begin(tmp_path / "out")
     manifest = list_once(folder, asked(cells), 10, nothing)
     work = Work((str(cells),), str(tmp_path / "out"), 2, 10, False, False, None, "float32", "cpu")
 
@@ -205,20 +214,20 @@ def test_what_is_left_is_planned_from_what_is_there(cells, tmp_path):
     write_rows(place, folder.chunk("files-000000", 3), *chunk_of([1, 2]))  # came after its partition was done
     write_rows(place, folder.chunk("files-000001", 2), *chunk_of([1, 2], last=False))  # on its way
     write_rows(place, folder.partition("files-000002"), *chunk_of(range(2)))  # of other length than listed
-    (tmp_path / "out/_score/chunks/files-000001-000000.parquet").write_bytes(b"PAR1")  # half written, the power failed
+    (tmp_path / "out/_score/chunks/files-000001-000000.chunk").write_bytes(b"PAR1")  # half written, the power failed
     doing, progress = left()
     assert doing == [row for row in everything if row[0] != "files-000000" and row != ("files-000001", 2)]
     assert (progress.whole.images, progress.whole.errors) == (12, 1)
-    assert [path.name for path in (tmp_path / "out/_score/chunks").iterdir()] == ["files-000001-000002.parquet"]
+    assert [path.name for path in (tmp_path / "out/_score/chunks").iterdir()] == ["files-000001-000002.chunk"]
     assert [row for row in left(retry=True)[0] if row[0] == "files-000000"] == everything[:5]
     assert not (tmp_path / "out/files-000000.parquet").exists()
 
 
 def test_what_an_ended_run_was_writing_is_taken_away(tmp_path):
-    folder = open_folder(str(tmp_path))
-    begun = tmp_path / "_score" / "chunks" / "files-000000-000001.parquet.unfinished-0123456789ab"
+    folder = begin(tmp_path)
+    begun = tmp_path / "_score" / "chunks" / "files-000000-000001.chunk.unfinished-0123456789ab"
     begun.write_bytes(b"x")
-    open_folder(str(tmp_path))
+    begin(tmp_path)
     assert not begun.exists()
     remove(folder.place, [str(begun)])  # what is gone stays gone
 
@@ -252,13 +261,54 @@ def test_a_fault_is_one_line_with_status_1(tmp_path, cells):
         score.main([str(tmp_path / "absent"), "--out", str(tmp_path / "out")])
 
 
-def test_two_starts_at_once_are_kept_apart(tmp_path):
+def test_two_starts_at_once_are_kept_apart_and_the_second_changes_nothing(tmp_path):
     folder = open_folder(str(tmp_path))
-    with (
-        score.alone(folder),
-        pytest.raises(ScoringError, match="is being written by another start"),
-        score.alone(folder),
-    ):
-        pass
-    with score.alone(folder):
-        pass
+    with alone(folder):
+        begun = tmp_path / "_score" / "chunks" / "files-000000-000001.chunk.unfinished-0123456789ab"
+        begun.write_bytes(b"x")
+        with pytest.raises(ScoringError, match="is being written by another start"), alone(open_folder(str(tmp_path))):
+            pass
+        with pytest.raises(SystemExit, match="is being written by another start"):
+            score.main([str(tmp_path), "--out", str(tmp_path)])
+        assert begun.exists()
+    with alone(folder):
+        assert not begun.exists()
+
+
+def test_without_a_lock_only_what_was_given_up_is_taken_away(tmp_path):
+    """As on a store that fsspec opens, where another start may be at work."""
+    import fsspec
+
+    filesystem = arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(fsspec.filesystem("file")))
+    folder = Folder(Location(str(tmp_path), filesystem, str(tmp_path), ""))
+    names = [tmp_path / "_score" / "chunks" / f"{number}.chunk.unfinished-0123456789ab" for number in range(2)]
+    with alone(folder):
+        for name in names:
+            name.write_bytes(b"x")
+        os.utime(names[0], (0, 0))
+    with alone(folder):
+        assert [name.exists() for name in names] == [False, True]
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["an empty folder", "no folder"])
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [("absent", "nothing is there"), ("texts", "no image and no archive"), ("cells", "lacks config.json")],
+)
+def test_a_refused_command_leaves_nothing_behind(cells, tmp_path, there, what, message):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("x")
+    if there:
+        (tmp_path / "out").mkdir()
+    model = ["--model", str(tmp_path)] if what == "cells" else []
+    with pytest.raises(SystemExit, match=message):
+        score.main([str(tmp_path / what), "--out", str(tmp_path / "out"), *model])
+    assert (tmp_path / "out").exists() == there and not list((tmp_path / "out").glob("*"))
+
+
+def test_patterns_over_all_folders_find_results_only(cells, tmp_path):
+    folder = begin(tmp_path / "out")
+    list_once(folder, asked(cells), 10, nothing)
+    write_rows(folder.place, folder.chunk("files-000000", 0), *chunk_of([1]))
+    write_rows(folder.place, folder.partition("files-000001"), *chunk_of([1]))
+    assert [path.name for path in (tmp_path / "out").rglob("*.parquet")] == ["files-000001.parquet"]
