@@ -115,7 +115,7 @@ def score(options: argparse.Namespace) -> Tally:
         started = time.perf_counter()
         with engine():
             progress = run(folder, manifest, work, files, options.retry_errors)
-    seconds, here = time.perf_counter() - started, progress.here.images
+    seconds, here = time.perf_counter() - started, progress.here
     rate = f"; {here:,} of them now, in {seconds:,.0f} s" if here else "; nothing was left to do"
     print(told(progress.whole, options, manifest.ignored, rate))
     return progress.whole

@@ -45,6 +45,7 @@ MOST_THREADS = 4
 STORE_BYTES = 1 << 30  # pixels on their way from tasks to actors; a chunk of 256 is 39 MB
 MOST_TASKS = 50_000
 MERGES_AT_ONCE = 16
+MERGES_END_SECONDS = 60
 MOST_MARKS = 4000
 LOOKS_AT_ONCE = 16
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,25 +91,41 @@ class Progress:
         Of each partition under way, the numbers of its chunks that are done.
     ends
         How many chunks a partition has, once that is known.
-    here
-        What this start has done.
+    found
+        How many images earlier starts had done.
     seconds
-        What that took, by stage and kind.
+        What this start's took, by stage and kind.
     started, marks
-        When, and how many images were done how many seconds later.
+        When, and how many images of this start were done how many seconds later.
+    begun
+        How many seconds later the first chunk of this start was begun.
     """
 
     whole: Tally = field(default_factory=Tally)
     chunks: dict[str, set[int]] = field(default_factory=dict)
     ends: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    here: Tally = field(default_factory=Tally)
+    found: int = 0
     started: float = field(default_factory=time.perf_counter)
     marks: list[tuple[int, float]] = field(default_factory=list)
+    begun: float | None = None
 
-    def mark(self) -> None:
-        """Note how many images are done and when; of a long run, every second, fourth, ... note is kept."""
-        self.marks.append((self.here.images, time.perf_counter() - self.started))
+    @property
+    def here(self) -> int:
+        """How many images this start has done, those included of which it heard nothing because the engine failed."""
+        return self.whole.images - self.found
+
+    def go_on_from(self, earlier: "Progress") -> None:
+        """Take over what belongs to the start, after the engine failed in it."""
+        for name in ("found", "seconds", "started", "marks", "begun"):
+            setattr(self, name, getattr(earlier, name))
+
+    def mark(self, took: float) -> None:
+        """Note how many images are done and when, after a chunk that ``took`` so many seconds; of a long run, every second,
+        fourth, ... note is kept."""
+        now = time.perf_counter() - self.started
+        self.begun = min(now - took, now if self.begun is None else self.begun)
+        self.marks.append((self.here, now))
         if len(self.marks) > MOST_MARKS:
             self.marks = self.marks[:-1:2] + self.marks[-1:]
 
@@ -200,9 +217,14 @@ def run(
         raise ScoringError("--device cuda: Ray finds no GPU. Leave --device out, or start Ray with one.")
     actors = int(gpus) if work.device == "cuda" else max(1, int(cores))
     before: int | None = None
+    earlier: Progress | None = None
     while True:
         tasks, progress = plan(folder, manifest, work, retry_errors, cores)
-        retry_errors = False
+        if earlier is None:
+            progress.found = progress.whole.images
+        else:
+            progress.go_on_from(earlier)
+        retry_errors, earlier = False, progress
         try:
             _work_through(tasks, progress, folder, manifest, work, files, actors, cores, threads)
             break
@@ -217,7 +239,7 @@ def run(
             logger.warning("Ray failed (%s); going on with what is left.", str(error).strip().splitlines()[-1])
     remove(folder.place, _stray(folder))
     write_whole(folder.place, f"{folder.run}/summary.json", json.dumps(asdict(progress.whole), indent=2).encode())
-    times = {"images": progress.here.images, "seconds": progress.seconds, "marks": progress.marks}
+    times = {"images": progress.here, "seconds": progress.seconds, "begun": progress.begun, "marks": progress.marks}
     write_whole(folder.place, f"{folder.run}/times.json", json.dumps(times).encode())
     return progress
 
@@ -266,29 +288,33 @@ def _work_through(
             ray.get(ready)
             del merging[ready[0]]
 
-    for name, chunks in progress.chunks.items():
-        put_together(name, chunks)
-        finish(False)
-    if tasks:
-        with Bar(manifest, progress) as bar:
-            for done in _stream(tasks, work, files, actors, cores, threads):
-                tally = Tally(**json.loads(done["tally"]))
-                chunks = progress.chunks[done["partition"]]
-                if done["chunk"] in chunks:
-                    continue  # done twice, since a machine was lost; written once
-                chunks.add(done["chunk"])
-                progress.whole.add(tally)
-                progress.here.add(tally)
-                if tally.last:
-                    progress.ends[done["partition"]] = done["chunk"] + 1
-                for name, value in done.items():
-                    if name.endswith("_seconds"):
-                        progress.seconds[name] = progress.seconds.get(name, 0.0) + value
-                progress.mark()
-                put_together(done["partition"], chunks)
-                finish(False)
-                bar.show()
-    finish(True)
+    try:
+        for name, chunks in progress.chunks.items():
+            put_together(name, chunks)
+            finish(False)
+        if tasks:
+            with Bar(manifest, progress) as bar:
+                for done in _stream(tasks, work, files, actors, cores, threads):
+                    tally = Tally(**json.loads(done["tally"]))
+                    chunks = progress.chunks[done["partition"]]
+                    if done["chunk"] in chunks:
+                        continue  # done twice, since a machine was lost; written once
+                    chunks.add(done["chunk"])
+                    progress.whole.add(tally)
+                    if tally.last:
+                        progress.ends[done["partition"]] = done["chunk"] + 1
+                    for name, value in done.items():
+                        if name.endswith("_seconds"):
+                            progress.seconds[name] = progress.seconds.get(name, 0.0) + value
+                    progress.mark(done["reading_wall_seconds"] + done["naming_wall_seconds"])
+                    put_together(done["partition"], chunks)
+                    finish(False)
+                    bar.show()
+        finish(True)
+    except ray.exceptions.RayError:
+        if merging:  # else one of them would take away chunks while the next look at what is left counts them
+            ray.wait(list(merging), num_returns=len(merging), timeout=MERGES_END_SECONDS)
+        raise
 
 
 def _stream(
@@ -298,7 +324,8 @@ def _stream(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.target_max_block_size = 1 << 20  # less than a chunk: each is a block of its own
+    # Less than any row: each chunk is a block of its own and is heard of when it is done, not when its task is.
+    context.target_max_block_size = 1
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it would print comes as an exception, too
     # In a list, so that an actor or a task gets the reference, and can ask for it again when it is started anew.
     common = ray.put({"tasks": list(tasks), "work": work, "files": dict(files)})

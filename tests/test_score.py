@@ -202,6 +202,25 @@ def test_threads_that_share_a_network_give_the_answers_of_the_plain_door(small_f
         assert row.probabilities == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_chunk_is_heard_of_when_it_is_done_and_not_when_its_task_is(cluster, small_folder, tmp_path):
+    from scoring.engine import _stream
+    from scoring.manifest import alone, list_once, open_folder
+    from scoring.stages import Task, Work, read_model
+
+    cells, number = tmp_path / "cells", 60
+    cells.mkdir()
+    for name in range(number):
+        (cells / f"{name}.png").write_bytes(encoded(draw(name)))
+    folder = open_folder(str(tmp_path / "out"))
+    with alone(folder):
+        list_once(folder, {"inputs": [str(cells)], "column": None}, number, lambda count: None)
+        work = Work((str(cells),), str(tmp_path / "out"), 1, number, False, False, None, "float32", "cpu")
+        heard = _stream([Task("files-000000", 0, number)], work, read_model(small_folder), 1, 1, 1)
+        assert next(heard)["chunk"] == 0
+        assert chunks_there(tmp_path / "out") < number / 2  # of the same task
+        assert [done["chunk"] for done in heard] == list(range(1, number))
+
+
 def free_port():
     """Find a port below those that Ray's workers take."""
     for port in range(6400, 9900):

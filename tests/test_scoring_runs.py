@@ -11,7 +11,7 @@ from PIL import Image
 from pyarrow import fs as arrow_fs
 
 import score
-from scoring import results
+from scoring import engine, results
 from scoring.engine import plan
 from scoring.locations import Location, ScoringError, locate
 from scoring.manifest import Folder, alone, list_once, open_folder, partitions, read_listed
@@ -221,6 +221,38 @@ def test_what_is_left_is_planned_from_what_is_there(cells, tmp_path):
     assert [path.name for path in (tmp_path / "out/_score/chunks").iterdir()] == ["files-000001-000002.chunk"]
     assert [row for row in left(retry=True)[0] if row[0] == "files-000000"] == everything[:5]
     assert not (tmp_path / "out/files-000000.parquet").exists()
+
+
+def test_a_start_goes_on_after_the_engine_failed_and_counts_all_that_it_did(cells, tmp_path, monkeypatch):
+    import ray
+
+    folder = begin(tmp_path / "out")
+    manifest = list_once(folder, asked(cells), 10, nothing)
+    work = Work((str(cells),), str(tmp_path / "out"), 2, 10, False, False, None, "float32", "cpu")
+    write_rows(folder.place, folder.partition("files-000000"), *chunk_of(range(10)))  # by an earlier start
+    tries = []
+
+    def works_through(tasks, progress, *_):
+        tries.append(progress)
+        if len(tries) == 1:
+            progress.whole.add(Tally(images=2))
+            progress.seconds["naming_cpu_seconds"] = 3.0
+            progress.mark(0.0)
+            # of which the driver has heard a part only
+            write_rows(folder.place, folder.partition("files-000001"), *chunk_of(range(10)))
+            raise ray.exceptions.RayError("too many machines were lost")
+        progress.whole.add(Tally(images=3))
+        progress.mark(0.0)
+
+    monkeypatch.setattr(engine, "_work_through", works_through)
+    monkeypatch.setattr(engine.ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(engine.ray, "nodes", lambda: [])
+    progress = engine.run(folder, manifest, work, {})
+    assert len(tries) == 2 and (progress.whole.images, progress.here) == (23, 13)
+    times = json.loads((tmp_path / "out/_score/times.json").read_text())
+    assert times["images"] == 13 and times["seconds"] == {"naming_cpu_seconds": 3.0}
+    assert [done for done, _ in times["marks"]] == [2, 13] and times["begun"] == times["marks"][0][1]
+    assert times["marks"][0][1] < times["marks"][1][1]
 
 
 def test_what_an_ended_run_was_writing_is_taken_away(tmp_path):
