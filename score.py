@@ -83,6 +83,10 @@ def asked_of(options: argparse.Namespace, files: dict[str, bytes]) -> dict[str, 
     return {"inputs": inputs, "model": digest.hexdigest(), **{name: getattr(options, name) for name in kept}}
 
 
+def counted(endings: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {ending}" for ending, count in endings.items())
+
+
 def told(whole: Tally, options: argparse.Namespace, ignored: dict[str, int], rate: str) -> str:
     """Write the summary of a run."""
     lines = [f"{whole.images:,} images, {whole.errors:,} of them with an error, in {options.out}{rate}"]
@@ -94,7 +98,10 @@ def told(whole: Tally, options: argparse.Namespace, ignored: dict[str, int], rat
     if whole.errors > len(whole.examples):
         lines.append(f"  and {whole.errors - len(whole.examples):,} more; they stand in the column error")
     if ignored:
-        lines.append(f"left out, neither image nor archive: {', '.join(f'{n:,} {end}' for end, n in ignored.items())}")
+        lines.append(f"left out, neither image nor archive: {counted(ignored)}")
+    if whole.left_out:
+        lines.append(f"left out of archives, or with them, being no images: {counted(whole.left_out)}")
+        lines += [f"  holds no image: {path}" for path in whole.empty]
     return "\n".join(lines)
 
 
@@ -116,7 +123,7 @@ def score(options: argparse.Namespace) -> Tally:
         with engine():
             progress = run(folder, manifest, work, files, options.retry_errors)
     seconds, here = time.perf_counter() - started, progress.here
-    rate = f"; {here:,} of them now, in {seconds:,.0f} s" if here else "; nothing was left to do"
+    rate = f"; {here:,} of them now, in {seconds:,.0f} s" if here or progress.marks else "; nothing was left to do"
     print(told(progress.whole, options, manifest.ignored, rate))
     return progress.whole
 

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import pyarrow as pa
 from pyarrow import fs as arrow_fs
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm")
+IMAGES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm")
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 PARQUETS = (".parquet", ".pq")
+MOST_ENDINGS = 20
 WILD = re.compile(r"[*?\[]")
 
 
@@ -39,6 +40,12 @@ def kind_of(path: str) -> str | None:
         if name.endswith(endings):
             return kind
     return None
+
+
+def count_ending(path: str, counts: Counter) -> None:
+    """Count a file that is left out by its ending; what has many endings is not counted by each."""
+    ending = os.path.splitext(path)[1].lower() or "no ending"
+    counts[ending if ending in counts or len(counts) < MOST_ENDINGS else "others"] += 1
 
 
 def plain_text(path: str) -> str:
@@ -98,7 +105,8 @@ def locate(address: str) -> Location:
             f"{address} cannot be opened ({' '.join(str(error).split())}); expected a local path, s3://, gs://, hf://, or a "
             "scheme that an installed fsspec filesystem knows. Correct the address, or install what the message names."
         ) from error
-    return Location(address, filesystem, path.rstrip("/"), f"{scheme}://")
+    # Some filesystems of fsspec, such as http's, take the whole address for the path.
+    return Location(address, filesystem, path.rstrip("/"), "" if "://" in path else f"{scheme}://")
 
 
 def _cut(rest: str, wild: int) -> tuple[str, str]:
@@ -231,8 +239,7 @@ def list_input(source: Input, without: Location, ignored: Counter) -> Iterator[F
             if not source.covers(place, found.path):
                 continue
             if kind_of(found.path) is None:
-                ending = os.path.splitext(found.path)[1].lower() or "no ending"
-                ignored[ending if ending in ignored or len(ignored) < 20 else "others"] += 1
+                count_ending(found.path, ignored)
                 continue
             yield found
     except OSError as error:

@@ -17,6 +17,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -25,13 +26,14 @@ import pyarrow.parquet as pq
 from pyarrow import fs as arrow_fs
 
 from scoring.locations import Found, Location, ScoringError, kind_of, list_input, locate, read_input
-from scoring.reading import image_column
+from scoring.reading import WITHOUT_IMAGES, NoImages, image_column
 from scoring.results import UNFINISHED, remove, write_whole
 
 VERSION = 2
 PARTS = ("files", "archives", "chunks")
 STALE_SECONDS = 3600  # where no lock keeps starts apart, a file that has been written for longer is given up
 ARCHIVES_A_FILE = 10_000
+PARQUETS_AT_ONCE = 16
 LISTED = pa.schema([("root", pa.int32()), ("path", pa.binary()), ("size", pa.int64()), ("changed", pa.int64())])
 
 
@@ -48,7 +50,7 @@ class Manifest:
     file_bytes, archive_bytes
         Their sizes.
     ignored
-        How many files of which ending were left out, being neither image nor archive.
+        How many files of which ending were left out, being neither image nor archive, or Parquet without images.
     """
 
     asked: dict[str, Any]
@@ -202,7 +204,8 @@ def list_once(folder: Folder, asked: dict[str, Any], partition: int, tell: Any) 
     Raises
     ------
     ScoringError
-        An earlier start asked for something else; nothing is there to score; Parquet files without a column of images.
+        An earlier start asked for something else; nothing is there to score, or only Parquet files in which not one column of
+        images shows.
     """
     place = folder.place
     if _begun(folder):
@@ -211,25 +214,51 @@ def list_once(folder: Folder, asked: dict[str, Any], partition: int, tell: Any) 
         _same(manifest, asked, place.address)
         return manifest
     sources = [read_input(address) for address in asked["inputs"]]
-    manifest, ignored, parquet_seen = Manifest(asked), Counter(), False
+    manifest, ignored = Manifest(asked), Counter()
     files: list[tuple] = []
     archives: list[tuple] = []
+    unseen: list[tuple] = []  # Parquet files whose columns were not looked at yet
+    faults: list[ScoringError] = []  # of Parquet files in which not one column of images shows
+    usable = False
+
+    def add_archive(root: int, found: Found) -> None:
+        nonlocal archives
+        archives.append((root, found))
+        manifest.archives += 1
+        manifest.archive_bytes += found.size
+        if len(archives) == ARCHIVES_A_FILE:
+            _write_listed(folder, "archives", (manifest.archives - 1) // ARCHIVES_A_FILE, archives)
+            archives = []
+
+    def look_at_columns() -> None:
+        nonlocal usable
+        with ThreadPoolExecutor(PARQUETS_AT_ONCE) as pool:
+            seen = list(pool.map(lambda row: _column(sources[row[0]].place, row[1], asked["column"]), unseen))
+        for (root, found), column in zip(unseen, seen, strict=True):
+            if isinstance(column, ScoringError):
+                faults[1:] = [column]  # the first and the last
+            else:
+                usable = True
+            if isinstance(column, NoImages):
+                ignored[WITHOUT_IMAGES.format(".parquet")] += 1
+            else:
+                add_archive(root, found)
+        unseen.clear()
+
     for root, source in enumerate(sources):
         for found in list_input(source, place, ignored):
             if any(earlier.covers(source.place, found.path) for earlier in sources[:root]):
                 continue  # named twice, scored once
             kind = kind_of(found.path)
-            if kind in ("tar", "parquet"):
-                if kind == "parquet" and not parquet_seen:
-                    _check_column(source.place, found, asked["column"])
-                    parquet_seen = True
-                archives.append((root, found))
-                manifest.archives += 1
-                manifest.archive_bytes += found.size
-                if len(archives) == ARCHIVES_A_FILE:
-                    _write_listed(folder, "archives", (manifest.archives - 1) // ARCHIVES_A_FILE, archives)
-                    archives = []
+            if kind == "parquet":
+                unseen.append((root, found))
+                if len(unseen) == PARQUETS_AT_ONCE:
+                    look_at_columns()
+            elif kind == "tar":
+                usable = True
+                add_archive(root, found)
             else:
+                usable = True
                 files.append((root, found))
                 manifest.files += 1
                 manifest.file_bytes += found.size
@@ -237,8 +266,11 @@ def list_once(folder: Folder, asked: dict[str, Any], partition: int, tell: Any) 
                     _write_listed(folder, "files", (manifest.files - 1) // partition, files)
                     files = []
             tell(manifest.files + manifest.archives)
+    look_at_columns()
     manifest.ignored = dict(ignored)
-    if not manifest.files and not manifest.archives:
+    if faults and not usable:
+        raise faults[0]
+    if not usable:
         raise ScoringError(
             f"{', '.join(asked['inputs'])}: no image and no archive among {sum(ignored.values())} files {dict(ignored)}; "
             "expected images (JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, .parquet, .tar). Correct the path or unpack what is packed."
@@ -267,14 +299,15 @@ def _same(manifest: Manifest, asked: dict[str, Any], address: str) -> None:
         )
 
 
-def _check_column(place: Location, found: Found, column: str | None) -> None:
-    """Look at the first Parquet file, so that a missing column is told before the long part."""
+def _column(place: Location, found: Found, column: str | None) -> str | ScoringError:
+    """Look for the images of a Parquet file; give their column, or what is wrong with it."""
     try:
         with place.filesystem.open_input_file(found.path) as file:
-            schema = pq.read_schema(file)
-    except (OSError, pa.ArrowException):
-        return  # a damaged file becomes a row with its error
-    image_column(schema, column, place.shown(found.path))
+            return image_column(pq.read_schema(file), column, place.shown(found.path))
+    except ScoringError as error:
+        return error
+    except (OSError, ValueError, pa.ArrowException):
+        return ""  # a damaged file becomes a row with its error
 
 
 def _write_listed(folder: Folder, kind: str, number: int, listed: Sequence[tuple[int, Found]]) -> None:

@@ -6,6 +6,7 @@ import io
 import lzma
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -14,13 +15,14 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scoring.locations import Found, Location, ScoringError, kind_of, plain_text
+from scoring.locations import Found, Location, ScoringError, count_ending, kind_of, plain_text
 
 # Twice the largest picture that is read (see image_reading.LARGEST), uncompressed: what is longer is no picture of a cell,
 # and would have to be held in memory to find that out.
 MOST_BYTES = 534_000_000
 IMAGE_NAMES = ("image", "img", "picture", "jpg", "jpeg", "png")
 READ_AT_ONCE = 1 << 20  # bytes
+WITHOUT_IMAGES = "{} without images"
 # By its first bytes, what a packed tar is unpacked with. Each compares the checksum at its end, which tarfile's own does not.
 UNPACKERS = {
     b"\x1f\x8b": lambda packed: gzip.GzipFile(fileobj=packed),
@@ -94,15 +96,22 @@ def check_unchanged(place: Location, found: Found) -> None:
         )
 
 
-def read_archive(place: Location, found: Found, column: str | None) -> Iterator[Item]:
-    """Give the images of a tar or Parquet archive in their order; one item at least, be it an error."""
-    path = place.shown(found.path)
-    items = _read_tar(place, found, path) if kind_of(found.path) == "tar" else _read_parquet(place, found, path, column)
+def read_archive(place: Location, found: Found, column: str | None, left_out: Counter | None = None) -> Iterator[Item]:
+    """Give the images of a tar or Parquet archive in their order, and an item for each damage.
+
+    Parameters
+    ----------
+    left_out
+        Counts, by ending, members that are no images, and the archive itself where it is whole and holds none.
+    """
+    path, kind = place.shown(found.path), kind_of(found.path)
+    left_out = Counter() if left_out is None else left_out
+    items = _read_tar(place, found, path, left_out) if kind == "tar" else _read_parquet(place, found, path, column)
     count = 0
     for count, item in enumerate(items, 1):  # noqa: B007
         yield item
     if not count:
-        yield Item(path, error=f"{path}: the archive holds no image. Leave it out.")
+        left_out[WITHOUT_IMAGES.format(f".{kind}")] += 1
 
 
 class _Member(tarfile.TarInfo):
@@ -136,7 +145,7 @@ class _Tar(tarfile.TarFile):
     ended, damage, tarinfo = False, None, _Member
 
 
-def _read_tar(place: Location, found: Found, path: str) -> Iterator[Item]:
+def _read_tar(place: Location, found: Found, path: str, left_out: Counter) -> Iterator[Item]:
     row = 0
     cut = f"{path}: the archive is damaged or cut short after {{}} images ({{}}); what follows is lost. Copy it again."
     checked = False
@@ -149,10 +158,13 @@ def _read_tar(place: Location, found: Found, path: str) -> Iterator[Item]:
             member = archive.next()
             while member is not None:
                 name = plain_text(member.name)
-                hidden = PurePosixPath(name).name.startswith(".")
-                if kind_of(name) == "image" and not hidden and not member.isdir():
+                if member.isdir() or PurePosixPath(name).name.startswith("."):
+                    pass
+                elif kind_of(name) == "image":
                     yield _read_member(archive, member, path, name, row)
                     row += 1
+                else:
+                    count_ending(name, left_out)
                 archive.members.clear()  # the library keeps all it has seen
                 member = archive.next()
             if archive.damage or not archive.ended:
@@ -204,6 +216,10 @@ def _content_beyond(archive: _Tar) -> int:
     return count
 
 
+class NoImages(ScoringError):
+    """A Parquet file has no column that could hold images, such as the table of labels in a folder of datasets' kind."""
+
+
 def image_column(schema: pa.Schema, column: str | None, path: str) -> str:
     """Find the column that holds the images: bytes, or datasets' {bytes, path}.
 
@@ -220,7 +236,7 @@ def image_column(schema: pa.Schema, column: str | None, path: str) -> str:
         candidates = named if len(named) == 1 else list(held)
     if len(candidates) != 1:
         wanted = "one column of images" if column is None else f"images in the column {column!r}"
-        raise ScoringError(
+        raise (ScoringError if held else NoImages)(
             f"{path} has the columns {dict(zip(schema.names, map(str, schema.types), strict=True))}; expected {wanted}, of "
             "bytes or of datasets' {bytes, path}. Name it with --column."
         )
@@ -243,6 +259,8 @@ def _read_parquet(place: Location, found: Found, path: str, column: str | None) 
             page_checksum_verification=True,
         )
         name = image_column(file.schema_arrow, column, path)
+    except NoImages:
+        return
     except (ScoringError, OSError, ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         yield Item(

@@ -38,6 +38,10 @@ class Tally:
         How many cells got each verdict.
     examples
         The first errors, (path, error).
+    left_out
+        How many members of archives, by ending, were no images, and how many archives held none. They have no row.
+    empty
+        The first of these archives.
     last
         No chunk of the same partition comes after.
     """
@@ -48,6 +52,8 @@ class Tally:
     bytes: int = 0
     verdicts: dict[str, int] = field(default_factory=dict)
     examples: list[list[str]] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
     last: bool = True
 
     def add(self, other: "Tally") -> None:
@@ -57,6 +63,8 @@ class Tally:
         self.bytes += other.bytes
         self.verdicts = dict(Counter(self.verdicts) + Counter(other.verdicts))
         self.examples = (self.examples + other.examples)[:EXAMPLES]
+        self.left_out = dict(Counter(self.left_out) + Counter(other.left_out))
+        self.empty = (self.empty + other.empty)[:EXAMPLES]
 
 
 def row_schema(labels: Sequence[str], fields: bool, embedding: bool, width: int) -> pa.Schema:

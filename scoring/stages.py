@@ -13,6 +13,7 @@ import json
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -44,6 +45,14 @@ class Task(NamedTuple):
     first: int = 0
     end: int = 0
     done: frozenset[int] = frozenset()
+
+
+class End(NamedTuple):
+    """How a chunk ended: whether it is the partition's last; see ``Tally`` for what was left out on the way."""
+
+    last: bool
+    left_out: Mapping[str, int] = {}
+    empty: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -124,7 +133,7 @@ def read_chunks(batch: pa.Table, common: Sequence[Any]) -> Iterator[pa.Table]:
     for number in batch["id"].to_pylist():
         task = tasks[number]
         spent = Spent()
-        for chunk, items, last in _chunks(task, work):
+        for chunk, items, ended in _chunks(task, work):
             rows, crops = [], []
             for item in items:
                 row, seen = look(item, work.fields)
@@ -138,11 +147,14 @@ def read_chunks(batch: pa.Table, common: Sequence[Any]) -> Iterator[pa.Table]:
             if pixels.dtype != np.uint8:
                 raise ValueError(f"The image processor gives {pixels.dtype} before rescaling; expected uint8.")
             wall, cpu = spent()
+            last, left_out, empty = ended()
             yield pa.table(
                 {
                     "partition": [task.partition],
                     "chunk": pa.array([chunk], pa.int32()),
-                    "last": [last()],
+                    "last": [last],
+                    "left_out": [json.dumps(left_out)],
+                    "empty": pa.array([empty], pa.list_(pa.string())),
                     "rows": [json.dumps(rows)],
                     "pixels": pa.array([pixels.tobytes()], pa.large_binary()),
                     "shape": pa.array([list(pixels.shape)], pa.list_(pa.int64())),
@@ -153,8 +165,8 @@ def read_chunks(batch: pa.Table, common: Sequence[Any]) -> Iterator[pa.Table]:
             spent()  # what the engine made it wait is not the chunk's
 
 
-def _chunks(task: Task, work: Work) -> Iterator[tuple[int, Iterator[Item], Callable[[], bool]]]:
-    """Give the chunks of a task: number, images, to be gone through, and what tells then whether it is the partition's last."""
+def _chunks(task: Task, work: Work) -> Iterator[tuple[int, Iterator[Item], Callable[[], End]]]:
+    """Give the chunks of a task: number, images, to be gone through, and what tells then how the chunk ended."""
     kind, number = task.partition.split("-")
     folder = work.folder()
     if kind == "files":
@@ -163,15 +175,17 @@ def _chunks(task: Task, work: Work) -> Iterator[tuple[int, Iterator[Item], Calla
         for chunk in range(task.first, task.end):
             part = listed[chunk * work.chunk : (chunk + 1) * work.chunk]
             last = (chunk + 1) * work.chunk >= len(listed)
-            yield chunk, (read_file(places[root], found) for root, found in part), lambda last=last: last
+            yield chunk, (read_file(places[root], found) for root, found in part), lambda last=last: End(last)
         return
     from scoring.manifest import ARCHIVES_A_FILE
 
     root, found = read_listed(folder, "archives", int(number) // ARCHIVES_A_FILE)[int(number) % ARCHIVES_A_FILE]
     place = read_input(work.inputs[root]).place
     check_unchanged(place, found)
-    items = read_archive(place, found, work.column)
-    upcoming = [next(items)]  # only what comes next tells whether a chunk is the last
+    left_out: Counter = Counter()
+    items = read_archive(place, found, work.column, left_out)
+    upcoming = [next(items, None)]  # only what comes next tells whether a chunk is the last
+    empty = [] if upcoming[0] else [place.shown(found.path)]
 
     def part() -> Iterator[Item]:
         for _ in range(work.chunk):
@@ -180,13 +194,17 @@ def _chunks(task: Task, work: Work) -> Iterator[tuple[int, Iterator[Item], Calla
             yield upcoming[0]
             upcoming[0] = next(items, None)
 
+    def ended() -> End:
+        return End(upcoming[0] is None, dict(left_out), empty)
+
     chunk = 0
-    while upcoming[0] is not None:
+    while chunk == 0 or upcoming[0] is not None:
         if chunk in task.done:
             for _ in part():
                 pass
         else:
-            yield chunk, part(), lambda: upcoming[0] is None
+            yield chunk, part(), ended
+        left_out.clear()  # what is left out after an image, and before the first one, is counted with its chunk
         chunk += 1
 
 
@@ -262,7 +280,7 @@ class Namer:
             packed = batch["pixels"][position].as_buffer()  # not copied
             pixels = np.frombuffer(packed, np.uint8).reshape(shape)  # (cells, 3, H, W)
             answers = iter(self.answers(pixels))
-            tally = Tally(last=chunk["last"])
+            tally = Tally(last=chunk["last"], left_out=json.loads(chunk["left_out"]), empty=chunk["empty"])
             table = pa.Table.from_pylist([self._row(row, answers, tally) for row in rows], self.schema)
             write_rows(self.folder.place, self.folder.chunk(chunk["partition"], chunk["chunk"]), table, tally)
             wall, cpu = spent()

@@ -115,7 +115,10 @@ def test_every_kind_of_input_gives_the_answers_of_the_plain_doors(cluster, small
                 archive.addfile(info, io.BytesIO(content))
     whole = (tmp_path / "shard-0.tar").read_bytes()
     (tmp_path / "shard-1.tar").write_bytes(whole[: len(whole) * 6 // 10])
+    with tarfile.open(tmp_path / "shard-2.tar", "w"):
+        pass
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 broken")
+    pq.write_table(pa.table({"label": ["a"]}), tmp_path / "metadata.parquet")
     out = tmp_path / "scores"
     command = [f"{cells}", f"{cells}/*.png", f"{tmp_path}/*.parquet", f"{tmp_path}/shard-*.tar", "--out", str(out)]
     command += ["--model", str(small_folder), "--chunk", "4", "--partition", "8", "--embedding"]
@@ -159,7 +162,12 @@ def test_every_kind_of_input_gives_the_answers_of_the_plain_doors(cluster, small
     damaged = ["broken.parquet", "cut.png", "empty.png", "garbage.jpg", "shard-1.tar"]
     assert sorted(Path(path).name for path in faults.path) == damaged
     assert faults.label.isna().all() and len(rows) == len(good) + len(cut) + len(faults)
-    assert f"{len(rows)} images, 5 of them with an error" in told and "neither image nor archive: 1 .txt" in told
+    assert (
+        f"{len(rows)} images, 5 of them with an error" in told
+        and "neither image nor archive: 1 .txt, 1 .parquet without images" in told
+    )
+    assert "left out of archives, or with them, being no images: " in told and "1 .tar without images" in told
+    assert f"holds no image: {tmp_path / 'shard-2.tar'}" in told
     # again: nothing is left to do, nothing changes
     before = {path: path.read_bytes() for path in out.glob("*.parquet")}
     score.main(command)

@@ -44,8 +44,8 @@ def found_in(path):
     return next(list_input(read_input(str(path)), locate("/nowhere"), Counter()))
 
 
-def items_of(path, column=None):
-    return list(read_archive(locate(str(path)), found_in(path), column))
+def items_of(path, column=None, left_out=None):
+    return list(read_archive(locate(str(path)), found_in(path), column, left_out))
 
 
 @pytest.fixture
@@ -123,6 +123,15 @@ def test_any_scheme_of_fsspec_is_listed_and_read():
     assert items == {"cells/a.jpg": b"one", "cells/lab/b.jpg": b"two"}
     only = list(list_input(read_input("memory://cells/*/*.jpg"), locate("/nowhere"), Counter()))
     assert [one.path.lstrip("/") for one in only] == ["cells/lab/b.jpg"]
+
+
+def test_a_path_that_is_a_whole_address_is_shown_as_it_is():
+    assert (
+        locate("http://127.0.0.1:9/cells/a.jpg").shown("http://127.0.0.1:9/cells/a.jpg")
+        == "http://127.0.0.1:9/cells/a.jpg"
+    )
+    place = locate("memory://cells")
+    assert place.shown("/cells/a.jpg") == "memory:///cells/a.jpg"
 
 
 def test_a_name_that_is_no_utf8_is_read(tmp_path):
@@ -233,9 +242,25 @@ def test_garbage_named_as_an_archive_is_one_error(tmp_path, content):
         assert item.data is None and name in item.error and "Copy it again" in item.error
 
 
-def test_an_archive_without_images_and_links_in_one_are_told(tmp_path):
-    (item,) = items_of(tar_of(tmp_path / "a.tar", [("a.txt", b"x")]))
-    assert "holds no image" in item.error
+def test_what_in_a_tar_is_no_image_is_counted_and_no_image(tmp_path):
+    members = [("a.txt", b"x"), ("b.JFIF", picture(0, "JPEG")), ("b.json", b"{}"), ("c.txt", b"x"), (".d.txt", b"x")]
+    left_out = Counter()
+    (item,) = items_of(tar_of(tmp_path / "a.tar", members), left_out=left_out)
+    assert item.member == "b.JFIF" and item.data == picture(0, "JPEG") and left_out == {".txt": 2, ".json": 1}
+
+
+def test_a_whole_archive_without_images_is_counted_and_no_image(tmp_path):
+    left_out = Counter()
+    pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"label": ["a"]}), tmp_path / "b.parquet")
+    tar_of(tmp_path / "a.tar", [("a.txt", b"x")])
+    tar_of(tmp_path / "b.tar", [])
+    for name in ("a.parquet", "b.parquet", "a.tar", "b.tar"):
+        assert items_of(tmp_path / name, left_out=left_out) == []
+    assert left_out == {".parquet without images": 2, ".txt": 1, ".tar without images": 2}
+
+
+def test_a_link_in_a_tar_is_told(tmp_path):
     with tarfile.open(tmp_path / "b.tar", "w") as archive:
         link = tarfile.TarInfo("b.png")
         link.type, link.linkname = tarfile.SYMTYPE, "a.png"

@@ -1,7 +1,9 @@
 """A run's list and files, broken off at each point: what is there is whole, what is left is done, nothing twice."""
 
+import io
 import json
 import os
+import tarfile
 from collections import Counter
 
 import pyarrow as pa
@@ -11,12 +13,12 @@ from PIL import Image
 from pyarrow import fs as arrow_fs
 
 import score
-from scoring import engine, results
+from scoring import engine, results, stages
 from scoring.engine import plan
 from scoring.locations import Location, ScoringError, locate
 from scoring.manifest import Folder, alone, list_once, open_folder, partitions, read_listed
 from scoring.results import Tally, merge, read_tally, remove, row_schema, write_rows
-from scoring.stages import Work
+from scoring.stages import Task, Work
 
 
 class Killed(BaseException):
@@ -194,6 +196,46 @@ def test_a_parquet_file_without_images_is_told_before_the_long_part(tmp_path):
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
     with pytest.raises(ScoringError, match="expected one column of images"):
         list_once(begin(tmp_path / "out"), asked(tmp_path / "a.parquet"), 10, nothing)
+
+
+@pytest.mark.parametrize("name", ["00.parquet", "metadata.parquet"], ids=["listed first", "listed last"])
+@pytest.mark.parametrize("column", [None, "image"])
+def test_a_parquet_file_without_images_among_images_is_left_out_and_counted(cells, tmp_path, name, column):
+    pq.write_table(pa.table({"file_name": ["a"], "label": [1]}), cells / name)
+    pq.write_table(pa.table({"image": [b"x"], "label": [1]}), cells / "more.parquet")
+    pq.write_table(pa.table({"left": [b"x"], "right": [b"x"]}), cells / "unclear.parquet")  # a row with its error
+    manifest = list_once(begin(tmp_path / "out"), asked(cells) | {"column": column}, 10, nothing)
+    assert (manifest.files, manifest.archives, manifest.ignored) == (23, 2, {".parquet without images": 1})
+
+
+def test_what_an_archive_leaves_out_is_counted_once_however_its_chunks_are_done(tmp_path):
+    """Chunks that an earlier start has done are read again, and not counted again."""
+    members = [(f"{number}.{ending}", b"x") for number in range(5) for ending in ("cls", "png", "json")]
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, content in [*members, ("readme.txt", b"x")]:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    with tarfile.open(tmp_path / "empty.tar", "w"):
+        pass
+    folder = begin(tmp_path / "out")
+    inputs = (str(tmp_path / "a.tar"), str(tmp_path / "empty.tar"))
+    list_once(folder, asked(*inputs), 10, nothing)
+    work = Work(inputs, str(tmp_path / "out"), 2, 10, False, False, None, "float32", "cpu")
+
+    def ends(partition, *done):
+        return {
+            chunk: (len(list(items)), *ended())
+            for chunk, items, ended in stages._chunks(Task(partition, done=frozenset(done)), work)
+        }
+
+    everything = ends("archive-000000")
+    assert [end[:2] for end in everything.values()] == [(2, False), (2, False), (1, True)]
+    counted = sum((Counter(end[2]) for end in everything.values()), Counter())
+    assert counted == {".cls": 5, ".json": 5, ".txt": 1}
+    for done in ((0,), (1,), (0, 1), (2,)):
+        assert ends("archive-000000", *done) == {key: end for key, end in everything.items() if key not in done}
+    assert ends("archive-000001") == {0: (0, True, {".tar without images": 1}, [str(tmp_path / "empty.tar")])}
 
 
 def test_what_is_left_is_planned_from_what_is_there(cells, tmp_path):
