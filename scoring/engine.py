@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,12 +44,30 @@ ACTOR_CORES, READER_CORES = 0.75, 0.25
 # Of a process that does both, each with a core: PyTorch and the network take it 0.8 GB, however many share them.
 MOST_THREADS = 4
 STORE_BYTES = 1 << 30  # pixels on their way from tasks to actors; a chunk of 256 is 39 MB
+LEVEL_TOLD = b"Set ray log level from environment variable"  # by which Ray tells of RAY_BACKEND_LOG_LEVEL, set above
 MOST_TASKS = 50_000
 MERGES_AT_ONCE = 16
 MERGES_END_SECONDS = 60
 MOST_MARKS = 4000
 LOOKS_AT_ONCE = 16
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@contextlib.contextmanager
+def unsaid(words: bytes) -> Iterator[None]:
+    """Keep lines with these words out of what is written to the standard error meanwhile, by C++ too; the rest comes after."""
+    with tempfile.TemporaryFile() as heard:
+        kept = os.dup(2)
+        os.dup2(heard.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            heard.seek(0)
+            for line in heard:
+                if words not in line:
+                    os.write(2, line)
 
 
 @contextlib.contextmanager
@@ -72,7 +91,8 @@ def engine(store_bytes: int = STORE_BYTES) -> Iterator[None]:
         # "local", or it would join whatever Ray already runs on this machine, and be refused
         options |= {"address": "local", "num_cpus": cores}
         options |= {"object_store_memory": store_bytes, "include_dashboard": False}
-    ray.init(**options)
+    with unsaid(LEVEL_TOLD):
+        ray.init(**options)
     try:
         yield
     finally:

@@ -380,6 +380,15 @@ def test_a_refused_command_leaves_nothing_behind(cells, tmp_path, there, what, m
     assert (tmp_path / "out").exists() == there and not list((tmp_path / "out").glob("*"))
 
 
+def test_one_line_is_kept_from_the_standard_error_and_no_other(capfd):
+    os.write(2, b"before\n")
+    with pytest.raises(OSError, match="a fault"), engine.unsaid(b"level"):
+        os.write(2, b"a level is set\na warning\n")
+        raise OSError("a fault")
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "before\na warning\nafter\n"
+
+
 def test_patterns_over_all_folders_find_results_only(cells, tmp_path):
     folder = begin(tmp_path / "out")
     list_once(folder, asked(cells), 10, nothing)
