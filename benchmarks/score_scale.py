@@ -5,7 +5,8 @@
 Links to the given images make as many as are asked for. ``--side`` shrinks what the network sees, so that what surrounds the
 network, where growth would show, is most of the work; the rates for the page are measured at the model's own size. Machines are
 Ray's own test cluster: each node is held to one core of its own by the operating system. Times are of a machine with nothing
-else to do, or they say little; processor seconds, which are told beside them, suffer less from company.
+else to do, or they say little; processor seconds, which are told beside them, suffer less from company. A short run, to see
+that all works: ``--sizes 1000 3000 --node_images 300 --repeats 1``.
 """
 
 import argparse
@@ -33,6 +34,9 @@ from benchmarks.table import compare_conditions, moved, reported
 ROOT = Path(__file__).resolve().parent.parent
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 CELLS = 10**9
+FLAT, MOST_BYTES = 0.10, 2e9  # what the cost of an image may move by, and what a run may hold beyond Ray's store
+# A driver that does nothing but hear of chunks: of one image each, of so few pixels.
+DRIVER_CHUNKS, DRIVER_SIDE = 2000, 32
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -104,22 +108,33 @@ def private(process: psutil.Process) -> int:
     return fields["Pss"] - fields.get("Pss_Shmem", 0)
 
 
+def command_for(inputs: Path, out: Path, model: Path, chunk: int) -> list[str]:
+    command = [sys.executable, str(ROOT / "score.py"), str(inputs), "--out", str(out), "--model", str(model)]
+    return [*command, "--chunk", str(chunk)]
+
+
+def driver(options: argparse.Namespace, images: Sequence[Path], folder: Path) -> dict[str, Any]:
+    """Find out how many chunks a second the one process could hear of that deals them out, by its processor time a chunk."""
+    model, out = shrunk(options.model, DRIVER_SIDE, folder / "driver-model"), folder / "driver-scores"
+    link(images, DRIVER_CHUNKS, folder / "driver")
+    subprocess.run(command_for(folder / "driver", out, model, 1), stdout=subprocess.DEVNULL, check=True)
+    times = json.loads((out / "_score" / "times.json").read_text(encoding="utf-8"))
+    (_, begun), (_, ended) = times["marks"][0], times["marks"][-1]
+    heard = DRIVER_CHUNKS - 1
+    return {
+        "chunks": DRIVER_CHUNKS,
+        "processor_milliseconds": 1000 * times["driver_seconds"] / heard,
+        "chunks_per_second": heard / (ended - begun),
+    }
+
+
 def grow(options: argparse.Namespace, images: Sequence[Path], folder: Path) -> list[dict[str, Any]]:
     """Score each number of images as a user would, by the command; give the costs."""
     model, rows = shrunk(options.model, options.side, folder / "model"), []
     for number in options.sizes:
         link(images, number, folder / f"{number}")
         out = folder / f"scores-{number}"
-        command = [
-            sys.executable,
-            str(ROOT / "score.py"),
-            str(folder / f"{number}"),
-            "--out",
-            str(out),
-            "--model",
-            str(model),
-        ]
-        command += ["--chunk", str(options.chunk)]
+        command = command_for(folder / f"{number}", out, model, options.chunk)
         started = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         memory = Memory(psutil.Process(process.pid))
@@ -136,17 +151,22 @@ def grow(options: argparse.Namespace, images: Sequence[Path], folder: Path) -> l
 
 
 def costs(times: dict[str, Any]) -> dict[str, float]:
-    """Give milliseconds an image, once all runs, and processor milliseconds by stage.
+    """Give milliseconds an image, of all and of the middle half, and processor milliseconds by stage.
 
-    The clock runs from when a twentieth is done to the end, since starting takes as long for a thousand as for a million.
+    The clock runs from when the first chunk is begun to when the last is done: starting Ray and the libraries takes as long for
+    a thousand images as for a million. The middle half leaves out also the network's first passes and, at the end, cores
+    without a chunk.
     """
-    marks, number = times["marks"], times["images"]
-    first = next(position for position, (done, _) in enumerate(marks) if done >= number / 20)
-    (done, begun), (last, ended) = marks[first], marks[-1]
-    seconds = times["seconds"]
+    marks, number, seconds = times["marks"], times["images"], times["seconds"]
+
+    def reached(share: float) -> tuple[int, float]:
+        return next((done, when) for done, when in marks if done >= share * number)
+
+    (done, begun), (last, ended) = reached(0.25), reached(0.75)
     return {
-        "milliseconds": 1000 * (ended - begun) / max(1, last - done),
-        "start_seconds": marks[0][1],
+        "milliseconds": 1000 * (marks[-1][1] - times["begun"]) / number,
+        "middle_milliseconds": 1000 * (ended - begun) / max(1, last - done),
+        "start_seconds": times["begun"],
         "reading_processor_milliseconds": 1000 * seconds["reading_cpu_seconds"] / number,
         "naming_processor_milliseconds": 1000 * seconds["naming_cpu_seconds"] / number,
     }
@@ -157,13 +177,13 @@ def nodes(options: argparse.Namespace, images: Sequence[Path], folder: Path) -> 
     link(images, options.node_images, folder / "nodes")
     cores = sorted(os.sched_getaffinity(0))[:2]
     rates: dict[int, list[float]] = {1: [], 2: []}
-    stages: list[dict[str, float]] = []
+    stages: list[dict[str, float]] = []  # of one node: a second one shares caches and memory with it
     for repeat in range(options.repeats):
         for count in (1, 2):
             out = folder / f"nodes-{count}-{repeat}"
             cost = on_nodes(options, folder / "nodes", out, cores[:count])
             rates[count].append(1000 / cost["milliseconds"])
-            stages.append(cost)
+            stages += [cost] if count == 1 else []
     one, two = (statistics.median(rates[count]) for count in (1, 2))
     report = {
         "images": options.node_images,
@@ -171,6 +191,7 @@ def nodes(options: argparse.Namespace, images: Sequence[Path], folder: Path) -> 
         "two_nodes_images_per_second": rates[2],
     }
     report["efficiency"] = two / (2 * one)
+    report["stages_of"] = "one node"
     for stage in ("reading", "naming"):
         name = f"{stage}_processor_milliseconds"
         report[name] = statistics.median(cost[name] for cost in stages)
@@ -188,16 +209,7 @@ def on_nodes(options: argparse.Namespace, inputs: Path, out: Path, cores: Sequen
             os.sched_setaffinity(0, {core})  # what a node starts inherits it
             cluster.add_node(num_cpus=1, object_store_memory=400_000_000)
         os.sched_setaffinity(0, everywhere)
-        command = [
-            sys.executable,
-            str(ROOT / "score.py"),
-            str(inputs),
-            "--out",
-            str(out),
-            "--model",
-            str(options.model),
-        ]
-        command += ["--chunk", str(options.chunk)]
+        command = command_for(inputs, out, options.model, options.chunk)
         subprocess.run(
             command, env=os.environ | {"RAY_ADDRESS": cluster.address}, stdout=subprocess.DEVNULL, check=True
         )
@@ -225,6 +237,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     try:
         report["nodes"] = nodes(options, images, folder)
         report["growth"] = grow(options, images, folder)
+        report["driver"] = driver(options, images, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     report["machine"]["load_after"] = os.getloadavg()[0]
@@ -236,17 +249,71 @@ def processor_name() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def judged(growth: Sequence[dict[str, Any]]) -> str:
+    """Say whether the cost of an image is flat and the memory within its limit."""
+    ratios = [row["milliseconds"] / growth[0]["milliseconds"] for row in growth]
+    met = all(abs(ratio - 1) <= FLAT for ratio in ratios)
+    text = f"**Cost of an image**, to be flat within {FLAT:.0%}: {'met' if met else '**not met**'}, from {min(ratios):.3f} to "
+    text += f"{max(ratios):.3f} of the first."
+    if max(ratios) > 1 + FLAT:
+        text += " It grows."
+    elif min(ratios) < 1 - FLAT:
+        worked = [row["reading_processor_milliseconds"] + row["naming_processor_milliseconds"] for row in growth]
+        text += f"""
+It falls, so nothing in it grows with the number of images; its processor time falls to {min(worked) / worked[0]:.3f} of the
+first. Likely, because a longer run shares among more images what comes once: each thread's first passes, images not in the
+machine's caches yet, Ray's own processes starting beside it, and cores left without a chunk at the end."""
+    middles = [row.get("middle_milliseconds") for row in growth]
+    if all(middles):
+        kept = [middle / middles[0] for middle in middles]
+        text += f"""
+The middle half of each run, which leaves start and end out: {", ".join(f"{middle:.2f}" for middle in middles)} ms,
+{min(kept):.3f} to {max(kept):.3f} of the first."""
+    most = max(row["peak_memory_bytes"] for row in growth)
+    text += f"""
+
+**Memory beyond Ray's store**, to be at most {MOST_BYTES / 1e9:.0f} GB at any number of images:
+{"met" if most <= MOST_BYTES else "**not met**"}, {most / 1e9:.2f} GB at most."""
+    return text
+
+
+def driven(driver: dict[str, Any] | None, cells: float) -> str:
+    """Say whether the driver can hear of all chunks where ``cells`` images a second are named."""
+    heard = cells / 256
+    text = f"all cores together end {heard:,.0f} chunks of 256 a second, and one process hears of each.\n   "
+    if driver is None:
+        return text + "How many it could hear of is not measured; larger chunks (`--chunk 4096`) ask less of it."
+    most, chunk = 1000 / driver["processor_milliseconds"], 256
+    while cells / chunk > most / 2:
+        chunk *= 2
+    made = driver["chunks_per_second"]
+    text += f"""With chunks of one image it heard of {made:,.0f} a second on this machine, whose cores made them too;
+   {driver["processor_milliseconds"]:.2f} ms of a core went to each, so that {most:,.0f} a second are its limit: """
+    if heard <= most / 2:
+        return text + "enough, with half of it to spare."
+    soon = "" if heard > most else " soon"
+    return (
+        text
+        + f"**it is the bottleneck**{soon}\n   unless chunks are larger; `--chunk {chunk}` leaves half of it to spare."
+    )
+
+
 def page(report: dict[str, Any]) -> str:
     """Write the page: what was measured, and the arithmetic for a thousand million cells."""
     growth, node = report["growth"], report["nodes"]
     reading, naming = node["reading_processor_milliseconds"], node["naming_processor_milliseconds"]
     one = statistics.median(node["one_node_images_per_second"])
     two = statistics.median(node["two_nodes_images_per_second"])
-    core_hours = CELLS / one / 3600
+    core = one * node["efficiency"]  # images/s of a core beside others, by which all below goes
+    core_hours = CELLS / core / 3600
     machines, cores = 100, 64
-    hours = core_hours / (machines * cores * node["efficiency"])
+    hours = core_hours / (machines * cores)
     terabytes = CELLS * report["mean_bytes"] / 1e12
     base = growth[0]["milliseconds"]
+    middle = f"median of {len(node['one_node_images_per_second'])}"
+    stages_of = node.get("stages_of", "one node and two taken together, of which two are slower")
+    anew = all("middle_milliseconds" in row for row in growth)
+    start = "s until the first chunk is begun" if anew else "s until the first task is done"
     rows = "\n".join(
         f"| {row['images']:,} | {row['milliseconds']:.2f} | {row['milliseconds'] / base:.3f} | "
         f"{row['reading_processor_milliseconds']:.2f} + {row['naming_processor_milliseconds']:.2f} | "
@@ -269,41 +336,45 @@ Rendered by `benchmarks/score_scale.py` from `{report["source"]}`; {report["mach
 
 With the number of images (network at {report["side"]} px, so that what surrounds it counts; chunks of {report["chunk"]}):
 
-| images | ms an image | against the first | processor ms, reading + naming | s until the first chunk | GB beyond the store |
+| images | ms an image | against the first | processor ms, reading + naming | {start} | GB beyond the store |
 |--:|--:|--:|--:|--:|--:|
 {rows}
 
-Up to four cores share a process and its network, so that four more cores take one process more: most of the memory above is
+{judged(growth)}
+Up to four cores share a process and its network, so that four more cores take one process more: most of that memory is
 the libraries of one such process, and of Ray's own.
 
-At the model's own size, an image takes {reading:.1f} ms of a core to read, decode and resize and {naming:.1f} ms to name and
-write. A node of one core does {one:.1f} images/s, two nodes {two:.1f}: an efficiency of {node["efficiency"]:.0%}
-({node["images"]:,} images, median of {len(node["one_node_images_per_second"])}).
+At the model's own size, a node of one core does {one:.1f} images/s, that is {1000 / one:.1f} ms an image; two nodes do
+{two:.1f}: an efficiency of {node["efficiency"]:.0%} ({node["images"]:,} images, {middle}).
+Of processor time an image takes {reading:.1f} ms to read, decode and resize and {naming:.1f} ms to name and write
+({stages_of}).
 
 ## The arithmetic
 
-- 10^9 images / {one:.1f} images/s = {core_hours:,.0f} core hours.
-- {machines} machines of {cores} such cores at that efficiency: **{hours:,.1f} hours**; one such machine:
-  {hours * machines / 24:,.1f} days.
+- A core beside others: {one:.1f} images/s x {node["efficiency"]:.0%} = {core:.1f} images/s. What two nodes of one machine
+  lose is taken to be what many machines lose; more is not measured.
+- 10^9 images / {core:.1f} images/s = {core_hours:,.0f} core hours.
+- {machines} machines of {cores} such cores: **{hours:,.1f} hours**; one such machine: {hours * machines / 24:,.1f} days.
 - Images of {report["mean_bytes"] / 1000:.1f} kB are {terabytes:,.1f} TB to read,
   {1e3 * terabytes * 8 / (hours * 3600):,.1f} Gbit/s over all machines.
 - Pixels of single files stay in the process that reads and names them. Where a GPU or an archive parts the two, they are
-  150,528 bytes an image at 224 px, {150_528 * one * cores / 1e6:,.0f} MB/s within each machine, through shared memory.
+  150,528 bytes an image at 224 px, {150_528 * core * cores / 1e6:,.0f} MB/s within each machine, through shared memory.
 - Results: about 0.1 kB a row, 0.1 TB; with the 512 features 2 kB a row, 2 TB. Files of results: {CELLS / 16384:,.0f}.
 
 **What costs**: the network's arithmetic is {naming / (reading + naming):.0%} of the processor time, decoding and resizing the
 rest. Cores are the bottleneck, until a machine's cores ask for more than its network card gives: at
-{report["mean_bytes"] / 1000:.1f} kB an image, a core reads {one * report["mean_bytes"] / 1e6:.2f} MB/s.
+{report["mean_bytes"] / 1000:.1f} kB an image, a core reads {core * report["mean_bytes"] / 1e6:.2f} MB/s.
 
 **What changes first**
 
-1. The network in bfloat16 (`--precision bfloat16`) on processors that compute in it, or on GPUs (`--device cuda`): then
+1. The driver: {driven(report.get("driver"), machines * cores * core)}
+   It holds a number a chunk, {CELLS // 256:,} of them at 256.
+2. The network in bfloat16 (`--precision bfloat16`) on processors that compute in it, or on GPUs (`--device cuda`): then
    decoding and resizing, {reading:.1f} ms of a core an image, is the bottleneck: an accelerator that names 5,000 images/s needs
    {5 * reading:.0f} cores beside it.
-2. How images lie: a thousand million files take {CELLS / 1000:,.0f} listing requests at an object store, one after
+3. How images lie: a thousand million files take {CELLS / 1000:,.0f} listing requests at an object store, one after
    another, a day or more; {CELLS // 10_000:,} tars of 10,000 take minutes. One tar or Parquet file is read by one task,
    {1000 / reading:,.0f} images/s at most, so there should be several times as many as cores.
-3. The driver: it holds a number a chunk. Chunks of 256 are {CELLS // 256:,}; larger ones (`--chunk 1024`) spare it.
 """
 
 

@@ -119,6 +119,8 @@ class Progress:
         When, and how many images of this start were done how many seconds later.
     begun
         How many seconds later the first chunk of this start was begun.
+    driver_seconds
+        Processor time of this process from the first mark to the last.
     """
 
     whole: Tally = field(default_factory=Tally)
@@ -129,6 +131,8 @@ class Progress:
     started: float = field(default_factory=time.perf_counter)
     marks: list[tuple[int, float]] = field(default_factory=list)
     begun: float | None = None
+    driver_seconds: float = 0.0
+    _processor: float | None = None
 
     @property
     def here(self) -> int:
@@ -137,13 +141,14 @@ class Progress:
 
     def go_on_from(self, earlier: "Progress") -> None:
         """Take over what belongs to the start, after the engine failed in it."""
-        for name in ("found", "seconds", "started", "marks", "begun"):
+        for name in ("found", "seconds", "started", "marks", "begun", "driver_seconds"):
             setattr(self, name, getattr(earlier, name))
 
     def mark(self, took: float) -> None:
         """Note how many images are done and when, after a chunk that ``took`` so many seconds; of a long run, every second,
         fourth, ... note is kept."""
-        now = time.perf_counter() - self.started
+        now, before, self._processor = time.perf_counter() - self.started, self._processor, time.process_time()
+        self.driver_seconds += 0.0 if before is None else self._processor - before
         self.begun = min(now - took, now if self.begun is None else self.begun)
         self.marks.append((self.here, now))
         if len(self.marks) > MOST_MARKS:
@@ -259,7 +264,8 @@ def run(
             logger.warning("Ray failed (%s); going on with what is left.", str(error).strip().splitlines()[-1])
     remove(folder.place, _stray(folder))
     write_whole(folder.place, f"{folder.run}/summary.json", json.dumps(asdict(progress.whole), indent=2).encode())
-    times = {"images": progress.here, "seconds": progress.seconds, "begun": progress.begun, "marks": progress.marks}
+    times = {"images": progress.here, "seconds": progress.seconds, "driver_seconds": progress.driver_seconds}
+    times |= {"begun": progress.begun, "marks": progress.marks}
     write_whole(folder.place, f"{folder.run}/times.json", json.dumps(times).encode())
     return progress
 

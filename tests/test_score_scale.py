@@ -6,7 +6,7 @@ import pytest
 from conftest import REPOSITORY
 
 from benchmarks import score_scale
-from benchmarks.score_scale import compare, costs, page
+from benchmarks.score_scale import compare, costs, judged, page
 
 GROWTH = {"start_seconds": 9.0, "reading_processor_milliseconds": 4.0, "naming_processor_milliseconds": 3.0}
 
@@ -33,8 +33,12 @@ def made_up():
 def test_the_arithmetic_follows_from_the_rates():
     text = " ".join(page(made_up()).split())
     assert "1e9" not in text and "not idle" not in text
-    assert "10^9 images / 20.0 images/s = 13,889 core hours" in text  # 1e9 / 20 / 3600
-    assert "**2.4 hours**" in text  # over 100 machines of 64 cores, at 0.9
+    assert "20.0 images/s x 90% = 18.0 images/s" in text
+    assert "10^9 images / 18.0 images/s = 15,432 core hours" in text  # 1e9 / 18 / 3600
+    assert "**2.4 hours**" in text  # over 100 machines of 64 cores
+    assert "173 MB/s within each machine" in text  # 150,528 bytes x 64 x 18
+    assert "a core reads 0.18 MB/s" in text  # 10 kB x 18
+    assert "450 chunks of 256 a second" in text  # 6,400 x 18 / 256
     assert "10.0 TB to read" in text and "an efficiency of 90%" in text
     assert "the network's arithmetic is 90% of the processor time" in text
     assert "| 10,000 | 8.40 | 1.050 | 4.00 + 3.00 | 9 | 1.60 |" in text
@@ -46,12 +50,57 @@ def test_a_busy_machine_is_told():
     assert "**The machine was not idle** (load 7.5 on 2 cores)" in page(report)
 
 
-def test_the_cost_of_an_image_leaves_the_start_out():
-    marks = [[64, 30.0], *([64 * number, 30.0 + number] for number in range(2, 11))]
-    times = {"images": 640, "marks": marks, "seconds": {"reading_cpu_seconds": 6.4, "naming_cpu_seconds": 12.8}}
+@pytest.mark.parametrize(
+    ("milliseconds", "told"),
+    [
+        (0.2, "5,000 a second are its limit: enough, with half of it to spare"),
+        (2.0, "500 a second are its limit: **it is the bottleneck** soon unless chunks are larger; `--chunk 512`"),
+        (4.0, "250 a second are its limit: **it is the bottleneck** unless chunks are larger; `--chunk 1024`"),
+        (None, "is not measured"),
+    ],
+)
+def test_the_driver_is_held_against_the_chunks_of_all_cores(milliseconds, told):
+    report = made_up()
+    if milliseconds is not None:
+        report["driver"] = {"chunks": 2000, "processor_milliseconds": milliseconds, "chunks_per_second": 300.0}
+    assert told in " ".join(page(report).split())
+
+
+@pytest.mark.parametrize(
+    ("last", "memory", "told"),
+    [
+        (
+            8.2,
+            1.9e9,
+            ["10%: met, from 1.000 to 1.025 of the first. **Memory", "2 GB at any number of images: met, 1.90 GB"],
+        ),
+        (
+            7.0,
+            1.9e9,
+            ["10%: **not met**, from 0.875 to 1.000 of the first. It falls, so nothing in it grows"],
+        ),
+        (9.0, 2.1e9, ["10%: **not met**, from 1.000 to 1.125 of the first. It grows.", "**not met**, 2.10 GB at most"]),
+    ],
+)
+def test_the_verdict_follows_from_the_figures(last, memory, told):
+    rows = [
+        {"images": 1000, "milliseconds": 8.0, "peak_memory_bytes": 1.5e9, **GROWTH},
+        {"images": 9000, "milliseconds": last, "peak_memory_bytes": memory, **GROWTH},
+    ]
+    text = " ".join(judged(rows).split())
+    assert all(part in text for part in told)
+    rows = [row | {"middle_milliseconds": 7.0} for row in rows]
+    assert "start and end out: 7.00, 7.00 ms, 1.000 to 1.000 of the first" in " ".join(judged(rows).split())
+
+
+def test_the_cost_of_an_image_counts_from_the_first_chunk_that_was_begun():
+    marks = [[64 * number, 30.0 + number] for number in range(1, 11)]
+    times = {"images": 640, "begun": 29.0, "marks": marks}
+    times["seconds"] = {"reading_cpu_seconds": 6.4, "naming_cpu_seconds": 12.8}
     cost = costs(times)
-    assert cost["start_seconds"] == 30.0
-    assert cost["milliseconds"] == pytest.approx(1000 * 10 / 576)
+    assert cost["start_seconds"] == 29.0
+    assert cost["milliseconds"] == pytest.approx(1000 * 11 / 640)
+    assert cost["middle_milliseconds"] == pytest.approx(1000 * 5 / 320)  # from the third chunk to the eighth
     assert (cost["reading_processor_milliseconds"], cost["naming_processor_milliseconds"]) == pytest.approx((10, 20))
 
 
