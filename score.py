@@ -32,6 +32,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from scoring.access import show_token_where_asked
 from scoring.locations import ScoringError, locate
 from scoring.manifest import alone, list_once, open_folder
 from scoring.results import Tally
@@ -113,6 +114,7 @@ def score(options: argparse.Namespace) -> Tally:
     with alone(folder):
         with tqdm(desc="listing", unit=" files", leave=False, delay=2) as bar:
             manifest = list_once(folder, asked, options.partition, lambda count: bar.update(count - bar.n))
+        show_token_where_asked()
         from scoring.engine import engine, run  # Ray takes seconds to import: faults above are told first
 
         work = Work(

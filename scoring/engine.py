@@ -16,22 +16,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scoring.access import token_there
-
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when ray is imported: no word of a run leaves the machine
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a task without a GPU would warn
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray warns of what its own actor pool does, in every run
-
-if os.environ.get("RAY_ADDRESS") and token_there():
-    # Where a token lies, ``ray start`` asks for it, but who names an address does not send it of himself. A cluster that asks
-    # for none takes it, too. Read when ray is imported.
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import pyarrow as pa
 import ray
 from pyarrow import fs as arrow_fs
 from tqdm import tqdm
 
+from scoring.access import token_there
 from scoring.locations import ScoringError
 from scoring.manifest import Folder, Manifest, partitions
 from scoring.results import Tally, merge, read_tally, remove, write_whole

@@ -230,19 +230,22 @@ def test_a_chunk_is_heard_of_when_it_is_done_and_not_when_its_task_is(cluster, s
         assert [done["chunk"] for done in heard] == list(range(1, number))
 
 
-def free_port():
-    """Find a port below those that Ray's workers take."""
+def free_ports(number):
+    """Find ports below those that Ray's workers take."""
+    free = []
     for port in range(6400, 9900):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)):
-                return port
-    raise OSError("no port is free")
+                free.append(port)
+        if len(free) == number:
+            return free
+    raise OSError("too few ports are free")
 
 
 def test_a_cluster_started_by_hand_is_joined_with_the_token_that_it_asks_for(small_folder, tmp_path):
-    """By the commands, in a home of its own: a run on this machine leaves no token there; where one lies, it is sent."""
+    """By the commands, in a home of its own: a run on this machine leaves no token there; where one lies, it is shown to a
+    cluster that asks for it, and not to one that does not."""
     cells, home = tmp_path / "cells", tmp_path / "home"
-    temporary = tempfile.mkdtemp(prefix="wbc", dir="/tmp")
     cells.mkdir()
     home.mkdir()
     for number in range(3):
@@ -255,26 +258,37 @@ def test_a_cluster_started_by_hand_is_joined_with_the_token_that_it_asks_for(sma
         done = subprocess.run(command, env=plain | environment, text=True, capture_output=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
         assert len(result(tmp_path / out)) == 3
-        return done
+
+    def join(out, asks, **environment):
+        temporary, log = tempfile.mkdtemp(prefix="wbc", dir="/tmp"), tmp_path / f"{out}.log"
+        port, agent = free_ports(2)
+        command = [
+            str(Path(sys.executable).parent / "ray"),
+            "start",
+            "--head",
+            "--block",
+            f"--port={port}",
+            "--num-cpus=1",
+        ]
+        command += [f"--dashboard-agent-listen-port={agent}", "--include-dashboard=false", f"--temp-dir={temporary}"]
+        with open(log, "w") as file:
+            head = subprocess.Popen(command, env=plain | environment, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            wait_for(lambda: "Ray runtime started" in log.read_text(), head)
+            assert ("Token authentication is enabled" in log.read_text()) == asks
+            start(out, RAY_ADDRESS=f"127.0.0.1:{port}")
+        finally:
+            for process in [*psutil.Process(head.pid).children(recursive=True), head]:
+                process.kill()
+            head.wait()
+            shutil.rmtree(temporary, ignore_errors=True)
 
     start("local")
     assert not (home / ".ray").exists()
     (home / ".ray").mkdir()
     (home / ".ray" / "auth_token").write_text("0123456789abcdef" * 4)
-    port, agent = free_port(), free_port() + 1
-    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}", "--num-cpus=1"]
-    command += [f"--dashboard-agent-listen-port={agent}", "--include-dashboard=false", f"--temp-dir={temporary}"]
-    with open(tmp_path / "head.log", "w") as log:
-        head = subprocess.Popen(command, env=plain, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        wait_for(lambda: "Ray runtime started" in (tmp_path / "head.log").read_text(), head)
-        assert "Token authentication is enabled" in (tmp_path / "head.log").read_text()
-        start("joined", RAY_ADDRESS=f"127.0.0.1:{port}")
-    finally:
-        for process in [*psutil.Process(head.pid).children(recursive=True), head]:
-            process.kill()
-        head.wait()
-        shutil.rmtree(temporary, ignore_errors=True)
+    join("asking", True)
+    join("open", False, RAY_AUTH_MODE="disabled")
 
 
 @pytest.mark.parametrize(
