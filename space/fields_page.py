@@ -129,12 +129,14 @@ def gallery(slide: Slide, words: Words) -> str:
         f"{''.join(_cell(slide, number, place, cell, colours[name], words) for number, place, cell in own)}</ul></section>"
         for name, own in slide.groups().items()
     )
+    undone = "" if slide.undone is None else f' data-undone="{slide.undone[0]}-{slide.undone[1]}"'
     return (
-        f'<section class="wbc-review"><h3>{escape(words["cells"])}</h3>'
+        f'<section class="wbc-review" data-slide="{slide.token}" data-taken="{slide.taken}"{undone}><h3>{escape(words["cells"])}</h3>'
         f'<p class="wbc-small">{escape(words("cells_hint", keys=len(choices)))}</p>'
         f'<div class="wbc-panel" role="group" aria-label="{escape(words["panel_label"])}">'
         f'<div class="wbc-big" aria-hidden="true"></div>'
-        f'<div><p class="wbc-told" role="status">{escape(words["panel_none"])}</p>'
+        f'<div><p class="wbc-told" role="status" data-end="{escape(words["panel_end"])}">'
+        f"{escape(words['panel_none'])}</p>"
         f'<div class="wbc-choices">{buttons}</div></div></div>'
         f"{groups or _nothing(words)}{_log(slide, words)}</section>"
     )

@@ -1,55 +1,151 @@
-// Look through the cells: choose one, say what it is with a button or a key. Python counts and sends the list anew.
-let chosen = null; // "image-cell"
-let next = null; // what is chosen once the list is there again
+// Look through the cells: choose one, say what it is with a button or a key. The next cell is chosen at once, and what was
+// said waits in a queue; Python takes the whole queue over, counts once, and sends the list anew with the last step's number.
+const PATIENCE = 20000; // ms after which steps that nobody answered are sent again; Python takes each number once
+let slide = null; // whose cells these are
+let chosen = null; // "image-cell" that a key names
+let at = null; // "image-cell" that has the focus, also where no cell is left to choose
+let steps = []; // said, and not in the list yet
+let last = 0; // number of the latest step
+let waiting = null; // the timer of what was sent
+let undoing = false; // the latest thing done here was to take a change back
+let withKeys = false; // keys move the page along; who points scrolls
+let quiet = false; // the focus is moved from here
 
 const cells = () => [...element.querySelectorAll('button[data-cell]')];
 const find = (id) => cells().find((cell) => cell.dataset.cell === id);
+const button = (to) => [...element.querySelectorAll('[data-to]')].find((one) => one.dataset.to === to);
 
-function choose(id, focus) {
+function choose(id, focus, told) {
   const cell = find(id);
   chosen = cell ? id : null;
   cells().forEach((one) => one.setAttribute('aria-pressed', one === cell));
-  element.querySelectorAll('[data-to]').forEach((button) => { button.disabled = !cell; });
-  document.querySelectorAll('.wbc-photos [data-cell]').forEach((box) => box.classList.toggle('wbc-chosen', box.dataset.cell === id));
+  element.querySelectorAll('[data-to]').forEach((one) => { one.disabled = !cell; });
+  outline();
+  const text = element.querySelector('.wbc-told');
+  if (cell) {
+    at = id;
+    text.textContent = `${cell.getAttribute('aria-label')}. ${cell.dataset.told}`;
+    element.querySelector('.wbc-big').className = `wbc-big wbc-c${id}`;
+  } else if (text) {
+    if (told) text.textContent = text.dataset[told];
+    element.querySelector('.wbc-big').className = 'wbc-big';
+  }
+  if (focus) hold(true);
+}
+
+// Give the focus to the cell where the visitor is, clear of the panel that stays at the top.
+function hold(scroll) {
+  const cell = find(at);
   if (!cell) return;
-  element.querySelector('.wbc-told').textContent = `${cell.getAttribute('aria-label')}. ${cell.dataset.told}`;
-  element.querySelector('.wbc-big').className = `wbc-big wbc-c${id}`;
-  if (focus) cell.focus({ preventScroll: true });
+  quiet = true;
+  cell.focus({ preventScroll: true });
+  quiet = false;
+  if (!scroll) return;
+  cell.style.scrollMarginTop = `${element.querySelector('.wbc-panel').offsetHeight + 12}px`;
+  cell.style.scrollMarginBottom = '12px';
+  cell.scrollIntoView({ block: 'nearest' });
+}
+
+function outline() {
+  document.querySelectorAll('.wbc-photos [data-cell]').forEach((box) => box.classList.toggle('wbc-chosen', box.dataset.cell === chosen));
+}
+
+function mark({ cell: id, to }) {
+  const cell = id && find(id);
+  if (!cell || !button(to)) return;
+  cell.querySelector('span').textContent = '✓';
+  cell.style.setProperty('--subtype', button(to).style.getPropertyValue('--subtype'));
+}
+
+function add(step) {
+  last += 1;
+  steps.push({ number: last, ...step });
+  mark(step);
+  element.querySelector('[data-undo]').disabled = false;
+  if (waiting === null) send();
+}
+
+function send() {
+  clearTimeout(waiting);
+  waiting = null;
+  if (!steps.length) return;
+  waiting = setTimeout(send, PATIENCE);
+  trigger('submit', { slide, steps });
 }
 
 function say(to) {
-  if (!chosen) return;
-  const cell = find(chosen);
+  const cell = chosen && find(chosen);
+  if (!cell) return;
   const group = [...cell.closest('.wbc-group').querySelectorAll('button[data-cell]')];
-  const open = group.filter((one) => one === cell || one.textContent !== '✓');
-  const after = open[open.indexOf(cell) + 1] || open[open.indexOf(cell) - 1] || cell;
-  next = after.dataset.cell;
-  trigger('submit', { cell: chosen, to });
+  const open = group.filter((one) => one === cell || one.querySelector('span').textContent !== '✓');
+  const after = open[open.indexOf(cell) + 1] || open[open.indexOf(cell) - 1];
+  undoing = false;
+  add({ cell: chosen, to });
+  choose(after ? after.dataset.cell : null, true, 'end');
 }
 
 element.addEventListener('click', (event) => {
-  const button = event.target.closest('button');
-  if (!button) return;
-  if (button.dataset.cell) choose(button.dataset.cell, true);
-  else if (button.dataset.to) say(button.dataset.to);
-  else if ('undo' in button.dataset) { next = chosen; trigger('submit', { undo: true }); }
+  const pressed = event.target.closest('button');
+  if (!pressed) return;
+  if (pressed.dataset.cell) { undoing = false; choose(pressed.dataset.cell, true); }
+  else if (pressed.dataset.to) say(pressed.dataset.to);
+  else if ('undo' in pressed.dataset) { undoing = true; add({ undo: true }); }
 });
 
 element.addEventListener('keydown', (event) => {
+  withKeys = true;
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const button = element.querySelectorAll('[data-to]')[Number(event.key) - 1];
-  if (button && chosen) { event.preventDefault(); say(button.dataset.to); return; }
+  const named = element.querySelectorAll('[data-to]')[Number(event.key) - 1];
+  if (named) { // a key that is held down names one cell, not all that follow
+    event.preventDefault();
+    if (!event.repeat) say(named.dataset.to);
+    return;
+  }
   const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-  const at = event.target.closest('button[data-cell]');
-  if (!step || !at) return;
+  const from = event.target.closest('button[data-cell]');
+  if (!step || !from) return;
   event.preventDefault();
+  undoing = false;
   const all = cells();
-  choose((all[all.indexOf(at) + step] || at).dataset.cell, true);
+  choose((all[all.indexOf(from) + step] || from).dataset.cell, true);
 });
 
-document.addEventListener('wbc-cell', (event) => {
-  choose(event.detail, true);
-  element.querySelector('.wbc-panel')?.scrollIntoView({ block: 'nearest' });
+// The cell with the focus is the one that a key names.
+element.addEventListener('focusin', (event) => {
+  const cell = event.target.closest('button[data-cell]');
+  if (cell && !quiet && cell.dataset.cell !== chosen) { undoing = false; choose(cell.dataset.cell); }
 });
 
-watch('value', () => { choose(next, next !== null); next = null; });
+['pointerdown', 'wheel'].forEach((kind) => document.addEventListener(kind, () => { withKeys = false; }, { passive: true }));
+const here = (act) => (event) => { if (element.isConnected) act(event); }; // gradio may build the list a second time
+document.addEventListener('wbc-cell', here((event) => { undoing = false; choose(event.detail, true); }));
+document.addEventListener('wbc-photos', here(outline));
+
+function renew() {
+  const list = element.querySelector('.wbc-review');
+  if (!list || list.dataset.slide !== slide) { // another slide: what was said belongs to the former
+    slide = list ? list.dataset.slide : null;
+    steps = [];
+    undoing = false;
+    at = null;
+    clearTimeout(waiting);
+    waiting = null;
+    choose(null);
+    return;
+  }
+  const taken = Number(list.dataset.taken);
+  const before = steps.length;
+  steps = steps.filter((step) => step.number > taken);
+  steps.forEach(mark);
+  if (steps.length) element.querySelector('[data-undo]').disabled = false;
+  if (undoing && !steps.length && find(list.dataset.undone)) chosen = list.dataset.undone;
+  const now = document.activeElement;
+  const inside = now === document.body || element.contains(now);
+  const more = 'undo' in now.dataset && !now.disabled; // who takes back several stays on the button
+  choose(chosen, false, at ? 'end' : null);
+  if (inside && !more) hold(withKeys);
+  if (steps.length < before) send(); // what was said in the meantime, if anything
+}
+
+watch('value', renew);
+renew(); // the first list may be there before this is

@@ -1,5 +1,6 @@
 """A slide's count under review: a person names cells anew or drops them, and takes it back; the count follows."""
 
+import secrets
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ class Slide:
         crops: JPEG of each cell as the network is shown it, by the same numbers.
         fields: JPEG of each image, made smaller; None for one that was refused.
         model: name, revision and SHA-256 of the weights.
+        token: which slide it is, for the browser.
+        taken: number of the last step that was taken over from the browser.
+        undone: the cell whose change the last step took back, or None.
     """
 
     count: Any
@@ -41,6 +45,9 @@ class Slide:
     model: Mapping[str, str | None]
     options: Options = field(default_factory=Options)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
+    taken: int = 0
+    undone: tuple[int, int] | None = None
     _before: list[tuple[int, int, str | None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -90,6 +97,38 @@ class Slide:
             own.sort(key=lambda one: (-one[2]["score"], one[0], one[1]))
         return {name: own for name, own in found.items() if own}
 
+    def take(self, token: str | None, steps: Sequence[Mapping[str, Any]]) -> None:
+        """Do what a person said in the browser since the last answer, in order, and count once.
+
+        Args:
+            token: the slide that they saw; steps for another are left undone.
+            steps: each with its ``number``, which rises through a visit, and either ``cell``, such as "0-1" for cell 1 of image
+                0, and ``to``, or ``undo``. One that was taken over already is left out: the browser sends again what nobody
+                answered.
+
+        Raises:
+            ValueError: no steps, no such cell or no such choice; the steps before are done.
+        """
+        if token != self.token:
+            return
+        changes = len(self.answer["changes"])
+        try:
+            for step in steps:
+                number = int(step["number"])
+                if number <= self.taken:
+                    continue
+                self.taken, self.undone = number, None
+                if step.get("undo"):
+                    self.undone = self._undo()
+                else:
+                    image, _, place = str(step.get("cell")).partition("-")
+                    self._change(int(image), int(place), str(step.get("to")))
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"The steps are {steps!r}; expected a list of what was said.") from error
+        finally:
+            if len(self.answer["changes"]) > changes:
+                self.recount()
+
     def change(self, image: int, place: int, to: str) -> None:
         """Name a cell, drop it, or say that it stays unidentified; count anew and log it.
 
@@ -98,6 +137,16 @@ class Slide:
         Raises:
             ValueError: no such cell, or no such choice.
         """
+        if self._change(image, place, to):
+            self.recount()
+
+    def undo(self) -> None:
+        """Take the last change back that was not taken back yet; nothing happens if there is none."""
+        if self._undo() is not None:
+            self.recount()
+
+    def _change(self, image: int, place: int, to: str) -> bool:
+        """Change a cell without counting; say whether it is another now."""
         if to not in self.choices:
             raise ValueError(f"{to!r} is no choice; expected one of {self.choices}.")
         cell = self.cell(image, place)
@@ -105,21 +154,21 @@ class Slide:
             image, place = cell["same_as"]
             cell = self.cell(image, place)
         if cell["reviewed"] == to:
-            return
+            return False
         self._before.append((image, place, cell["reviewed"]))
         self._log(image, place, called(cell), to)
         cell["reviewed"] = to
-        self.recount()
+        return True
 
-    def undo(self) -> None:
-        """Take the last change back that was not taken back yet; nothing happens if there is none."""
+    def _undo(self) -> tuple[int, int] | None:
+        """Take the last change back without counting; give its cell, None if there is none."""
         if not self._before:
-            return
+            return None
         image, place, before = self._before.pop()
         cell = self.cell(image, place)
         self._log(image, place, cell["reviewed"], before or cell["verdict"])
         cell["reviewed"] = before
-        self.recount()
+        return image, place
 
     @property
     def can_undo(self) -> bool:

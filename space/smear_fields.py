@@ -33,6 +33,7 @@ element.addEventListener('click', event => {
   const box = event.target.closest('[data-cell]');
   if (box) document.dispatchEvent(new CustomEvent('wbc-cell', {detail: box.dataset.cell}));
 });
+watch('value', () => document.dispatchEvent(new CustomEvent('wbc-photos')));
 """
 # The file goes to the browser inside the answer: no copy of it lies on the server.
 SAVE = """(file) => {
@@ -276,17 +277,14 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
         slide = visits.of(request.session_hash).slide
         if slide is None:
             return {status: ""}
-        asked = event._data or {}
+        asked = event._data if isinstance(event._data, dict) else {}
         with slide.lock:
-            if asked.get("undo"):
-                slide.undo()
-            else:
-                image, _, place = str(asked.get("cell")).partition("-")
-                try:
-                    slide.change(int(image), int(place), str(asked.get("to")))
-                except ValueError as error:
-                    raise gr.Error(str(error), print_exception=False) from error
-            return render(slide, words(request))
+            try:
+                slide.take(asked.get("slide"), asked.get("steps"))
+                said = ""
+            except ValueError as error:  # the list comes all the same: the browser waits for it
+                said = fields_page.message(str(error))
+            return {status: said, **render(slide, words(request))}
 
     def set_options(*asked: Any) -> dict[Any, Any]:
         *settings_, request = asked

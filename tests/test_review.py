@@ -80,6 +80,43 @@ def test_a_change_is_counted_logged_and_taken_back(slide):
     assert len(slide.answer["changes"]) == 4, "nothing is left to take back"
 
 
+def test_what_was_said_in_the_browser_is_done_once_and_in_order(slide, monkeypatch):
+    counted = []
+    monkeypatch.setattr(slide, "recount", lambda recount=slide.recount: (counted.append(1), recount()))
+    steps = [
+        {"number": 4, "cell": "0-1", "to": "monocyte"},
+        {"number": 5, "cell": "1-0", "to": "lymphocyte"},
+        {"number": 6, "undo": True},
+        {"number": 7, "cell": "0-0", "to": "dropped"},
+    ]
+    slide.take(slide.token, steps)
+    assert [(cell["reviewed"]) for *_, cell in slide.cells()] == ["dropped", "monocyte", None, None]
+    assert slide.taken == 7 and len(slide.answer["changes"]) == 4 and len(counted) == 1
+    assert counts(slide) == {"neutrophil": 1, "monocyte": 1, "unidentified": 1}
+    slide.take(slide.token, steps)  # sent again, since the answer came late
+    slide.take("another slide", [{"number": 8, "cell": "0-0", "to": "monocyte"}])
+    assert slide.taken == 7 and len(slide.answer["changes"]) == 4 and len(counted) == 1
+    slide.take(slide.token, [{"number": 8, "undo": True}])
+    assert slide.undone == (0, 0) and slide.cell(0, 0)["reviewed"] is None
+    assert f'data-slide="{slide.token}" data-taken="8" data-undone="0-0"' in fields_page.gallery(slide, ENGLISH)
+
+
+@pytest.mark.parametrize(
+    "steps", [None, 7, [7], [{}], [{"number": "x"}], [{"number": 2}], [{"number": 2, "cell": "9-9"}]]
+)
+def test_steps_that_are_none_are_refused(slide, steps):
+    with pytest.raises(ValueError):
+        slide.take(slide.token, steps)
+    assert slide.answer["changes"] == []
+
+
+def test_what_was_said_before_a_step_that_is_none_is_counted(slide):
+    steps = [{"number": 1, "cell": "0-1", "to": "monocyte"}, {"number": 2, "cell": "1-0", "to": "blast"}]
+    with pytest.raises(ValueError, match="'blast' is no choice"):
+        slide.take(slide.token, steps)
+    assert slide.taken == 2 and counts(slide) == {"neutrophil": 2, "monocyte": 1, "unidentified": 1}
+
+
 def test_a_cell_that_stays_unidentified_was_looked_at(slide):
     slide.change(0, 1, "unidentified")
     assert slide.open == 1 and counts(slide) == {"neutrophil": 2, "unidentified": 2}

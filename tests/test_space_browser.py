@@ -257,6 +257,111 @@ def test_a_cell_is_named_with_the_keyboard_alone(visit):
     assert page.evaluate("document.activeElement.dataset.cell") is not None, "the next cell has the focus"
 
 
+def turned_fields(folder, most=40):
+    """Write the drawings turned and mirrored: as many fields, each with other cells."""
+    from PIL import Image, ImageOps
+
+    files = []
+    for number in range(8):
+        for path in sorted(EXAMPLES.glob("*.png")):
+            with Image.open(path) as opened:
+                turned = (ImageOps.mirror(opened) if number >= 4 else opened).rotate(90 * number, expand=True)
+            files.append(folder / f"{path.stem}-{number}.png")
+            turned.save(files[-1])
+    return files[:most]
+
+
+def many_cells(page, folder, most=40):
+    """Count such fields, and wait for the cells to look through."""
+    page.locator("[role=tab]").nth(1).click()
+    page.locator("#fields input[type=file]").set_input_files(turned_fields(folder, most))
+    page.wait_for_selector(".wbc-review")
+
+
+def said(page):
+    """Read the log, the earliest first: which cell, and what it was called then."""
+    lines = reversed(page.locator(".wbc-log li").all_inner_texts())
+    return [(line.split(" ", 1)[1].rpartition(":")[0], line.rpartition("→")[2].strip()) for line in lines]
+
+
+@pytest.mark.parametrize("gap", [0, 100], ids=["at once", "each 100 ms"])
+def test_cells_that_are_named_quickly_get_each_its_own_name(gap, visit, tmp_path):
+    page = visit()
+    many_cells(page, tmp_path)
+    group = page.locator(".wbc-group").filter(has=page.locator(".wbc-cells li:nth-child(7)")).first
+    cells = group.locator("button[data-cell]").all()
+    own = group.get_attribute("data-group")
+    names = [name.get_attribute("data-to") for name in page.locator("[data-to]").all()]
+    keys = [key for key, name in enumerate(names, 1) if name != own][:3]
+    typed = [keys[number % 3] for number in range(6)]
+    expected = {cell.get_attribute("data-cell"): names[key - 1] for cell, key in zip(cells, typed, strict=False)}
+    seventh = cells[6].get_attribute("data-cell")
+    cells[0].click()
+    for key in typed:
+        page.keyboard.press(str(key))
+        page.wait_for_timeout(gap)
+    assert page.evaluate("document.activeElement.dataset.cell") == seventh, "the next cell has the focus at once"
+    page.wait_for_function("document.querySelectorAll('.wbc-log time').length === 6")
+    for cell, name in expected.items():
+        assert page.locator(f'[data-group="{name}"] [data-cell="{cell}"]').count() == 1
+    assert page.locator("button[data-cell][aria-pressed=true]").get_attribute("data-cell") == seventh
+    assert page.evaluate("document.activeElement.dataset.cell") == seventh
+    before = said(page)
+    for _ in range(2):
+        page.locator("[data-undo]").click()
+    page.wait_for_function("document.querySelectorAll('.wbc-log time').length === 8")
+    taken_back = [cell for cell, _ in said(page)[6:]]
+    assert taken_back == [before[5][0], before[4][0]]
+    left = list(expected)[:4]
+    assert [page.locator(f'[data-group="{expected[cell]}"] [data-cell="{cell}"]').count() for cell in left] == [1] * 4
+    assert all(page.locator(f'[data-group="{own}"] [data-cell="{cell}"]').count() == 1 for cell in list(expected)[4:])
+    assert page.locator("button[data-cell][aria-pressed=true]").get_attribute("data-cell") == list(expected)[4]
+
+
+def test_keys_after_the_last_cell_of_a_group_name_no_other(visit, tmp_path):
+    page = visit()
+    many_cells(page, tmp_path, 10)
+    group = page.locator(".wbc-group").last
+    own, number = group.get_attribute("data-group"), group.locator("button[data-cell]").count()
+    names = [name.get_attribute("data-to") for name in page.locator("[data-to]").all()]
+    key = next(key for key, name in enumerate(names, 1) if name != own)
+    group.locator("button[data-cell]").first.click()
+    for _ in range(number + 3):
+        page.keyboard.press(str(key))
+    page.wait_for_function("count => document.querySelectorAll('.wbc-log time').length === count", arg=number)
+    assert page.locator("[data-to]:enabled").count() == 0
+    assert "Choose another cell" in page.locator(".wbc-told").inner_text()
+    page.wait_for_timeout(500)
+    assert page.locator(".wbc-log time").count() == number
+    page.keyboard.press("Enter")  # on purpose
+    assert page.locator("[data-to]:enabled").count() == len(names)
+
+
+def test_the_cell_with_the_focus_stays_in_sight(visit, tmp_path):
+    page = visit(PHONE)
+    many_cells(page, tmp_path)
+    cells = page.locator("button[data-cell]")
+    cells.first.click()
+
+    def in_sight():
+        return page.evaluate(
+            """() => {
+              const cell = document.activeElement.getBoundingClientRect();
+              const panel = document.querySelector('.wbc-panel').getBoundingClientRect();
+              return 'cell' in document.activeElement.dataset && cell.top >= panel.bottom && cell.bottom <= innerHeight;
+            }"""
+        )
+
+    for _ in range(cells.count() - 1):
+        page.keyboard.press("ArrowRight")
+        assert in_sight()
+    for _ in range(cells.count() - 1):
+        page.keyboard.press("ArrowLeft")
+        assert in_sight()
+    page.locator(".wbc-photos svg g").last.click(force=True)
+    assert in_sight()
+
+
 def test_options_and_ranges_are_followed(visit):
     page = visit()
     drawn_fields(page)
