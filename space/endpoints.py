@@ -86,7 +86,7 @@ def build_endpoints(model: SmearModel, visits: Visits) -> None:
             with tempfile.TemporaryDirectory(dir=get_upload_folder()) as folder:
                 paths = sent_paths(unpacked(photos, Path(folder)))
                 return Counting(
-                    model, paths, Options(total or None, laboratory or None, ranges), threading.Event()
+                    model, paths, Options(None if total == "" else total, laboratory or None, ranges), threading.Event()
                 ).run()
         except json.JSONDecodeError as error:
             raise gr.Error(texts.API_RANGES.format(reason=error), print_exception=False) from error

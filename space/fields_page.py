@@ -30,14 +30,17 @@ def message(text: str) -> str:
     return f'<p class="wbc-note" role="status">{escape(text)}</p>'
 
 
-def summary(slide: Slide, words: Words, wrong: str | None = None) -> str:
-    """Return the count: whether it was reviewed, the table, and what to mind.
+def aside(text: str, words: Words, wrong: bool = False) -> str:
+    """Return what is said beside an option: how it was understood, or why it was not taken over; nothing for no text."""
+    if not text:
+        return ""
+    if wrong:
+        return f'<p class="wbc-note" role="alert">{escape(words("option_wrong", reason=text))}</p>'
+    return f'<p class="wbc-small" role="status">{escape(text)}</p>'
 
-    Args:
-        slide: the count under review.
-        words: of the reader's language.
-        wrong: why an option that the visitor set was not taken over, if so.
-    """
+
+def summary(slide: Slide, words: Words) -> str:
+    """Return the count: whether it was reviewed, the table, and what to mind."""
     differential = slide.answer["differential"]
     cells, images = differential["cells"], differential["images"]
     facts = [words("counted", counted=cells["counted"], images=images["counted"])]
@@ -57,8 +60,6 @@ def summary(slide: Slide, words: Words, wrong: str | None = None) -> str:
         f"{escape(words(f'{mark}_why', number=unseen))}</p></div>",
         f'<p class="wbc-facts">{escape("; ".join(facts))}.</p>',
     ]
-    if wrong:
-        parts.append(f'<p class="wbc-note" role="alert">{escape(words("option_wrong", reason=wrong))}</p>')
     parts.append(_count_table(slide, words))
     if any(row["adjusted_percent"] is not None for row in differential["rows"]):
         parts.append(f'<p class="wbc-small">{escape(words["adjusted_means"])}</p>')
@@ -131,7 +132,8 @@ def gallery(slide: Slide, words: Words) -> str:
     )
     undone = "" if slide.undone is None else f' data-undone="{slide.undone[0]}-{slide.undone[1]}"'
     return (
-        f'<section class="wbc-review" data-slide="{slide.token}" data-taken="{slide.taken}"{undone}><h3>{escape(words["cells"])}</h3>'
+        f'<section class="wbc-review" data-slide="{slide.token}" data-taken="{slide.taken}"{undone}>'
+        f"<h3>{escape(words['cells'])}</h3>"
         f'<p class="wbc-small">{escape(words("cells_hint", keys=len(choices)))}</p>'
         f'<div class="wbc-panel" role="group" aria-label="{escape(words["panel_label"])}">'
         f'<div class="wbc-big" aria-hidden="true"></div>'

@@ -26,6 +26,8 @@ from visits import Visits
 MOST_FILES = 200  # photos of one slide
 LONGEST = 960  # px, the longer side of a photo as it is shown
 CROP = 256  # px, the side of a cell as it is kept for fitting
+# White cells in a microlitre. A smaller number is likelier one of thousands; none so high was ever counted in blood.
+LEAST_TOTAL, MOST_TOTAL = 100, 1_000_000
 TICK = 0.2  # seconds between two looks at how far the count has come
 REVIEW = (Path(__file__).with_name("review.js")).read_text(encoding="utf-8")
 POINT = """
@@ -135,19 +137,46 @@ def _jpeg(picture: Image.Image, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def _number(text: str | None) -> float | None:
-    """Read a total count as it is typed, such as 7200 or 7,200 or 7 200; nothing is None.
+def read_total(text: str | None, speech: Words) -> float | None:
+    """Read a total count per microlitre as it is typed, such as 7200 or 7,200 or 7 200; nothing is None.
 
     Raises:
-        ValueError: it is no number.
+        ValueError: it is no number, or none that blood has.
     """
-    digits = "".join((text or "").split()).replace("'", "")
+    given = (text or "").strip()
+    digits = "".join(given.split()).replace("'", "")
     if re.fullmatch(r"\d{1,3}([,.]\d{3})+", digits):  # a mark before each three digits
         digits = re.sub("[,.]", "", digits)
-    try:
-        return float(digits.replace(",", ".")) if digits else None
-    except ValueError as error:
-        raise ValueError(words()("total_wrong", given=text)) from error
+    if not digits:
+        return None
+    if not re.fullmatch(r"-?\d+([,.]\d*)?", digits):
+        raise ValueError(speech("total_wrong", given=given))
+    number = float(digits.replace(",", "."))
+    if number < LEAST_TOTAL:
+        raise ValueError(speech("total_few", given=given, least=LEAST_TOTAL))
+    if number > MOST_TOTAL:
+        raise ValueError(speech("total_many", given=given, most=f"{MOST_TOTAL:,}".replace(",", " ")))
+    return number
+
+
+def read_ranges(
+    given: Mapping[str, tuple[float | None, float | None]], speech: Words
+) -> tuple[dict[str, list[float]], str]:
+    """Read usual ranges, per cent by class; an empty end sets no limit, two empty ends no range.
+
+    Returns:
+        Those that are ranges, and what is wrong with the others, in words.
+    """
+    ranges, wrong = {}, []
+    for name, ends in given.items():
+        if ends == (None, None):
+            continue
+        low, high = (usual if end is None else end for end, usual in zip(ends, (0.0, 100.0), strict=True))
+        if 0 <= low <= high <= 100:
+            ranges[name] = [low, high]
+        else:
+            wrong.append(speech("range_wrong", name=speech.label(name), low=f"{low:g}", high=f"{high:g}"))
+    return ranges, " ".join(wrong)
 
 
 def pdf(slide: Slide) -> bytes:
@@ -193,6 +222,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
                 count = gr.HTML(elem_id="fields-count")
             with gr.Column(scale=1, min_width=220):
                 total = gr.Textbox(label=I18N("total"), max_lines=1, max_length=12, elem_id="fields-total")
+                total_said = gr.HTML(elem_id="fields-total-said")
                 known = [(I18N("laboratory_any"), ""), *((name, name) for name in model.laboratories)]
                 laboratory = gr.Dropdown(known, value="", label=I18N("laboratory"), elem_id="fields-laboratory")
                 with gr.Accordion(I18N("ranges"), open=False, elem_id="fields-ranges"):
@@ -202,7 +232,8 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
                         with gr.Row(elem_classes="wbc-range"):
                             for value, end in ((low, "low"), (high, "high")):
                                 label = I18N(f"range_{end}_{name.lower()}")
-                                limits.append(gr.Number(value, label=label, minimum=0, maximum=100, min_width=80))
+                                limits.append(gr.Number(value, label=label, min_width=80))
+                ranges_said = gr.HTML(elem_id="fields-ranges-said")
                 with gr.Row(elem_classes="wbc-downloads"):
                     downloads = {
                         kind: gr.Button(I18N(f"download_{kind}"), size="sm", min_width=120, elem_id=f"download-{kind}")
@@ -215,17 +246,15 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
     settings = [total, laboratory, *limits]
     private = {"api_visibility": "private", "show_progress": "hidden"}
 
-    def options_of(total: str, laboratory: str, *limits: float | None) -> Options:
-        ranges = {
-            name: [0.0 if low is None else low, 100.0 if high is None else high]
-            for name, low, high in zip(usual, limits[::2], limits[1::2], strict=True)
-            if (low, high) != (None, None)
-        }
-        changed = ranges != {name: list(limits) for name, limits in usual.items()}
-        return Options(_number(total), laboratory or None, ranges if changed else None)
+    unset = {
+        total: "",
+        laboratory: "",
+        **dict(zip(limits, (end for ends in usual.values() for end in ends), strict=True)),
+        total_said: "",
+        ranges_said: "",
+    }
 
-    def run(sent: list[dict[str, Any]] | None, *asked: Any) -> Iterator[dict[Any, Any]]:
-        *settings_, request = asked
+    def run(sent: list[dict[str, Any]] | None, request: gr.Request) -> Iterator[dict[Any, Any]]:
         speech = words(request)
         if not sent:
             yield {status: "", result: gr.Column(visible=False), again: gr.Button(visible=False)}
@@ -235,7 +264,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
         cancelled = visit.cancelled = Event()
         try:
             paths = sent_paths(sent)
-            counting = Counting(model, paths, options_of(*settings_), cancelled)
+            counting = Counting(model, paths, Options(), cancelled)
             with ThreadPoolExecutor(1) as worker:
                 future = worker.submit(counting.run)
                 while not future.done():
@@ -263,12 +292,13 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
             again: gr.Button(visible=True),
             result: gr.Column(visible=True),
             pictures: fields_page.pictures(slide),
+            **unset,  # they were said of another slide
             **render(slide, speech),
         }
 
-    def render(slide: Slide, speech: Any, wrong: str | None = None) -> dict[Any, str]:
+    def render(slide: Slide, speech: Words) -> dict[Any, str]:
         return {
-            count: fields_page.summary(slide, speech, wrong),
+            count: fields_page.summary(slide, speech),
             gallery: fields_page.gallery(slide, speech),
             shown: fields_page.photos(slide, speech),
         }
@@ -291,13 +321,25 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
         slide = visits.of(request.session_hash).slide
         if slide is None:
             return {status: ""}
+        speech = words(request)
+        total_, laboratory_, *ends = settings_
+        said, wrong = "", False
+        try:
+            number = read_total(total_, speech)
+            if number is not None:
+                said = speech("total_means", number=f"{number:.9g}", billions=f"{number / 1000:.9g}")
+        except ValueError as error:
+            number, said, wrong = None, str(error), True
+        given = dict(zip(usual, zip(ends[::2], ends[1::2], strict=True), strict=True))
+        ranges, wrong_ranges = read_ranges(given, speech)
+        changed = ranges != {name: list(limits) for name, limits in usual.items()}
         with slide.lock:
-            try:
-                slide.set_options(options_of(*settings_))
-                wrong = None
-            except ValueError as error:
-                wrong = str(error)
-            return {count: fields_page.summary(slide, words(request), wrong)}
+            slide.set_options(Options(number, laboratory_ or None, ranges if changed else None))
+            return {
+                count: fields_page.summary(slide, speech),
+                total_said: fields_page.aside(said, speech, wrong),
+                ranges_said: fields_page.aside(wrong_ranges, speech, True),
+            }
 
     def save(kind: str, request: gr.Request) -> dict[str, str] | None:
         slide = visits.of(request.session_hash).slide
@@ -313,7 +355,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
     def start_over(request: gr.Request) -> dict[Any, Any]:
         visits.of(request.session_hash).slide = None
         hidden = {result: gr.Column(visible=False), again: gr.Button(visible=False), status: "", pictures: ""}
-        return {files: None, **hidden, gallery: "", shown: "", count: ""}
+        return {files: None, **hidden, gallery: "", shown: "", count: "", **unset}
 
     def with_request(fn: Any) -> Any:
         """gradio hands the request to an argument that is annotated with it; these take any number before it."""
@@ -323,15 +365,12 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
 
         return called
 
-    def running(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
-        yield from run(*values, request)
-
-    outputs = [files, status, cancel, again, result, pictures, count, gallery, shown]
+    outputs = [files, status, cancel, again, result, pictures, count, gallery, shown, *unset]
     queue = {"concurrency_id": "fields", "concurrency_limit": 2}
     gr.on(
         [files.upload, files.delete, files.clear],
-        running,
-        inputs=[files, *settings],
+        run,
+        inputs=files,
         outputs=outputs,
         preprocess=False,
         **queue,
@@ -339,19 +378,19 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
     )
     drawn = [{"path": str(path)} for path in sorted(EXAMPLES.glob("*.png"))]
 
-    def run_drawn(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
-        yield from run(drawn, *values, request)
+    def run_drawn(request: gr.Request) -> Iterator[dict[Any, Any]]:
+        yield from run(drawn, request)
 
-    example.click(run_drawn, inputs=settings, outputs=outputs, **queue, **private)
+    example.click(run_drawn, outputs=outputs, **queue, **private)
     cancel.click(stop, queue=False, **private)
     again.click(start_over, outputs=outputs, queue=False, **private)
     order = {"concurrency_id": "review", "concurrency_limit": 1}  # one after the other, as they were said
     gallery.submit(change, outputs=[status, count, gallery, shown], trigger_mode="multiple", **order, **private)
     for setting in settings:
-        setting.change(
+        setting.input(  # what a visitor types, not what is cleared here
             with_request(set_options),
             inputs=settings,
-            outputs=[status, count],
+            outputs=[status, count, total_said, ranges_said],
             trigger_mode="always_last",
             **order,
             **private,

@@ -69,6 +69,7 @@ def test_a_refused_photo_is_listed_and_the_rest_counted(client, tmp_path):
         (([], None, "", ""), "No photo came"),
         ((["neutrophil"], None, "nowhere", ""), "laboratory is 'nowhere'"),
         ((["neutrophil"], -1, "", ""), "expected a number above 0"),
+        ((["neutrophil"], 0, "", ""), "white_cells_per_microlitre is 0; expected a number above 0"),
         ((["neutrophil"], None, "", "{monocyte"), "reference_ranges is no JSON"),
         ((["neutrophil"], None, "", '{"blast": [0, 1]}'), "reference range for 'blast'"),
     ],

@@ -184,15 +184,34 @@ def test_the_page_escapes_names_and_marks_the_count(slide):
 
 
 @pytest.mark.parametrize(
-    ("typed", "value"), [("", None), ("7200", 7200), ("7,200", 7200), ("7.200", 7200), ("7 200", 7200), ("5,5", 5.5)]
+    ("typed", "value"),
+    [("", None), (None, None), ("7200", 7200), ("7,200", 7200), ("7.200", 7200), ("7 200", 7200), ("7'200", 7200)]
+    + [("100", 100), ("12 500,5", 12500.5), ("1000000", 1e6)],
 )
 def test_a_total_is_read_as_it_is_typed(typed, value):
-    assert smear_fields._number(typed) == value
+    assert smear_fields.read_total(typed, ENGLISH) == value
 
 
-def test_a_total_that_is_no_number_is_told():
-    with pytest.raises(ValueError, match="'many' is no number of white cells"):
-        smear_fields._number("many")
+@pytest.mark.parametrize(
+    ("typed", "match"),
+    [("many", "'many' is no number of white cells per µL"), ("nan", "no number"), ("1e9", "'1e9' is no number")]
+    + [("7,2", "^7,2 white cells per µL are too few.* 7200 per µL"), ("0", "too few"), ("-5", "too few")]
+    + [("1000000000", "too many"), ("7200 /µL", "no number")],
+)
+def test_a_total_that_no_blood_has_is_told(typed, match):
+    for language in ("en", "de"):
+        with pytest.raises(ValueError) as told:
+            smear_fields.read_total(typed, languages.WORDS[language])
+        assert "white_cells" not in str(told.value) and "µL" in str(told.value)
+    with pytest.raises(ValueError, match=match):
+        smear_fields.read_total(typed, ENGLISH)
+
+
+def test_ranges_that_are_none_are_left_out_and_told():
+    given = {"neutrophil": (40, 70), "lymphocyte": (None, 40), "monocyte": (9, 8), "eosinophil": (None, None)}
+    ranges, wrong = smear_fields.read_ranges(given | {"basophil": (0, 120)}, ENGLISH)
+    assert ranges == {"neutrophil": [40, 70], "lymphocyte": [0, 40]}
+    assert "Monocyte: 9 to 8 is no range" in wrong and "Basophil: 0 to 120 is no range" in wrong
 
 
 # The visit

@@ -362,14 +362,47 @@ def test_the_cell_with_the_focus_stays_in_sight(visit, tmp_path):
     assert in_sight()
 
 
+TOTAL = "#fields-total input, #fields-total textarea"
+
+
 def test_options_and_ranges_are_followed(visit):
     page = visit()
     drawn_fields(page)
-    page.locator("#fields-total input, #fields-total textarea").fill("7200")
+    page.locator(TOTAL).fill("7200")
     page.wait_for_function("document.querySelector('#fields-count thead').innerText.includes('µL')")
-    page.locator("#fields-total input, #fields-total textarea").fill("many")
-    page.wait_for_selector("#fields-count [role=alert]")
-    assert "no number of white cells" in page.locator("#fields-count [role=alert]").inner_text()
+    assert "7.2 × 10⁹ per litre" in page.locator("#fields-total-said").inner_text()
+    page.locator(TOTAL).fill("7,2")
+    page.wait_for_selector("#fields-total-said [role=alert]")
+    assert "7,2 white cells per µL are too few" in page.locator("#fields-total-said").inner_text()
+    assert "µL" not in page.locator("#fields-count thead").inner_text(), "no figure comes of a total that is not shown"
+    page.locator("#fields-ranges button").click()
+    page.get_by_label("Neutrophil, lowest").fill("90")
+    page.wait_for_selector("#fields-ranges-said [role=alert]")
+    assert "Neutrophil: 90 to 70 is no range" in page.locator("#fields-ranges-said").inner_text()
+    page.get_by_label("Neutrophil, highest").fill("95")
+    page.wait_for_function("document.querySelector('#fields-count tbody').innerText.includes('90–95')")
+    assert page.locator("#fields-ranges-said [role=alert]").count() == 0
+
+
+def test_no_option_hinders_a_count_or_passes_to_the_next_slide(visit):
+    page = visit()
+    drawn_fields(page)
+    page.locator("#fields-ranges button").click()
+    for again in (True, False):
+        page.get_by_label("Neutrophil, lowest").fill("20")
+        page.locator(TOTAL).fill("abc" if again else "7200")
+        page.wait_for_selector("#fields-total-said p")
+        if again:
+            page.locator("#fields-again").click()
+            page.wait_for_selector("#fields-count", state="hidden")
+        page.locator("#fields input[type=file]").set_input_files(EXAMPLES / "monocyte.png")
+        page.wait_for_selector("#fields-photos figure:only-child")
+        assert "failed" not in page.locator("#fields-status").inner_text()
+        assert page.locator(TOTAL).input_value() == "" and page.locator("#fields-total-said p").count() == 0
+        assert page.get_by_label("Neutrophil, lowest").input_value() == "40"
+        assert "µL" not in page.locator("#fields-count thead").inner_text()
+        drawn_fields(page)
+        page.wait_for_selector("#fields-photos figure:nth-child(2)")
 
 
 def test_a_count_is_cancelled_and_bad_files_are_explained(visit, tmp_path):
