@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -90,6 +90,7 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
             for an iterator and for more images than ``batch_size``, it is bfloat16 where the processor computes in it. That
             is quicker, and moves a probability in its second decimal at most.
         laboratory, reference_ranges, white_cells_per_microlitre: see ``differential.count_cells``.
+        tell: of fields, is told after each photo how many were looked at and how many cells they show.
         timeout: with ``one_cell``, seconds to wait for an image from the network.
 
     Raises:
@@ -137,7 +138,7 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
             {name: value for name, value in asked.items() if value is not None},
         )
 
-    def __call__(self, inputs: Any, **options: Any) -> Any:
+    def __call__(self, inputs: Any, tell: Callable[[int, int], None] | None = None, **options: Any) -> Any:
         """Answer for a photo, or several of one slide; options as for the class."""
         batch_size = options.get("batch_size") or self._batch_size or BATCH_SIZE
         preprocess, forward, asked = self._sanitize_parameters(
@@ -145,6 +146,8 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
         )
         asked = {**self._postprocess_params, **asked}
         if asked.pop("one_cell", False):
+            if tell is not None:
+                raise ValueError("tell is for fields; of images of one cell pass an iterator and count its answers.")
             sources = _each(inputs)
             if isinstance(inputs, Dataset) or (isinstance(sources, list) and sources and sources[0] is inputs):
                 return super().__call__(inputs, **options)
@@ -157,7 +160,7 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
         self.count([], **asked)  # an option that does not fit is told before the long part
         images, descriptions = [], []
         forward = {**self._forward_params, **forward}
-        for image, description in self._look(_each(inputs), batch_size, forward):
+        for image, description in self._look(_each(inputs), batch_size, forward, tell):
             images.append(image)
             descriptions.append(description)
         mark_repeats(images, descriptions)
@@ -234,9 +237,14 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
             threads.shutdown(cancel_futures=True)
 
     def _look(
-        self, sources: Iterable[Any], batch_size: int, forward: Mapping[str, Any]
+        self,
+        sources: Iterable[Any],
+        batch_size: int,
+        forward: Mapping[str, Any],
+        tell: Callable[[int, int], None] | None = None,
     ) -> Iterator[tuple[dict[str, Any], Any]]:
         """Give each photo's answer and description once its cells are named; cells of several photos share a batch."""
+        found = 0
         photos: list[tuple[dict[str, Any], Any]] = []  # of which cells still wait
         waiting: list[tuple[dict[str, Any], Tensor]] = []
         for number, source in enumerate(sources, 1):
@@ -257,6 +265,9 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
                     crop = crop_cell(read.image, cell["box"])
                     waiting.append((cell, super().preprocess(crop)["pixel_values"]))
             photos.append((photo, description))
+            found += len(photo["cells"])
+            if tell is not None:
+                tell(number, found)
             while len(waiting) >= batch_size:
                 self._name(waiting[:batch_size], forward)
                 waiting = waiting[batch_size:]

@@ -382,6 +382,17 @@ def test_cells_of_many_fields_share_batches(published, monkeypatch):
     assert [len(image["cells"]) for image in together["images"]] == [1, 0, 2, 1]
 
 
+def test_it_is_told_how_far_the_fields_have_come(published):
+    picture, _ = draw_field()
+    told = []
+    count = fields(published())
+    answer = count([picture, b"", picture], tell=lambda done, cells: told.append((done, cells)))
+    each = len(answer["images"][0]["cells"])
+    assert each and told == [(1, each), (2, each), (3, 2 * each)]
+    with pytest.raises(ValueError, match="tell is for fields"):
+        count(picture, one_cell=True, tell=print)
+
+
 def test_unreadable_images_are_listed_and_the_rest_goes_on(published, tmp_path):
     picture, _ = draw_field()
     text = tmp_path / "notes.jpg"
