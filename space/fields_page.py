@@ -25,9 +25,9 @@ def progress(done: int, total: int, cells: int, words: Words) -> str:
     return page.progress(done, total, text)
 
 
-def message(text: str) -> str:
-    """Return a sentence in the progress bar's place."""
-    return f'<p class="wbc-note" role="status">{escape(text)}</p>'
+def message(text: str, role: str = "status") -> str:
+    """Return a sentence in the progress bar's place; an alert is read out at once."""
+    return f'<p class="wbc-note" role="{role}">{escape(text)}</p>'
 
 
 def aside(text: str, words: Words, wrong: bool = False) -> str:

@@ -75,7 +75,10 @@ ENGLISH = {
     "fields_none": "No photo came. Drop some, or choose them.",
     "fields_busy": "Reading photo {done} of {total}; {cells} white cells so far",
     "fields_counting": "Counting",
-    "fields_cancelled": "Cancelled after {done} of {total} photos. Nothing was kept.",
+    "fields_cancelled": "Cancelled after {done} of {total} photos; nothing of them was kept.",
+    "fields_former": "Below stands the slide that was counted before, as you left it.",
+    "visit_over": "This visit has ended: for {minutes} minutes nothing was asked, or the server was started anew. The photos and "
+    "their count were deleted. To start over, drop the photos again.",
     "fields_failed": "The count failed: {reason}",
     "fields_no_cells": "No white cell was found in these photos.",
     "differential": "Differential count",
@@ -291,7 +294,10 @@ GERMAN = {
     "fields_none": "Es kam kein Foto. Welche ablegen oder auswählen.",
     "fields_busy": "Foto {done} von {total} wird gelesen; bisher {cells} weiße Zellen",
     "fields_counting": "Es wird gezählt",
-    "fields_cancelled": "Nach {done} von {total} Fotos abgebrochen. Nichts wurde behalten.",
+    "fields_cancelled": "Nach {done} von {total} Fotos abgebrochen; von ihnen wurde nichts behalten.",
+    "fields_former": "Unten steht der Objektträger, der zuvor gezählt wurde, wie Sie ihn verlassen haben.",
+    "visit_over": "Dieser Besuch ist zu Ende: {minutes} Minuten lang wurde nichts gefragt, oder der Server wurde neu gestartet. Die "
+    "Fotos und ihre Zählung wurden gelöscht. Um neu zu beginnen, die Fotos noch einmal ablegen.",
     "fields_failed": "Die Zählung misslang: {reason}",
     "fields_no_cells": "In diesen Fotos wurde keine weiße Zelle gefunden.",
     "differential": "Differentialblutbild",

@@ -21,7 +21,8 @@ from reading import HEAVIEST
 from report import cell_thumbnail, write_report
 from review import Options, Slide
 from smear_model import SmearModel
-from visits import Visits
+from visits import LONGEST as IDLE
+from visits import Visit, Visits
 
 MOST_FILES = 200  # photos of one slide
 LONGEST = 960  # px, the longer side of a photo as it is shown
@@ -94,12 +95,17 @@ class Counting:
             Cancelled: as asked for.
             ValueError: an option that does not fit.
         """
+
+        def tell(done: int, cells: int) -> None:
+            self.done, self.cells = done, cells
+
         given = {
             "white_cells_per_microlitre": self.options.white_cells_per_microlitre,
             "laboratory": self.options.laboratory,
             "reference_ranges": self.options.reference_ranges,
         }
-        answer = self.model.count(self._each(), **{name: value for name, value in given.items() if value is not None})
+        given = {name: value for name, value in given.items() if value is not None}
+        answer = self.model.count(self._each(), tell=tell, **given)
         thumbnails, crops, fields = {}, {}, []
         for number, (path, image) in enumerate(zip(self.paths, answer["images"], strict=True)):
             self._stop_if_asked()
@@ -114,11 +120,9 @@ class Counting:
         return Slide(self.model.count, answer, thumbnails, crops, fields, self.model.identity, self.options)
 
     def _each(self) -> Iterator[Path]:
-        for number, path in enumerate(self.paths):
+        for path in self.paths:
             self._stop_if_asked()
-            self.done = number
             yield path
-        self.done = len(self.paths)
 
     def _stop_if_asked(self) -> None:
         if self.cancelled.is_set():
@@ -257,7 +261,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
     def run(sent: list[dict[str, Any]] | None, request: gr.Request) -> Iterator[dict[Any, Any]]:
         speech = words(request)
         if not sent:
-            yield {status: "", result: gr.Column(visible=False), again: gr.Button(visible=False)}
+            yield {status: ""}
             return
         visit = visits.of(request.session_hash)
         visit.cancelled.set()  # what still ran for this visitor
@@ -269,16 +273,21 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
                 future = worker.submit(counting.run)
                 while not future.done():
                     bar = fields_page.progress(counting.done, len(paths), counting.cells, speech)
-                    yield {status: bar, cancel: gr.Button(visible=True), result: gr.Column(visible=False)}
+                    hidden = gr.Button(visible=False)
+                    yield {
+                        status: bar,
+                        cancel: gr.Button(visible=True),
+                        again: hidden,
+                        result: gr.Column(visible=False),
+                    }
                     time.sleep(TICK)
                 slide = future.result()
         except Cancelled:
-            text = speech("fields_cancelled", done=counting.done, total=len(paths))
-            yield {status: fields_page.message(text), cancel: gr.Button(visible=False), files: None}
+            yield former(visit, speech("fields_cancelled", done=counting.done, total=len(paths)), speech)
             return
         except (ValueError, OSError) as error:
             text = str(error) if isinstance(error, FieldsError) else speech("fields_failed", reason=error)
-            yield {status: fields_page.message(text), cancel: gr.Button(visible=False), files: None}
+            yield former(visit, text, speech)
             return
         finally:
             for one in sent:  # nothing is needed of them any more, nor handed back as they came
@@ -296,6 +305,27 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
             **render(slide, speech),
         }
 
+    def former(visit: Visit, why: str, speech: Words) -> dict[Any, Any]:
+        """Show the slide counted before, if there is one, after a count that came to nothing."""
+        kept = visit.slide is not None
+        text = f"{why} {speech['fields_former']}" if kept else why
+        return {
+            files: None,
+            status: fields_page.message(text),
+            cancel: gr.Button(visible=False),
+            again: gr.Button(visible=kept),
+            result: gr.Column(visible=kept),
+        }
+
+    def over(speech: Words) -> dict[Any, Any]:
+        """Say that the visit has ended, where a page still shows what was deleted with it."""
+        text = speech("visit_over", minutes=IDLE // 60)
+        return cleared() | {status: fields_page.message(text, "alert")}
+
+    def cleared() -> dict[Any, Any]:
+        hidden = {result: gr.Column(visible=False), again: gr.Button(visible=False), cancel: gr.Button(visible=False)}
+        return {files: None, status: "", **hidden, pictures: "", gallery: "", shown: "", count: "", **unset}
+
     def render(slide: Slide, speech: Words) -> dict[Any, str]:
         return {
             count: fields_page.summary(slide, speech),
@@ -306,7 +336,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
     def change(request: gr.Request, event: gr.EventData) -> dict[Any, Any]:
         slide = visits.of(request.session_hash).slide
         if slide is None:
-            return {status: ""}
+            return over(words(request))
         asked = event._data if isinstance(event._data, dict) else {}
         with slide.lock:
             try:
@@ -319,9 +349,9 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
     def set_options(*asked: Any) -> dict[Any, Any]:
         *settings_, request = asked
         slide = visits.of(request.session_hash).slide
-        if slide is None:
-            return {status: ""}
         speech = words(request)
+        if slide is None:
+            return over(speech)
         total_, laboratory_, *ends = settings_
         said, wrong = "", False
         try:
@@ -341,21 +371,22 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
                 ranges_said: fields_page.aside(wrong_ranges, speech, True),
             }
 
-    def save(kind: str, request: gr.Request) -> dict[str, str] | None:
+    def save(kind: str, request: gr.Request) -> dict[Any, Any]:
         slide = visits.of(request.session_hash).slide
         if slide is None:
-            return None
+            return over(words(request)) | {file: None}
         name, type_, write = FILES[kind]
         with slide.lock:
-            return {"name": name, "type": type_, "content": base64.b64encode(write(slide)).decode()}
+            return {file: {"name": name, "type": type_, "content": base64.b64encode(write(slide)).decode()}}
 
     def stop(request: gr.Request) -> None:
         visits.of(request.session_hash).cancelled.set()
 
     def start_over(request: gr.Request) -> dict[Any, Any]:
-        visits.of(request.session_hash).slide = None
-        hidden = {result: gr.Column(visible=False), again: gr.Button(visible=False), status: "", pictures: ""}
-        return {files: None, **hidden, gallery: "", shown: "", count: "", **unset}
+        visit = visits.of(request.session_hash)
+        visit.cancelled.set()
+        visit.slide = None
+        return cleared()
 
     def with_request(fn: Any) -> Any:
         """gradio hands the request to an argument that is annotated with it; these take any number before it."""
@@ -385,20 +416,20 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
     cancel.click(stop, queue=False, **private)
     again.click(start_over, outputs=outputs, queue=False, **private)
     order = {"concurrency_id": "review", "concurrency_limit": 1}  # one after the other, as they were said
-    gallery.submit(change, outputs=[status, count, gallery, shown], trigger_mode="multiple", **order, **private)
+    gallery.submit(change, outputs=outputs, trigger_mode="multiple", **order, **private)
     for setting in settings:
         setting.input(  # what a visitor types, not what is cleared here
             with_request(set_options),
             inputs=settings,
-            outputs=[status, count, total_said, ranges_said],
+            outputs=outputs,
             trigger_mode="always_last",
             **order,
             **private,
         )
     for kind, button in downloads.items():
 
-        def give(request: gr.Request, kind: str = kind) -> dict[str, str] | None:
+        def give(request: gr.Request, kind: str = kind) -> dict[Any, Any]:
             return save(kind, request)
 
-        button.click(give, outputs=file, **order, **private).then(None, inputs=file, js=SAVE)
+        button.click(give, outputs=[file, *outputs], **order, **private).then(None, inputs=file, js=SAVE)
     return limit

@@ -214,6 +214,35 @@ def test_ranges_that_are_none_are_left_out_and_told():
     assert "Monocyte: 9 to 8 is no range" in wrong and "Basophil: 0 to 120 is no range" in wrong
 
 
+def test_a_count_tells_how_many_cells_it_has_found(tmp_path):
+    import threading
+
+    class Model:
+        identity = MODEL
+
+        class count:
+            most_pixels = 1
+
+            @staticmethod
+            def count(images, **options):
+                return count_cells(images, CLASSES)
+
+    class Told(Model.count):
+        def __call__(self, paths, tell, **options):
+            assert options == {}
+            for number, _ in enumerate(paths, 1):
+                tell(number, 3 * number)
+                seen.append((counting.done, counting.cells))
+            return {"images": [{"refused": "no"}] * 2, "differential": count_cells([], CLASSES)}
+
+    seen, model = [], Model()
+    model.count = Told()
+    counting = smear_fields.Counting(model, [tmp_path, tmp_path], review.Options(), threading.Event())
+    counting.run()
+    assert seen == [(1, 3), (2, 6)]
+    assert "Reading photo 2 of 3; 6 white cells" in fields_page.progress(1, 3, 6, ENGLISH)
+
+
 # The visit
 
 

@@ -8,7 +8,7 @@ from urllib.parse import urlparse
 
 import pytest
 from PIL import Image
-from space_fixtures import EXAMPLES, serve_shipped  # noqa: F401
+from space_fixtures import EXAMPLES, serve_shipped, visits  # noqa: F401
 
 FLAGS = [
     "--headless",
@@ -415,11 +415,59 @@ def test_a_count_is_cancelled_and_bad_files_are_explained(visit, tmp_path):
     page.locator("#fields input[type=file]").set_input_files(many)
     page.locator("#fields-cancel").click()
     page.wait_for_function("document.querySelector('#fields-status').innerText.includes('Cancelled')")
+    assert "nothing of them was kept" in page.locator("#fields-status").inner_text()
     assert page.locator(".wbc-review").count() == 0
     (tmp_path / "no.png").write_text("no picture")
     page.locator("#fields input[type=file]").set_input_files([EXAMPLES / "monocyte.png", tmp_path / "no.png"])
     page.wait_for_selector("[data-list=refused]")
     assert "no.png" in page.locator("[data-list=refused]").inner_text()
+
+
+def test_a_review_outlasts_a_count_that_comes_to_nothing(visit, tmp_path):
+    page = visit()
+    drawn_fields(page)
+    page.locator("button[data-cell]").first.click()
+    change(page, lambda: page.keyboard.press("5"))
+    page.locator(TOTAL).fill("7200")
+    page.wait_for_function("document.querySelector('#fields-count thead').innerText.includes('µL')")
+    before = page.locator("#fields-count").inner_text(), page.locator("#fields-cells").inner_text()
+    inputs = page.locator("#fields input[type=file]")
+    for files in (turned_fields(tmp_path), [EXAMPLES / "monocyte.png"] * 201):
+        inputs.set_input_files(files)
+        if len(files) <= 200:
+            page.locator("#fields-cancel").click()
+        why = "Cancelled after" if len(files) <= 200 else "at most 200 go at once"
+        page.wait_for_function("why => document.querySelector('#fields-status').innerText.includes(why)", arg=why)
+        assert "the slide that was counted before" in page.locator("#fields-status").inner_text()
+        page.wait_for_selector(".wbc-review")
+        assert (page.locator("#fields-count").inner_text(), page.locator("#fields-cells").inner_text()) == before
+        assert page.locator(TOTAL).input_value() == "7200"
+    page.locator("button[data-cell]").last.click()
+    change(page, lambda: page.keyboard.press("5"))
+    assert page.locator(".wbc-log time").count() == 2, "the review goes on"
+
+
+@pytest.mark.parametrize("act", ["name", "total", "download"])
+def test_who_comes_back_after_the_visit_is_told(act, visit, monkeypatch):
+    page = visit()
+    drawn_fields(page)
+    page.locator("button[data-cell]").first.click()
+    for name in ("LONGEST", "SWEEP"):
+        monkeypatch.setattr(visits, name, -1)  # whatever was touched before is over
+    if act == "name":
+        page.keyboard.press("5")
+    elif act == "total":
+        page.locator(TOTAL).fill("7200")
+    else:
+        page.locator("#download-pdf").click()
+    page.wait_for_selector("#fields-status [role=alert]")
+    text = page.locator("#fields-status").inner_text()
+    assert "This visit has ended" in text and "were deleted" in text and "drop the photos again" in text
+    assert page.locator(".wbc-review:visible").count() == 0
+    monkeypatch.undo()
+    drawn_fields(page)
+    page.locator("button[data-cell]").first.click()
+    change(page, lambda: page.keyboard.press("5"))
 
 
 def test_two_visitors_never_see_each_others_photos(visit, tmp_path):
