@@ -351,7 +351,8 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
         slide = visits.of(request.session_hash).slide
         speech = words(request)
         if slide is None:
-            return over(speech)
+            cleared_here = settings_ == [unset[setting] for setting in settings]
+            return {status: gr.skip()} if cleared_here else over(speech)
         total_, laboratory_, *ends = settings_
         said, wrong = "", False
         try:
@@ -418,7 +419,8 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
     order = {"concurrency_id": "review", "concurrency_limit": 1}  # one after the other, as they were said
     gallery.submit(change, outputs=outputs, trigger_mode="multiple", **order, **private)
     for setting in settings:
-        setting.input(  # what a visitor types, not what is cleared here
+        # Of a text "input" tells of typing alone, not of what is pasted; "change" also of what is cleared here.
+        (setting.change if setting is total else setting.input)(
             with_request(set_options),
             inputs=settings,
             outputs=outputs,
