@@ -106,7 +106,7 @@ def count_cells(
     if laboratory is not None and laboratory not in (confusion or {}):
         raise ValueError(f"laboratory is {laboratory!r}; expected one of {sorted(confusion or {})}, or None.")
     order = clinical_order(labels, negatives)
-    machine, seen, reviewed, cells = _tally(images, order)
+    machine, seen, reviewed, cells, review = _tally(images, order)
     counted = cells["counted"]
     rows = {name: _row(name, machine[name] + reviewed[name], counted) for name in order}
     weights: dict[str, float] = {}
@@ -127,6 +127,7 @@ def count_cells(
         "schema": SCHEMA,
         "images": {"given": len(images), "counted": len(images) - refused, "refused": refused},
         "cells": cells,
+        "review": review,
         "rows": list(rows.values()),
         "white_cells_per_microlitre": total,
         "laboratory": laboratory,
@@ -187,8 +188,9 @@ def _check_ranges(ranges: Mapping[str, Sequence[float]], labels: Sequence[str]) 
 
 def _tally(
     images: Sequence[Mapping[str, Any]], order: Sequence[str]
-) -> tuple[Counter, Counter, Counter, dict[str, int]]:
-    """Count verdicts and outcomes of cells that nobody reviewed, reviewers' labels, and what else there is.
+) -> tuple[Counter, Counter, Counter, dict[str, int], dict[str, Any]]:
+    """Count verdicts and outcomes of cells that nobody reviewed, reviewers' labels, and what else there is; and say how far the
+    unidentified cells were looked at.
 
     A cell that several fields show counts as its first sight, or as what a reviewer says of any of its sights.
     """
@@ -208,12 +210,14 @@ def _tally(
             if review is not None:
                 said.setdefault(first, review)
     machine, seen, reviewed = Counter(), Counter(), Counter()
-    dropped = 0
+    dropped = unidentified = unseen = 0
     for number, image in enumerate(images):
         for place, cell in enumerate(image["cells"]):
             if cell.get("same_as") is not None:
                 continue
             review = said.get((number, place))
+            unidentified += cell["verdict"] == UNIDENTIFIED
+            unseen += cell["verdict"] == UNIDENTIFIED and review is None
             # where a person cannot tell either, the outcome still tells something
             if review in (None, UNIDENTIFIED):
                 machine[review or cell["verdict"]] += 1
@@ -230,7 +234,13 @@ def _tally(
         "counted": counted,
         "reviewed": sum(reviewed.values()),
     }
-    return machine, seen, reviewed, cells
+    if not counted + dropped:
+        state = "no cells"
+    elif not unidentified:
+        state = "nothing unidentified"
+    else:
+        state = "not reviewed" if unseen else "reviewed"
+    return machine, seen, reviewed, cells, {"state": state, "unidentified": unidentified, "unseen": unseen}
 
 
 def _percent(share: float) -> float:
@@ -283,26 +293,27 @@ def _warnings(
     images, counted = differential["images"], differential["cells"]["counted"]
     warnings = []
     if images["refused"]:
-        warnings.append(f"{images['refused']} of {images['given']} images were refused and are not counted.")
+        were = "was refused and is" if images["refused"] == 1 else "were refused and are"
+        warnings.append(f"{images['refused']} of {images['given']} images {were} not counted.")
     if not counted:
         return [*warnings, "No white cell was counted: there is no differential."]
     if counted < FEWEST_CELLS:
+        were = "cell was" if counted == 1 else "cells were"
         warnings.append(
-            f"Only {counted} cells were counted: intervals are wide. Count {FEWEST_CELLS} at least, {USUAL_COUNTS[0]} better."
+            f"Only {counted} {were} counted: intervals are wide. Count {FEWEST_CELLS} at least, {USUAL_COUNTS[0]} better."
         )
     total = differential["white_cells_per_microlitre"]
     if total is not None and total < LOW_TOTAL:
         warnings.append(
             f"{total:g} white cells in a microlitre are hardly possible: 7.2 times 10^9 in a litre are 7200."
         )
-    open_cells = machine[UNIDENTIFIED]
-    if open_cells:
-        share = f"{100 * open_cells / counted:.0f} %"
-        warnings.append(
-            f"{open_cells} of {counted} cells ({share}) are unidentified: look at them before the count is signed."
-            if open_cells > REVIEW_SHARE * counted
-            else f"{open_cells} of {counted} cells are unidentified: look at them before the count is signed."
-        )
+    left = machine[UNIDENTIFIED]
+    if left:
+        share = f" ({100 * left / counted:.0f} %)" if left > REVIEW_SHARE * counted else ""
+        todo = "before the count is signed, look at those that nobody has looked at"
+        rest = todo if differential["review"]["unseen"] else "a person has looked at each"
+        are = "is" if left == 1 else "are"
+        warnings.append(f"{left} of {counted} cells{share} {are} unidentified: {rest}.")
     if not confusion:
         warnings.append("How often this model errs was not measured: the intervals cover sampling alone.")
     elif differential["laboratory"] is None:
@@ -361,7 +372,7 @@ def cells_csv(images: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> str
 
 
 def count_csv(differential: Mapping[str, Any]) -> str:
-    """Write a row for each class, in clinical order."""
+    """Write a row for each class, in clinical order; each ends with how far the count was reviewed."""
     header = list(differential["rows"][0])
     pairs = {name for name in header if name.startswith(("interval", "reference")) or name.endswith("_interval")}
     columns = [part for name in header for part in ([f"{name}_low", f"{name}_high"] if name in pairs else [name])]
@@ -369,8 +380,8 @@ def count_csv(differential: Mapping[str, Any]) -> str:
     for row in differential["rows"]:
         values = [row[name] if name in pairs else [row[name]] for name in header]
         values = [[None, None] if value is None else value for value in values]
-        rows.append([value for part in values for value in part])
-    return _csv(columns, rows)
+        rows.append([*(value for part in values for value in part), differential["review"]["state"]])
+    return _csv([*columns, "review"], rows)
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

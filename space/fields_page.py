@@ -52,12 +52,13 @@ def summary(slide: Slide, words: Words) -> str:
     ):
         if number:
             facts.append(words(name, number=number))
-    unseen = slide.open
-    mark = "not_reviewed" if unseen else "reviewed"
+    state = differential["review"]["state"]
+    mark = state.replace(" ", "_")
+    done = {"reviewed": "yes", "not reviewed": "no"}.get(state, "none")
     parts = [
         f'<div class="wbc-headline"><h2>{escape(words["differential"])}</h2>'
-        f'<p class="wbc-mark" data-reviewed="{"no" if unseen else "yes"}"><b>{escape(words[mark])}</b> '
-        f"{escape(words(f'{mark}_why', number=unseen))}</p></div>",
+        f'<p class="wbc-mark" data-reviewed="{done}"><b>{escape(words[mark])}</b> '
+        f"{escape(words.many(f'{mark}_why', slide.open))}</p></div>",
         f'<p class="wbc-facts">{escape("; ".join(facts))}.</p>',
     ]
     parts.append(_count_table(slide, words))

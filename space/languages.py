@@ -89,8 +89,13 @@ ENGLISH = {
     "facts_refused": "{number} photos refused",
     "not_reviewed": "Not reviewed",
     "not_reviewed_why": "{number} unidentified cells are still to be looked at.",
+    "not_reviewed_why_one": "1 unidentified cell is still to be looked at.",
     "reviewed": "Reviewed",
-    "reviewed_why": "No unidentified cell is left that nobody has looked at.",
+    "reviewed_why": "You have looked at every unidentified cell.",
+    "nothing_unidentified": "Nothing unidentified",
+    "nothing_unidentified_why": "It named every cell itself; look through them all the same.",
+    "no_cells": "No cells",
+    "no_cells_why": "There is nothing to review.",
     "column_class": "Class",
     "column_count": "Cells",
     "column_percent": "%",
@@ -308,8 +313,13 @@ GERMAN = {
     "facts_refused": "{number} Fotos abgelehnt",
     "not_reviewed": "Nicht geprüft",
     "not_reviewed_why": "{number} unbestimmte Zellen sind noch anzusehen.",
+    "not_reviewed_why_one": "1 unbestimmte Zelle ist noch anzusehen.",
     "reviewed": "Geprüft",
-    "reviewed_why": "Keine unbestimmte Zelle ist ungesehen.",
+    "reviewed_why": "Sie haben jede unbestimmte Zelle angesehen.",
+    "nothing_unidentified": "Nichts unbestimmt",
+    "nothing_unidentified_why": "Das Netz hat jede Zelle selbst benannt; trotzdem durchsehen.",
+    "no_cells": "Keine Zellen",
+    "no_cells_why": "Es gibt nichts zu prüfen.",
     "column_class": "Klasse",
     "column_count": "Zellen",
     "column_percent": "%",
@@ -462,6 +472,11 @@ class Words(dict):
 
     def __call__(self, name: str, /, **values: Any) -> str:
         return self[name].format(**values)
+
+    def many(self, name: str, number: int, **values: Any) -> str:
+        """Give a text about a number of things; where there is one for a single thing, ``name_one``, that for 1."""
+        one = f"{name}_one" if number == 1 and f"{name}_one" in self else name
+        return self(one, number=number, **values)
 
     def label(self, label: str) -> str:
         """Give a class, "unidentified" or "dropped" its name; a class unknown here keeps its own."""

@@ -61,7 +61,7 @@ def write_report(
                 f"{image['width']} x {image['height']}; expected the upright photo."
             )
     page = _Page(date, title)
-    page.heading(differential, date, title, open_cells(images))
+    page.heading(differential, date, title)
     colours = verdict_colours([row["class"] for row in differential["rows"] if row["class"] != "unidentified"])
     page.table(differential, colours)
     page.section("warnings", differential["warnings"])
@@ -88,21 +88,6 @@ class _Cut:
     def __getitem__(self, place: tuple[int, int]) -> bytes:
         image, cell = place
         return cell_thumbnail(self.pictures[image], self.images[image]["cells"][cell]["box"])
-
-
-def open_cells(images: Sequence[Mapping[str, Any]]) -> int:
-    """Count the unidentified cells that no reviewer looked at."""
-    looked = {
-        tuple(cell["same_as"] or (number, place))
-        for number, image in enumerate(images)
-        for place, cell in enumerate(image["cells"])
-        if cell.get("reviewed") is not None
-    }
-    return sum(
-        cell["same_as"] is None and cell["verdict"] == "unidentified" and (number, place) not in looked
-        for number, image in enumerate(images)
-        for place, cell in enumerate(image["cells"])
-    )
 
 
 def chosen_cells(images: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, int]]]:
@@ -202,7 +187,7 @@ class _Page(FPDF):
         for line in lines:
             self.write_line(line, size, colour=colour)
 
-    def heading(self, differential: Mapping[str, Any], date: datetime, title: str, unseen: int) -> None:
+    def heading(self, differential: Mapping[str, Any], date: datetime, title: str) -> None:
         self.set_font("DejaVu", "B", 17)
         self.set_text_color(*INK)
         self.cell(self.wide - 40, 9, texts.REPORT_TITLE)
@@ -222,8 +207,9 @@ class _Page(FPDF):
             if number:
                 facts.append(text.format(number=number))
         self.wrapped("; ".join(facts) + ".", 8.5, 2)
-        if unseen:
-            self.write_line(texts.REPORT_NOT_REVIEWED.format(number=unseen), 8.5, "B")
+        review = differential["review"]
+        style = "B" if review["state"] == "not reviewed" else ""
+        self.write_line(texts.REPORT_REVIEW[review["state"]].format(**review), 8.5, style)
         self.ln(2)
 
     def table(self, differential: Mapping[str, Any], colours: Mapping[str, str]) -> None:

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from report import open_cells
-
 DROPPED, UNIDENTIFIED = "dropped", "unidentified"
 
 
@@ -61,7 +59,7 @@ class Slide:
     @property
     def open(self) -> int:
         """Unidentified cells that nobody looked at."""
-        return open_cells(self.images)
+        return self.answer["differential"]["review"]["unseen"]
 
     @property
     def choices(self) -> list[str]:

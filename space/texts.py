@@ -91,7 +91,12 @@ REPORT_SECTIONS = {
 REPORT_CHANGE = "{image}, cell {cell}: {before} → {after}"
 REPORT_CHANGED_AT = ", {time}"
 REPORT_DROPPED_AS = "no cell"
-REPORT_NOT_REVIEWED = "NOT REVIEWED: nobody has looked at {number} unidentified cell(s)."
+REPORT_REVIEW = {
+    "not reviewed": "NOT REVIEWED: nobody has looked at {unseen} unidentified cell(s).",
+    "reviewed": "Reviewed: a person has looked at each unidentified cell ({unidentified}).",
+    "nothing unidentified": "Nothing unidentified: the network named every cell itself.",
+    "no cells": "No cells: there is nothing to review.",
+}
 REPORT_MODEL = "Model {name}, revision {revision}, weights SHA-256 {sha256}. Schema {schema}."
 REPORT_UNKNOWN = "not known"
 # On a picture of a field.

@@ -343,6 +343,44 @@ def test_the_table_of_cells():
     )
 
 
+@pytest.mark.parametrize(
+    ("cells", "state"),
+    [
+        ([], {"state": "no cells", "unidentified": 0, "unseen": 0}),
+        ([cell("neutrophil")], {"state": "nothing unidentified", "unidentified": 0, "unseen": 0}),
+        ([cell("other", reviewed="dropped")], {"state": "nothing unidentified", "unidentified": 0, "unseen": 0}),
+        ([cell("neutrophil"), cell("unidentified")], {"state": "not reviewed", "unidentified": 1, "unseen": 1}),
+        (
+            [cell("unidentified", reviewed="monocyte"), cell("unidentified")],
+            {"state": "not reviewed", "unidentified": 2, "unseen": 1},
+        ),
+        (
+            [cell("unidentified", reviewed="unidentified"), cell("unidentified", reviewed="dropped")],
+            {"state": "reviewed", "unidentified": 2, "unseen": 0},
+        ),
+        (
+            [cell("unidentified"), cell("unidentified", same_as=[0, 0], reviewed="monocyte")],
+            {"state": "reviewed", "unidentified": 1, "unseen": 0},
+        ),
+    ],
+    ids=["nothing", "sure", "dropped", "unseen", "half", "seen", "seen in another photo"],
+)
+def test_a_count_says_how_far_it_was_reviewed(cells, state):
+    differential = count([image(*cells)])
+    assert differential["review"] == state
+    jsonschema.validate(json.loads(report_json([image(*cells)], differential)), SCHEMA)
+    assert {row["review"] for row in csv.DictReader(io.StringIO(count_csv(differential)))} == {state["state"]}
+
+
+def test_unidentified_cells_that_a_person_saw_are_not_to_be_looked_at_again():
+    (left,) = [text for text in count([image(cell("unidentified"))])["warnings"] if "unidentified" in text]
+    assert left == (
+        "1 of 1 cells (100 %) is unidentified: before the count is signed, look at those that nobody has looked at."
+    )
+    seen = count([image(cell("unidentified", reviewed="unidentified"))])["warnings"]
+    assert "1 of 1 cells (100 %) is unidentified: a person has looked at each." in seen
+
+
 def test_the_table_of_the_count():
     differential = count(slide(neutrophil=3, lymphocyte=1))
     table = list(csv.DictReader(io.StringIO(count_csv(differential))))

@@ -10,7 +10,7 @@ from conftest import REPOSITORY
 from PIL import Image
 from space_fixtures import fields_page, languages, review, smear_fields, visits
 
-from hub_model.differential import cells_csv, count_cells, report_json
+from hub_model.differential import cells_csv, count_cells, count_csv, report_json
 
 CLASSES = ["eosinophil", "lymphocyte", "monocyte", "neutrophil"]
 MODEL = {"name": "a model", "revision": None, "sha256": "ab" * 32}
@@ -172,6 +172,32 @@ def test_what_is_kept_carries_the_changes_and_the_mark(slide):
     slide.change(1, 0, "unidentified")
     text = "".join(page.extract_text() for page in PdfReader(io.BytesIO(smear_fields.pdf(slide))).pages)
     assert "NOT REVIEWED" not in text and MODEL["sha256"] in "".join(text.split())
+
+
+def test_reviewed_is_what_a_person_saw_in_everything_that_is_kept(slide):
+    from pypdf import PdfReader
+
+    def told():
+        text = "".join(page.extract_text() for page in PdfReader(io.BytesIO(smear_fields.pdf(slide))).pages)
+        document = json.loads(slide.count.as_json(slide.answer))
+        page = fields_page.summary(slide, ENGLISH)
+        (row,) = {line.rpartition(",")[2] for line in count_csv(slide.answer["differential"]).split("\n")[1:-1]}
+        assert row == document["differential"]["review"]["state"]
+        return row, page.partition("<b>")[2].partition("</b>")[0], text
+
+    assert told()[:2] == ("not reviewed", "Not reviewed") and "NOT REVIEWED" in told()[2]
+    slide.change(0, 1, "monocyte")
+    slide.change(1, 0, "unidentified")
+    assert told()[:2] == ("reviewed", "Reviewed") and "a person has looked at each" in told()[2]
+    for image in slide.images:
+        for cell in image["cells"]:
+            cell |= {"verdict": cell["label"], "reviewed": None}
+    slide.recount()
+    assert told()[:2] == ("nothing unidentified", "Nothing unidentified") and "Nothing unidentified" in told()[2]
+    for image in slide.images:
+        image["cells"] = []
+    slide.recount()
+    assert told()[:2] == ("no cells", "No cells") and "No cells" in told()[2]
 
 
 def test_the_page_escapes_names_and_marks_the_count(slide):

@@ -451,7 +451,7 @@ def test_a_review_outlasts_a_count_that_comes_to_nothing(visit, tmp_path):
         assert stands() == before
         assert page.locator(TOTAL).input_value() == "7200"
     page.locator("button[data-cell]").last.click()
-    change(page, lambda: page.keyboard.press("5"))
+    change(page, lambda: page.locator("[data-to=dropped]").click())
     assert page.locator(".wbc-log time").count() == 2, "the review goes on"
 
 
