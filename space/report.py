@@ -1,4 +1,5 @@
-"""The differential count on one page of PDF: table, intervals, flags, a gallery of each class, and who named what."""
+"""The differential count as PDF: on one page table, intervals, flags, a gallery of each class, who named what; on further ones
+the changes that found no place there."""
 
 import io
 from collections import defaultdict
@@ -25,6 +26,7 @@ FOOT = 23  # mm
 THUMBNAIL, SMALLEST_THUMBNAIL, GAP = 12.5, 5.0, 0.8  # mm
 THUMBNAIL_SIDE = 112  # px
 SURROUNDINGS = 1.25  # side of a thumbnail, in sides of its cell's box
+LOG_HEAD, LOG_LINE, LOG_FOOT = 14, 4.2, 8  # mm of a further page: its head, a change, its foot
 LINES = {"warnings": 6, "overlaps": 3, "refused": 4, "reviewed": 5}  # of a section at most
 
 
@@ -36,7 +38,8 @@ def write_report(
     title: str = "",
     thumbnails: Mapping[tuple[int, int], bytes] | None = None,
 ) -> None:
-    """Write a report of one page; the same arguments give the same bytes.
+    """Write a report of one page, and further ones where a reviewer changed more than it has place for; the same arguments give
+    the same bytes.
 
     Args:
         result: what the pipeline gives: ``images`` and ``differential``; and ``changes``, as ``differential.report_json``
@@ -67,11 +70,14 @@ def write_report(
     page.section("warnings", differential["warnings"])
     page.section("overlaps", [f"{image['name']}: {note}" for image in images for note in image["notes"]])
     page.section("refused", [image["refused"] for image in images if image["refused"] is not None])
-    page.section("reviewed", changes(images, result.get("changes")))
+    told = changes(images, result.get("changes"))
+    page.section("reviewed", told, further=True)
     if thumbnails is None:
         thumbnails = _Cut(images, pictures)
     page.gallery(chosen_cells(images), thumbnails, [row["class"] for row in differential["rows"]], colours)
     page.foot(differential)
+    if len(told) > LINES["reviewed"]:
+        page.log(told, date, title, differential)
     data = bytes(page.output())
     if isinstance(target, str | Path):
         Path(target).write_bytes(data)
@@ -133,7 +139,7 @@ def changes(images: Sequence[Mapping[str, Any]], log: Sequence[Mapping[str, Any]
 
 
 class _Page(FPDF):
-    """One A4 page, filled from the top."""
+    """A4 pages: one filled from the top, and more for a long log."""
 
     def __init__(self, date: datetime, title: str):
         super().__init__(format="A4")
@@ -297,8 +303,8 @@ class _Page(FPDF):
         self.ellipse(left + self.along(percent) - radius, middle - radius, 2 * radius, 2 * radius, "F")
         self.set_line_width(0.2)
 
-    def section(self, name: str, lines: Sequence[str]) -> None:
-        """Write a list, as many of its lines as there is place for."""
+    def section(self, name: str, lines: Sequence[str], further: bool = False) -> None:
+        """Write a list, as many of its lines as there is place for; ``further``: all of them stand on the pages behind."""
         if not lines:
             return
         self.write_line(texts.REPORT_SECTIONS[name], 8.5, "B")
@@ -307,8 +313,25 @@ class _Page(FPDF):
         for line in shown:
             self.wrapped(line, 7.5, 2) if name == "warnings" else self.write_line(line, 7)
         if len(shown) < len(lines):
-            self.write_line(texts.REPORT_MORE.format(number=len(lines) - len(shown)), 7, colour=GREY)
+            more = texts.REPORT_MORE_BEHIND if further else texts.REPORT_MORE
+            self.write_line(more.format(number=len(lines) - len(shown)), 7, colour=GREY)
         self.ln(1)
+
+    def log(self, lines: Sequence[str], date: datetime, title: str, differential: Mapping[str, Any]) -> None:
+        """Write every change on further pages, each headed and numbered, with the weights that the count was made with."""
+        fitting = int((HEIGHT - 2 * MARGIN - LOG_HEAD - LOG_FOOT) / LOG_LINE)
+        pages = -(-len(lines) // fitting)
+        model = {key: value or texts.REPORT_UNKNOWN for key, value in differential["model"].items()}
+        for number in range(pages):
+            self.add_page()
+            heading = texts.REPORT_LOG.format(date=f"{date:%Y-%m-%d}", page=number + 2, pages=pages + 1)
+            self.write_line(f"{texts.REPORT_TITLE}: {texts.REPORT_SECTIONS['reviewed']}", 11, "B")
+            self.write_line(" · ".join(filter(None, [heading, title])), 8, colour=GREY)
+            self.set_y(MARGIN + LOG_HEAD)
+            for place, line in enumerate(lines[number * fitting : (number + 1) * fitting], number * fitting + 1):
+                self.write_line(f"{place}. {line}", 7.5, height=LOG_LINE)
+            self.set_y(HEIGHT - MARGIN - LOG_FOOT + 2)
+            self.wrapped(texts.REPORT_MODEL.format(**model, schema=differential["schema"]), 5.8, 2, GREY)
 
     def gallery(
         self,

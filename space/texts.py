@@ -18,7 +18,7 @@ API_DIFFERENTIAL = (
     "as refused. Nobody has reviewed this count: say so. For research and teaching, not for diagnosis."
 )
 API_REPORT = (
-    "As differential, but returns a report of one page as PDF: table, intervals, flags, pictures of the cells, warnings. "
+    "As differential, but returns a report as PDF, of one page: table, intervals, flags, pictures of the cells, warnings. "
     "Nobody has reviewed this count: say so. For research and teaching, not for diagnosis."
 )
 API_ADDRESS = "Addresses are not fetched: send the picture itself, uploaded or as a data URL."
@@ -81,6 +81,8 @@ REPORT_ADJUSTED = (
 REPORT_AS_MANY = "Had {number} cells come out alike, the intervals for sampling were: {limits}."
 REPORT_SHOWN = "{shown} of {count}"
 REPORT_MORE = "and {number} more"
+REPORT_MORE_BEHIND = "and {number} more; all stand on the pages behind"
+REPORT_LOG = "{date}, page {page} of {pages}"
 REPORT_SECTIONS = {
     "warnings": "Warnings",
     "cells": "Cells",

@@ -144,14 +144,49 @@ NAMES = ["поле зрения " * 12 + ".jpg", "視野" * 40 + ".png", "a" * 3
             [image(cell())] + [image(name=n, refused=f"{n}: this is no picture that can be read.") for n in NAMES * 10],
             LABELS,
         ),
-        ([image(*(cell("unidentified", reviewed="monocyte") for _ in range(90)), notes=NAMES)] * 3, LABELS),
+        ([image(cell("unidentified", reviewed="monocyte"), notes=NAMES)] * 3, LABELS),
         ([image(*(cell(f"class of cells {n}") for n in range(60)))], [f"class of cells {n}" for n in range(60)]),
     ],
-    ids=["nothing", "empty field", "all refused", "2100 cells", "60 refused", "270 reviews", "60 classes"],
+    ids=["nothing", "empty field", "all refused", "2100 cells", "60 refused", "odd names", "60 classes"],
 )
 def test_one_page_whatever_comes(images, labels):
     text = read(written(copy.deepcopy(images), "Слайд 視 " * 40, labels))
     assert "For research and teaching" in text and "wbc-differential/1" in text
+
+
+def logged(number):
+    """A slide with as many changes, all in one cell, and what a reader shall find of each."""
+    names = ["monocyte", "lymphocyte", "dropped"]
+    log = [
+        {
+            "image": 0,
+            "cell": 0,
+            "from": names[k % 3 - 1],
+            "to": names[k % 3],
+            "time": f"2026-03-01T{k // 60:02d}:{k % 60:02d}:00Z",
+        }
+        for k in range(number)
+    ]
+    images = [image(cell(reviewed="monocyte"), name="視 " + "long " * 40 + ".png")]
+    stream = io.BytesIO()
+    report.write_report(result(images) | {"changes": log}, [Image.fromarray(FIELD)], stream, DATE, "Slide 7")
+    return [page.extract_text() for page in PdfReader(io.BytesIO(stream.getvalue())).pages], log
+
+
+@pytest.mark.parametrize(("number", "pages"), [(0, 1), (1, 1), (5, 1), (6, 2), (58, 2), (59, 3), (400, 8)])
+def test_every_change_stands_in_the_report(number, pages):
+    texts, log = logged(number)
+    assert len(texts) == pages
+    for text in texts[1:]:
+        assert all(said in text for said in ("Slide 7", "2026-03-01", "ab" * 32, "Changes by the reviewer"))
+    told = "\n".join(texts[1:] if pages > 1 else texts)
+    for place, change in enumerate(log, 1):
+        before, after = (name.replace("dropped", "no cell") for name in (change["from"], change["to"]))
+        (line,) = [line for line in told.splitlines() if change["time"] in line]
+        assert f"cell 1: {before} → {after}" in line and (pages == 1 or line.startswith(f"{place}. "))
+    assert [f"page {page} of {pages}" in text for page, text in enumerate(texts, 1)] == [False] + [True] * (pages - 1)
+    if pages > 1:
+        assert f"and {number - 4} more; all stand on the pages behind" in texts[0]
 
 
 def test_letters_that_the_font_lacks_are_written_as_numbers():
