@@ -24,7 +24,7 @@ function choose(id, focus, told) {
   const text = element.querySelector('.wbc-told');
   if (cell) {
     at = id;
-    text.textContent = `${cell.getAttribute('aria-label')}. ${cell.dataset.told}`;
+    text.textContent = `${cell.dataset.name}. ${cell.dataset.told}`;
     element.querySelector('.wbc-big').className = `wbc-big wbc-c${id}`;
   } else if (text) {
     if (told) text.textContent = text.dataset[told];
@@ -125,6 +125,7 @@ function renew() {
   const list = element.querySelector('.wbc-review');
   if (!list || list.dataset.slide !== slide) { // another slide: what was said belongs to the former
     slide = list ? list.dataset.slide : null;
+    last = Math.max(last, list ? Number(list.dataset.taken) : 0); // the list may have been built anew
     steps = [];
     undoing = false;
     at = null;
