@@ -146,7 +146,9 @@ def mark_repeats(images: Sequence[dict[str, Any]], descriptions: Sequence[FieldD
             seen = groups.first((number, place))
             cell["same_as"] = None if seen == (number, place) else list(seen)
     for second, first, joined in sorted(counts):
-        note = f"overlaps {images[first]['name']}: {joined} cell{'' if joined == 1 else 's'} counted once"
+        note = f"overlaps {images[first]['name']}"
+        if joined:
+            note += f": {joined} cell{'' if joined == 1 else 's'} counted once"
         if note not in images[second]["notes"]:
             images[second]["notes"].append(note)
 

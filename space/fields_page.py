@@ -17,11 +17,11 @@ TEXT = 1 / 34  # of a photo's longer side: a label's height
 
 def progress(done: int, total: int, cells: int, words: Words) -> str:
     """Return how far the count has come."""
-    text = (
-        words("fields_busy", done=min(done + 1, total), total=total, cells=cells)
-        if done < total
-        else words["fields_counting"]
-    )
+    text = words["fields_counting"]
+    if done < total:
+        text = words("fields_busy", done=done + 1, total=total)
+        if cells:
+            text += f"; {words.many('fields_so_far', cells)}"
     return page.progress(done, total, text)
 
 
@@ -43,7 +43,8 @@ def summary(slide: Slide, words: Words) -> str:
     """Return the count: whether it was reviewed, the table, and what to mind."""
     differential = slide.answer["differential"]
     cells, images = differential["cells"], differential["images"]
-    facts = [words("counted", counted=cells["counted"], images=images["counted"])]
+    photos_ = words.many("in_photos", images["counted"])
+    facts = [f"{words.many('cells_counted', cells['counted'])} {photos_}"]
     for number, name in (
         (cells["repeated"], "facts_repeated"),
         (cells["dropped"], "facts_dropped"),
@@ -51,7 +52,7 @@ def summary(slide: Slide, words: Words) -> str:
         (images["refused"], "facts_refused"),
     ):
         if number:
-            facts.append(words(name, number=number))
+            facts.append(words.many(name, number))
     state = differential["review"]["state"]
     mark = state.replace(" ", "_")
     done = {"reviewed": "yes", "not reviewed": "no"}.get(state, "none")
@@ -151,16 +152,25 @@ def _nothing(words: Words) -> str:
 
 def _cell(slide: Slide, number: int, place: int, cell: Mapping[str, Any], colour: str, words: Words) -> str:
     score = page.per_cent(cell["score"])
-    sure = words["cell_yours"] if cell["reviewed"] else score
+    likeliest = f"{words.label(cell['label'])}?"
+    unsure = cell["verdict"] == UNIDENTIFIED
+    sure = words["cell_yours"] if cell["reviewed"] else f"{likeliest} {score}" if unsure else score
     image = slide.images[number]["name"]
     name = words("cell_name", name=words.label(called(cell)), sure=sure, cell=place + 1, image=image)
     told_ = words(
         "panel_machine", verdict=words.label(cell["verdict"]), label=words.label(cell["label"]), percent=score
     )
+    why = ""
+    if unsure:
+        reason = words.get(f"cell_reason_{cell['reason']}", cell["reason"] or "")
+        told_ = f"{told_} {reason}".strip()
+        why = f' title="{escape(f"{likeliest} {score}. {reason}")}"'
+    spoken = f"{name}. {reason}" if unsure and not cell["reviewed"] else name
+    shown = "✓" if cell["reviewed"] else f"{escape(likeliest)}<br>{escape(score)}" if unsure else escape(score)
     return (
         f'<li><button type="button" class="wbc-cell wbc-c{number}-{place}" data-cell="{number}-{place}" '
-        f'data-score="{cell["score"]:.6f}" data-told="{escape(told_)}" aria-label="{escape(name)}" style="--subtype:{colour}">'
-        f"<span>{escape('✓' if cell['reviewed'] else score)}</span></button></li>"
+        f'data-score="{cell["score"]:.6f}" data-told="{escape(told_)}" data-name="{escape(name)}" '
+        f'aria-label="{escape(spoken)}"{why} style="--subtype:{colour}"><span>{shown}</span></button></li>'
     )
 
 
@@ -194,7 +204,7 @@ def _photo(slide: Slide, number: int, words: Words) -> str:
     labels = {row["class"] for row in slide.answer["differential"]["rows"]} - {UNIDENTIFIED}
     colours = verdict_colours(sorted(labels, key=slide.choices.index))
     boxes = "".join(_boxes(image, number, max(wide, tall), colours, words))
-    name = words("field_alt", name=image["name"], cells=len(image["cells"]))
+    name = f"{image['name']}: {words.many('white_cells', len(image['cells']))}"
     return (
         f'<figure><div class="wbc-field wbc-f{number}" style="aspect-ratio:{wide}/{tall}"><svg viewBox="0 0 {wide} {tall}" '
         f'role="img" aria-label="{escape(name)}">{boxes}</svg></div><figcaption>{escape(image["name"])}</figcaption></figure>'

@@ -209,6 +209,55 @@ def test_the_page_escapes_names_and_marks_the_count(slide):
     assert 'data-reviewed="yes"' in fields_page.summary(slide, ENGLISH)
 
 
+def test_an_unidentified_cell_tells_which_class_its_per_cent_means_and_why_it_has_no_name(slide):
+    html = fields_page.gallery(slide, ENGLISH)
+    assert "<span>Monocyte?<br>50.0%</span>" in html and "<span>97.0%</span>" in html
+    assert 'title="Monocyte? 50.0%. Not named, for it is not sure enough."' in html
+    assert (
+        'aria-label="Unidentified, Monocyte? 50.0%, cell 2 of &lt;0&gt;.jpg. Not named, for it is not sure enough."'
+        in html
+    )
+    german = fields_page.gallery(slide, languages.WORDS["de"])
+    assert "<span>Monozyt?<br>50.0%</span>" in german and "nicht sicher genug" in german
+    slide.change(0, 1, "monocyte")
+    told = fields_page.gallery(slide, ENGLISH)
+    assert "<span>Monocyte?" not in told and 'aria-label="Monocyte, named by you, cell 2 of &lt;0&gt;.jpg"' in told
+
+
+@pytest.mark.parametrize(
+    ("language", "one", "many"),
+    [
+        (
+            "en",
+            ("1 cell counted in 1 photo", "1 photo refused", "1 unidentified cell is"),
+            "2 cells counted in 2 photos",
+        ),
+        (
+            "de",
+            ("1 Zelle gezählt in 1 Foto", "1 Foto abgelehnt", "1 unbestimmte Zelle ist"),
+            "2 Zellen gezählt in 2 Fotos",
+        ),
+    ],
+)
+def test_one_thing_is_told_as_one(language, one, many, slide):
+    speech = languages.WORDS[language]
+    slide.images[0]["cells"] = [made_cell("unidentified", "monocyte", 0.5)]
+    slide.images[1]["cells"], slide.images[2]["cells"] = [], []
+    slide.images[1]["refused"] = slide.images[2]["refused"] = "no picture"
+    slide.recount()
+    assert "2 " in fields_page.summary(slide, speech).partition("wbc-facts")[2].partition(";")[2]
+    del slide.images[2]
+    slide.recount()
+    assert all(text in fields_page.summary(slide, speech) for text in one)
+    assert speech.many("white_cells", 1) in fields_page.photos(slide, speech)
+    slide.images[1] |= {"refused": None, "cells": [made_cell("neutrophil", "neutrophil", 0.9)]}
+    slide.recount()
+    assert many in fields_page.summary(slide, speech)
+    busy = [fields_page.progress(1, 3, cells, speech) for cells in (0, 1, 2)]
+    assert speech.many("fields_so_far", 0) not in busy[0] and speech["fields_so_far_one"] in busy[1]
+    assert speech.many("fields_so_far", 2) in busy[2]
+
+
 @pytest.mark.parametrize(
     ("typed", "value"),
     [("", None), (None, None), ("7200", 7200), ("7,200", 7200), ("7.200", 7200), ("7 200", 7200), ("7'200", 7200)]
@@ -308,6 +357,8 @@ def test_both_languages_say_the_same_things():
     english, german = languages.ENGLISH, languages.GERMAN
     assert english.keys() == german.keys()
     for name in english:
+        if name.endswith("_one"):
+            assert name.removesuffix("_one") in english
         fields = [
             {field for _, field, *_ in string.Formatter().parse(text[name]) if field} for text in (english, german)
         ]
