@@ -98,6 +98,10 @@ def _before_after(pair: Mapping[str, Any]) -> str:
     return " → ".join(figure(pair[when]["metrics"]["balanced_accuracy"]) for when in STATES)
 
 
+# Balanced accuracy that at most 100 labelled cells were to bring.
+WANTED_AFTER_FITTING = {"blood-cells": 0.85, "pbc": 0.85, "raabin": 0.85}
+
+
 def heads_table(evidence: Mapping[str, Any]) -> str:
     """Write what fitting statistics and last layer to a few labelled cells gains in an unseen laboratory, and costs at home."""
     kept = {"group": "slides, or photos", "photo": "photos alone"}
@@ -118,11 +122,20 @@ def heads_table(evidence: Mapping[str, Any]) -> str:
         lines.append(
             f"| {report['laboratory']}{', cells found' if report['not_found'] is not None else ''} | {kept[report['apart']]} "
             f"| {choices[0]['n_labelled']}: {labelled} "
-            f"| {_means(others)}, n = {thousands(others[0]['n'])} | {'; '.join(figure(pair['after']) for pair in others)} "
+            f"| {_means(others)}, n = {thousands(others[0]['n'])}{_judged(report['laboratory'], others)} "
+            f"| {'; '.join(figure(pair['after']) for pair in others)} "
             f"| {home} | {new} |"
         )
     commands = [f"- `{report['command']}`, commit {report['commit'][:7]}" for report in evidence["heads"]]
     return "\n".join([*lines, "", *commands])
+
+
+def _judged(laboratory: str, others: list[Mapping[str, Any]]) -> str:
+    if laboratory not in WANTED_AFTER_FITTING:
+        return ""
+    wanted = WANTED_AFTER_FITTING[laboratory]
+    reached = sum(pair["after"]["value"] for pair in others) / len(others) >= wanted
+    return f" ({percent(wanted)} wanted: {'reached' if reached else '**missed**'})"
 
 
 def _means(pairs: list[Mapping[str, Any]]) -> str:
