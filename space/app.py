@@ -22,12 +22,14 @@ import texts
 import torch
 from about import about
 from endpoints import build_endpoints
+from guard import Guard, GuardedBlocks
 from languages import I18N, words
 from my_laboratory import build_my_laboratory, cells_table, knowledge
 from one_cell import EXAMPLES, build_one_cell
 from reading import HEAVIEST
 from smear_fields import build_smear_fields, limit_text
 from smear_model import choosiness, chosen_model, load
+from starlette.middleware import Middleware
 from visits import Visits
 
 HERE = Path(__file__).resolve().parent
@@ -54,7 +56,7 @@ def build(model_dir: str | Path) -> gr.Blocks:
 
     # Served from where they lie: a copy in the cache would be deleted with the visitors' pictures.
     gr.set_static_paths(EXAMPLES)
-    with gr.Blocks(title=words()["title"], analytics_enabled=False, delete_cache=DELETE_CACHE) as demo:
+    with GuardedBlocks(title=words()["title"], analytics_enabled=False, delete_cache=DELETE_CACHE) as demo:
         header = gr.HTML(page.header(words()))
         with gr.Tabs():
             with gr.Tab(I18N("tab_cell"), id="cell"):
@@ -120,6 +122,7 @@ def launch(demo: gr.Blocks, host: str, port: int) -> str:
         pwa=False,
         i18n=I18N,
         mcp_server=True,
+        app_kwargs={"middleware": [Middleware(Guard)]},
     )
     return url
 

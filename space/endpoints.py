@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 import texts
 from gradio.utils import get_upload_folder
+from guard import ADDRESS
 from one_cell import read_photo
 from reading import PictureError
 from review import Options
@@ -165,7 +166,7 @@ def as_mapping(sent: Any) -> Mapping[str, Any]:
     if not isinstance(sent, Mapping):
         return {}
     address = sent.get("path") or sent.get("url") or ""
-    if str(address).startswith(("http://", "https://")):
+    if ADDRESS.match(str(address)):
         raise PictureError(texts.API_ADDRESS)
     return sent
 

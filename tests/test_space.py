@@ -193,6 +193,70 @@ def test_no_other_file_of_the_machine_is_read(meta, served, tmp_path):
         assert events.startswith("event: error") and "probabilities" not in events
 
 
+def at_an_address(address: str, form: str) -> object:
+    """A file that a client names by an address, as gradio's clients write it and in other ways."""
+    meta = {"meta": {"_type": "gradio.FileData"}}
+    return {
+        "path": {"path": address},
+        "file": {"path": address, **meta},
+        "file and url": {"path": address, "url": address, "orig_name": "cell.png", **meta},
+        "text": address,
+        "url": {"url": address},
+    }[form]
+
+
+@pytest.mark.parametrize("scheme", ["https", "HTTP"])
+@pytest.mark.parametrize("form", ["path", "file", "file and url", "text", "url"])
+def test_an_address_is_refused_before_its_name_is_looked_up(form, scheme, served, monkeypatch):
+    import socket
+
+    asked, look_up = [], socket.getaddrinfo
+
+    def note(host, *others, **named):
+        asked.append(host)
+        return look_up("127.0.0.1", *others, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", note)
+    events = post(served[1], at_an_address(f"{scheme}://pictures.example.org/cell.png", form))
+    assert events.startswith("event: error") and "Addresses are not fetched" in events
+    assert not [host for host in asked if "example" in str(host)]
+
+
+def test_no_event_and_no_route_fetches_an_address(served, monkeypatch):
+    """Not those of the page either, which any client may call by their number, and not gradio's way to others' files."""
+    import socket
+
+    from gradio_client import Client
+
+    demo, url, _ = served
+    asked, look_up = [], socket.getaddrinfo
+
+    def note(host, *others, **named):
+        asked.append(str(host))
+        return look_up("127.0.0.1", *others, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", note)
+    sent = at_an_address("https://pictures.example.org/cell.png", "file")
+    for number, function in demo.fns.items():
+        if function.fn and function.inputs:
+            data = {"data": [[sent], *([sent] * (len(function.inputs) - 1))], "fn_index": number, "session_hash": "s"}
+            request = urllib.request.Request(
+                f"{url}gradio_api/run/predict", json.dumps(data).encode(), {"Content-Type": "application/json"}
+            )
+            with pytest.raises(urllib.error.HTTPError):
+                urllib.request.urlopen(request, timeout=30)
+    for address in ("https://pictures.example.org/a.png", "https:/pictures.example.org/a.png"):
+        for way in (
+            f"{url}gradio_api/file={address}",
+            f"{url}gradio_api/file={urllib.request.quote(address, safe='')}",
+        ):
+            with pytest.raises(urllib.error.HTTPError) as error:
+                urllib.request.urlopen(way, timeout=30)
+            assert error.value.code == 403 and "Addresses are not fetched" in error.value.read().decode()
+    assert not [host for host in asked if "example" in host]
+    assert Client(url, verbose=False).view_api(print_info=False, return_format="dict"), "the page still answers"
+
+
 def test_a_broken_data_url_is_refused():
     with pytest.raises(reading.PictureError, match="cannot be read as a picture"):
         reading.read_upload({"path": None, "url": "data:image/png;base64,!!!"}, [])
@@ -619,7 +683,9 @@ def test_the_folder_alone_runs_and_leaves_nothing(model_folder, tmp_path):
 def test_the_space_imports_nothing_of_the_repository():
     own = {path.stem for path in SPACE.glob("*.py")}
     allowed = (
-        own | {"gradio", "transformers", "huggingface_hub", "torch", "PIL", "numpy", "fpdf"} | sys.stdlib_module_names
+        own
+        | {"gradio", "starlette", "transformers", "huggingface_hub", "torch", "PIL", "numpy", "fpdf"}
+        | sys.stdlib_module_names
     )
     for path in SPACE.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -1,0 +1,58 @@
+"""What stands between gradio and whoever sends something: no address is fetched on anybody's behalf.
+
+gradio 6.31 downloads what a client names in a file's place before the page sees it, and hands out other hosts' files under
+``/gradio_api/file=``. Both are refused here, before a name is looked up.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+import texts
+
+ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]*:/", re.IGNORECASE)  # of any scheme, but for data:
+FILE = "/gradio_api/file="
+
+
+def names_address(sent: Any) -> bool:
+    """Tell whether what a client sent holds an address where a file's path should stand, however deep."""
+    if isinstance(sent, Mapping):
+        path = sent.get("path")
+        return (isinstance(path, str) and ADDRESS.match(path) is not None) or any(map(names_address, sent.values()))
+    return isinstance(sent, list | tuple) and any(map(names_address, sent))
+
+
+class GuardedBlocks(gr.Blocks):
+    """gradio's page, of which no event fetches an address."""
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *others: Any, **named: Any) -> list[Any]:
+        """Refuse addresses, then go on as gradio does.
+
+        Raises:
+            gr.Error: one stands in a file's place.
+        """
+        if names_address(inputs):
+            raise gr.Error(texts.API_ADDRESS, print_exception=False)
+        return await super().preprocess_data(block_fn, inputs, *others, **named)
+
+
+class Guard:
+    """What each request passes before gradio sees it."""
+
+    def __init__(self, app: Any):
+        self.app = app
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        path = scope.get("path", "")
+        if scope["type"] == "http" and FILE in path and ADDRESS.match(path.partition(FILE)[2]):
+            await refuse(send, texts.API_ADDRESS)
+        else:
+            await self.app(scope, receive, send)
+
+
+async def refuse(send: Any, text: str) -> None:
+    """Answer a request with 403 and a sentence."""
+    head = [(b"content-type", b"text/plain; charset=utf-8")]
+    await send({"type": "http.response.start", "status": 403, "headers": head})
+    await send({"type": "http.response.body", "body": text.encode()})
