@@ -21,7 +21,7 @@ import page
 import texts
 import torch
 from about import about
-from endpoints import build_endpoints
+from endpoints import build_endpoints, result_schemas
 from guard import Guard, GuardedBlocks
 from languages import I18N, words
 from my_laboratory import build_my_laboratory, cells_table, knowledge
@@ -30,6 +30,7 @@ from reading import HEAVIEST
 from smear_fields import build_smear_fields, limit_text
 from smear_model import choosiness, chosen_model, load
 from starlette.middleware import Middleware
+from tools import tell_in_json
 from visits import Visits
 
 HERE = Path(__file__).resolve().parent
@@ -94,7 +95,7 @@ def build(model_dir: str | Path) -> gr.Blocks:
             queue=False,
         )
         demo.unload(leave)
-    demo.visits = visits
+    demo.visits, demo.result_schemas = visits, result_schemas(model)
     return demo.queue(max_size=WAITING)
 
 
@@ -124,6 +125,7 @@ def launch(demo: gr.Blocks, host: str, port: int) -> str:
         mcp_server=True,
         app_kwargs={"middleware": [Middleware(Guard)]},
     )
+    tell_in_json(demo, demo.result_schemas)
     return url
 
 

@@ -4,7 +4,7 @@ import base64
 import json
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,42 +13,38 @@ import gradio as gr
 import texts
 from gradio.utils import get_upload_folder
 from guard import ADDRESS
-from one_cell import read_photo
-from reading import PictureError
+from one_cell import EXAMPLES, read_photo
+from reading import HEAVIEST, PictureError
 from review import Options
-from smear_fields import Counting, FieldsError, pdf, sent_paths
+from smear_fields import MOST_FILES, Counting, FieldsError, pdf, sent_paths
 from smear_model import SmearModel
 from visits import Visits
 
+UNIDENTIFIED = "unidentified"
+# Copied from the API page it works as it stands.
+EXAMPLE = {"path": "examples/neutrophil.png"}
 NAME = {"anyOf": [{"type": "string"}, {"type": "null"}]}
 MODEL = {"type": "object", "properties": {"name": {"type": "string"}, "revision": NAME, "sha256": {"type": "string"}}}
-# What /classify answers, as a JSON schema for its clients.
-ANSWER = {
-    "title": "Answer",
-    "type": "object",
-    "properties": {
-        "verdict": {"type": "string"},
-        "reason": NAME,
-        "label": {"type": "string"},
-        "score": {"type": "number"},
-        "probabilities": {"type": "object", "additionalProperties": {"type": "number"}},
-        "notes": {"type": "array", "items": {"type": "string"}},
-        "model": MODEL,
-    },
-}
 # What a client may send. gradio's own schema of several files refers to a part that MCP clients do not get, and promises that
 # addresses are fetched.
 PHOTO = {
     "anyOf": [
         {"type": "string", "description": "a picture as a data URL: data:image/jpeg;base64,..."},
-        {"type": "object", "properties": {"path": {"type": "string"}}, "description": "an uploaded file"},
+        {
+            "type": "object",
+            "properties": {"path": {"type": "string"}},
+            "description": "an uploaded file, or a drawing to try",
+        },
     ]
 }
 PHOTOS = {"type": "array", "items": PHOTO}
-# Of /differential; hub_model/differential.schema.json says what each field means.
+TOTAL = {"anyOf": [{"type": "number"}, {"type": "null"}]}
+RANGE = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+# Of /differential, where the model brings no differential.schema.json, and in short on the API page.
 DIFFERENTIAL = {
     "title": "wbc-differential/1",
     "type": "object",
+    "required": ["schema", "differential", "images"],
     "properties": {
         "schema": {"const": "wbc-differential/1", "type": "string"},
         "differential": {"type": "object"},
@@ -56,6 +52,42 @@ DIFFERENTIAL = {
         "changes": {"type": "array", "items": {"type": "object"}},
     },
 }
+FILE = {"title": "Report", "type": "object", "required": ["url"], "properties": {"url": {"type": "string"}}}
+
+
+def answer_schema(model: SmearModel) -> dict[str, Any]:
+    """Say what /classify answers, as a JSON schema for its clients."""
+    properties = {
+        "verdict": {"type": "string", "enum": [*model.labels, UNIDENTIFIED]},
+        "reason": NAME,
+        "label": {"type": "string", "enum": model.labels},
+        "score": {"type": "number"},
+        "probabilities": {"type": "object", "additionalProperties": {"type": "number"}},
+        "notes": {"type": "array", "items": {"type": "string"}},
+        "model": MODEL,
+    }
+    return {"title": "Answer", "type": "object", "required": list(properties), "properties": properties}
+
+
+def result_schemas(model: SmearModel) -> dict[str, dict[str, Any]]:
+    """Say what each endpoint answers as a tool, by the endpoint's name: JSON schemas."""
+    try:
+        differential = json.loads(model.file("differential.schema.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        differential = DIFFERENTIAL
+    return {"/classify": answer_schema(model), "/differential": differential, "/report": FILE}
+
+
+def parameter(made: gr.components.Component, schema: Mapping[str, Any], told: str, example: Any) -> None:
+    """Have an unseen component say what an endpoint takes from it, in gradio's list of the API and on its page."""
+    made.api_info = lambda: {**schema, "description": told, "additional_description": told}
+    made.example_inputs = lambda: example  # gradio's own are photos of buses
+    made.data_model = None  # else gradio refuses data URLs before we see them
+
+
+def describe(function: Callable[..., Any], text: str, parameters: Mapping[str, str]) -> None:
+    """Write a docstring as gradio reads it for MCP: a line for each parameter."""
+    function.__doc__ = "\n".join([text, "", "Args:", *(f"    {name}: {told}" for name, told in parameters.items())])
 
 
 def build_endpoints(model: SmearModel, visits: Visits) -> None:
@@ -69,7 +101,7 @@ def build_endpoints(model: SmearModel, visits: Visits) -> None:
         said = model.classify(picture.image)
         verdict, reason = said.verdict, said.reason
         if said.no_smear is not None:
-            verdict, reason = "unidentified", said.no_smear
+            verdict, reason = UNIDENTIFIED, said.no_smear
         return {
             "verdict": verdict,
             "reason": reason,
@@ -96,7 +128,7 @@ def build_endpoints(model: SmearModel, visits: Visits) -> None:
 
     # The names of the arguments are the tools' too.
     def differential(
-        photos: Any, white_cells_per_microlitre: Any = None, laboratory: Any = "", reference_ranges: Any = ""
+        photos: Any, white_cells_per_microlitre: Any = None, laboratory: Any = "", reference_ranges: Any = None
     ) -> dict[str, Any]:
         slide = slide_of(photos, white_cells_per_microlitre, laboratory, reference_ranges)
         return json.loads(model.count.as_json(slide.answer))
@@ -105,7 +137,7 @@ def build_endpoints(model: SmearModel, visits: Visits) -> None:
         photos: Any,
         white_cells_per_microlitre: Any = None,
         laboratory: Any = "",
-        reference_ranges: Any = "",
+        reference_ranges: Any = None,
         request: gr.Request = None,
     ) -> str:
         slide = slide_of(photos, white_cells_per_microlitre, laboratory, reference_ranges)
@@ -115,59 +147,74 @@ def build_endpoints(model: SmearModel, visits: Visits) -> None:
         visits.of((request and request.session_hash) or folder.name).files.add(target)  # it goes with the visit
         return str(target)
 
-    photo = gr.Image(label="photo", type="filepath", image_mode=None, visible=False)
-    photos = gr.File(label="photos", file_count="multiple", visible=False)
-    photo.api_info, photos.api_info = (lambda: PHOTO), (lambda: PHOTOS)
-    photo.data_model = photos.data_model = None  # else gradio refuses data URLs before we see them
-    total = gr.Number(label="white_cells_per_microlitre", value=None, visible=False)
-    total.api_info = lambda: {
-        "anyOf": [{"type": "number"}, {"type": "null"}],
-        "description": "the total count, or null",
+    one = texts.API_PHOTO.format(weight=HEAVIEST / 1e6)
+    told = {
+        "photo": one,
+        "photos": texts.API_PHOTOS.format(files=MOST_FILES) + one,
+        "white_cells_per_microlitre": texts.API_TOTAL,
+        "laboratory": texts.API_LABORATORY.format(laboratories=", ".join(model.laboratories) or "none"),
+        "reference_ranges": texts.API_REFERENCE.format(labels=", ".join(model.labels)),
     }
+    laboratories = {"type": "string", "enum": ["", *model.laboratories]}
+    ranges = {
+        "anyOf": [
+            {"type": "object", "additionalProperties": RANGE},
+            {"type": "null"},
+        ]
+    }
+    # gradio.Image and File would have the page show how to fetch a picture from elsewhere.
+    photo, photos, total, reference = (gr.JSON(label=name, visible=False) for name in told if name != "laboratory")
     laboratory = gr.Textbox(label="laboratory", value="", visible=False)
-    ranges = gr.Textbox(label="reference_ranges", value="", visible=False)
+    for made, schema, example in (
+        (photo, PHOTO, EXAMPLE),
+        (photos, PHOTOS, [EXAMPLE, {"path": "examples/monocyte.png"}]),
+        (total, TOTAL, 7200),
+        (laboratory, laboratories, ""),
+        (reference, ranges, {"monocyte": [2, 8]}),
+    ):
+        parameter(made, schema, told[made.label], example)
+    slide = [photos, total, laboratory, reference]
     answer, document = gr.JSON(label="answer", visible=False), gr.JSON(label="document", visible=False)
-    answer.api_info, document.api_info = (lambda: ANSWER), (lambda: DIFFERENTIAL)
+    answered = answer_schema(model)
+    answer.api_info, document.api_info = (lambda: answered), (lambda: DIFFERENTIAL)
     written = gr.File(label="report", visible=False)
-    slide = [photos, total, laboratory, ranges]
     # preprocess=False: gradio's own reading would clip 16-bit grey and raise Pillow's errors at the client.
     common = {"preprocess": False, "queue": True}
-    fields = {"concurrency_id": "fields", "concurrency_limit": 2}
-    classify.__doc__, differential.__doc__, report.__doc__ = (
-        texts.API_CLASSIFY,
-        texts.API_DIFFERENTIAL,
-        texts.API_REPORT,
+    cell, fields = (
+        {"concurrency_id": "cell", "concurrency_limit": 1},
+        {"concurrency_id": "fields", "concurrency_limit": 2},
     )
-    gr.on(
-        [], classify, photo, answer, api_name="classify", api_description=texts.API_CLASSIFY,
-        concurrency_id="cell", concurrency_limit=1, **common,
-    )  # fmt: skip
-    gr.on(
-        [],
-        differential,
-        slide,
-        document,
-        api_name="differential",
-        api_description=texts.API_DIFFERENTIAL,
-        **fields,
-        **common,
-    )
-    gr.on([], report, slide, written, api_name="report", api_description=texts.API_REPORT, **fields, **common)
+    names = texts.API_CLASSIFY.format(negatives=model.negatives or "other", unidentified=UNIDENTIFIED)
+    of_one = {"photo": told.pop("photo")}
+    for function, takes, gives, text, parameters, place in (
+        (classify, [photo], answer, names, of_one, cell),
+        (differential, slide, document, texts.API_DIFFERENTIAL, told, fields),
+        (report, slide, written, texts.API_REPORT, told, fields),
+    ):
+        describe(function, text, parameters)
+        gr.on([], function, takes, gives, api_name=function.__name__, api_description=text, **place, **common)
 
 
 def as_mapping(sent: Any) -> Mapping[str, Any]:
     """Give what a client sent as gradio writes it: ``path`` of an uploaded file, or ``url``.
 
     Raises:
-        PictureError: the address of a picture, which is not fetched.
+        PictureError: the address of a picture, which is not fetched, or the path of no upload.
     """
     if isinstance(sent, str):
         sent = {"url": sent}
     if not isinstance(sent, Mapping):
         return {}
-    address = sent.get("path") or sent.get("url") or ""
-    if ADDRESS.match(str(address)):
+    address = str(sent.get("path") or sent.get("url") or "")
+    if ADDRESS.match(address):
         raise PictureError(texts.API_ADDRESS)
+    if address.startswith("examples/"):
+        return {"path": str(EXAMPLES / Path(address).name)}
+    if sent.get("path"):
+        path = Path(address).resolve()
+        folders = (Path(get_upload_folder()).resolve(), EXAMPLES)
+        if not (path.is_file() and any(map(path.is_relative_to, folders))):
+            raise PictureError(texts.API_NOT_THERE)  # the same for a file that is none of theirs
     return sent
 
 

@@ -2,27 +2,43 @@
 
 LICENCE = "Apache-2.0"
 
+# Of the endpoints and the tools: what they do, then their parameters, a line each.
 API_CLASSIFY = (
-    "Name the white blood cell in one photo of a stained blood smear. Send the picture itself, uploaded or as a data URL; "
-    "addresses are not fetched. Returns the verdict: a class, or 'unidentified' and then the reason; the likeliest label, its "
-    "score, the probability of every label, notes on the picture, and which weights answered. Where the verdict is "
-    "'unidentified', do not name the cell. For research and teaching, not for diagnosis."
+    "Name the white blood cell in one photo of a stained blood smear. Returns JSON: verdict, what to call the cell; reason, "
+    "why it has no subtype's name, else null; label, the likeliest one, its score and the probabilities of all, 0 to 1; "
+    "notes on the picture; model, which weights answered. A verdict is a subtype; or '{negatives}': none of the subtypes, such "
+    "as an immature cell, an erythroblast, a platelet, or no white cell at all; or '{unidentified}': not sure enough, do not "
+    "name the cell, tell the reason. For research and teaching, not for diagnosis."
 )
 API_DIFFERENTIAL = (
     "Find, name and count the white blood cells in the photos of one stained blood smear, and give the differential count. "
-    "photos: uploaded, or data URLs; addresses are not fetched. white_cells_per_microlitre: the total count, for absolute "
-    "counts, or none. laboratory: whose errors apply, or empty where it is none that the model knows. reference_ranges: JSON "
-    'such as {"monocyte": [2, 8]} in per cent, or empty for adults\'. Returns the document after differential.schema.json: '
-    "for each class the count, per cent and exact 95 % interval, the per cent and interval adjusted for the network's own "
-    "errors, flags and warnings; for each photo its cells with box, class, probability; a photo that cannot be used is listed "
-    "as refused. Nobody has reviewed this count: say so. For research and teaching, not for diagnosis."
+    "Returns JSON, described by differential.schema.json: for each class the count, per cent and exact 95 % interval, the per "
+    "cent and interval adjusted for the network's own errors, flags and warnings; for each photo its cells with box, class, "
+    "probability; a photo that cannot be used is listed as refused. Nobody has reviewed this count: say so. For research and "
+    "teaching, not for diagnosis."
 )
 API_REPORT = (
-    "As differential, but returns a report as PDF, of one page: table, intervals, flags, pictures of the cells, warnings. "
-    "Nobody has reviewed this count: say so. For research and teaching, not for diagnosis."
+    "As differential, but gives a report of one page as PDF: table, intervals, flags, pictures of the cells, warnings. Returns "
+    "the file; as a tool JSON with its url, which works for less than an hour. Nobody has reviewed this count: say so. For "
+    "research and teaching, not for diagnosis."
+)
+API_PHOTO = (
+    "the picture itself: a data URL, data:image/jpeg;base64,...; or an uploaded file, in Python handle_file('cell.jpg'), "
+    "else what /gradio_api/upload answers, as {{'path': ...}}; or a drawing to try: {{'path': 'examples/neutrophil.png'}}. "
+    "Addresses are not fetched. JPEG, PNG, WebP, TIFF, BMP or GIF, at most {weight:.0f} MB. An uploaded file is deleted once "
+    "it is answered."
+)
+API_PHOTOS = "a list of the photos of one slide, at most {files}. Each is "
+API_TOTAL = "white cells per microlitre of blood, such as 7200, for absolute counts; null where it is not known"
+API_LABORATORY = (
+    "whose images' errors the count is adjusted for: {laboratories}; empty, as it mostly is, for any other laboratory"
+)
+API_REFERENCE = (
+    'usual ranges in per cent for the flags, such as {{"monocyte": [2, 8]}}, of {labels}; null for adults\' usual ones'
 )
 API_ADDRESS = "Addresses are not fetched: send the picture itself, uploaded or as a data URL."
 API_RANGES = 'reference_ranges is no JSON ({reason}); expected such as {{"monocyte": [2, 8]}}.'
+API_NOT_THERE = "No such file was uploaded, or it was answered and deleted: send the picture anew."
 
 # What was done to a picture before the network saw it.
 NOTE_TRANSPARENT = "The picture has transparent parts; they were laid on white."

@@ -3,6 +3,9 @@
 import asyncio
 import base64
 import json
+import subprocess
+import sys
+import urllib.request
 
 import jsonschema
 import pytest
@@ -29,7 +32,7 @@ def test_a_differential_is_the_pipelines(client):
     from transformers import pipeline
 
     document = client.predict(
-        sent("neutrophil", "monocyte"), 7200, "pbc", '{"monocyte": [2, 10]}', api_name="/differential"
+        sent("neutrophil", "monocyte"), 7200, "pbc", {"monocyte": [2, 10]}, api_name="/differential"
     )
     jsonschema.validate(document, SCHEMA)
     count = pipeline(model=str(REPOSITORY / "hub_model"), trust_remote_code=True, device="cpu")
@@ -71,6 +74,7 @@ def test_a_refused_photo_is_listed_and_the_rest_counted(client, tmp_path):
         ((["neutrophil"], -1, "", ""), "expected a number above 0"),
         ((["neutrophil"], 0, "", ""), "white_cells_per_microlitre is 0; expected a number above 0"),
         ((["neutrophil"], None, "", "{monocyte"), "reference_ranges is no JSON"),
+        ((["neutrophil"], None, "", {"blast": [0, 1]}), "reference range for 'blast'"),
         ((["neutrophil"], None, "", '{"blast": [0, 1]}'), "reference range for 'blast'"),
     ],
 )
@@ -81,29 +85,113 @@ def test_what_does_not_fit_is_told(asked, match, client):
         client.predict(sent(*asked[0]), *asked[1:], api_name="/differential")
 
 
-def test_an_assistant_reaches_the_same_as_tools(shipped):
+def with_tools(address, ask):
+    """Give what ``ask``, a coroutine of a session and the tools by name, gives over MCP."""
     from mcp import ClientSession
     from mcp.client.streamable_http import streamablehttp_client
 
-    url = "data:image/png;base64," + base64.b64encode((EXAMPLES / "neutrophil.png").read_bytes()).decode()
-
-    async def ask():
+    async def connected():
         async with (
-            streamablehttp_client(f"{shipped}gradio_api/mcp/") as (read, write, _),
+            streamablehttp_client(f"{address}gradio_api/mcp/") as (read, write, _),
             ClientSession(read, write) as session,
         ):
             await session.initialize()
             tools = {tool.name.rpartition("_")[2]: tool for tool in (await session.list_tools()).tools}
-            assert {"classify", "differential", "report"} == tools.keys()
-            for tool in tools.values():
-                assert "not for diagnosis" in tool.description
-            one = await session.call_tool(tools["classify"].name, {"photo": url})
-            asked = {"photos": [url], "white_cells_per_microlitre": None, "laboratory": "", "reference_ranges": ""}
-            many = await session.call_tool(tools["differential"].name, asked)
-            far = await session.call_tool(tools["classify"].name, {"photo": "https://example.org/cell.png"})
-            return one, many, far
+            return await ask(session, tools)
 
-    one, many, far = asyncio.run(ask())
-    assert far.isError and "Addresses are not fetched" in far.content[0].text
-    assert not one.isError and not many.isError, (one, many)
-    assert '"sha256"' in one.content[0].text.replace("'", '"') and "wbc-differential/1" in many.content[0].text
+    return asyncio.run(connected())
+
+
+def as_url(name):
+    return "data:image/png;base64," + base64.b64encode((EXAMPLES / f"{name}.png").read_bytes()).decode()
+
+
+def test_an_assistant_reaches_the_same_as_tools(shipped, client):
+    """Their answers are JSON, as text and structured, which the client holds against the tool's own schema."""
+    url = as_url("neutrophil")
+
+    async def ask(session, tools):
+        one = await session.call_tool(tools["classify"].name, {"photo": url})
+        asked = {"photos": [url], "white_cells_per_microlitre": 7200, "reference_ranges": {"neutrophil": [40, 60]}}
+        many = await session.call_tool(tools["differential"].name, asked)
+        paper = await session.call_tool(tools["report"].name, {"photos": [url]})
+        return one, many, paper
+
+    one, many, paper = with_tools(shipped, ask)
+    for result in (one, many, paper):
+        assert not result.isError, result
+        assert json.loads(result.content[0].text) == result.structuredContent
+    assert one.structuredContent == client.predict(sent("neutrophil")[0], api_name="/classify")
+    assert one.structuredContent["reason"] is None and one.structuredContent["verdict"] == "neutrophil"
+    jsonschema.validate(many.structuredContent, SCHEMA)
+    ranges = {row["class"]: row["reference"] for row in many.structuredContent["differential"]["rows"]}
+    assert ranges["neutrophil"] == [40, 60]
+    with urllib.request.urlopen(paper.structuredContent["url"], timeout=60) as response:
+        assert response.read().startswith(b"%PDF")
+
+
+def test_an_assistant_is_told_what_it_may_send_and_what_comes_back(shipped):
+    async def ask(session, tools):
+        return tools
+
+    tools = with_tools(shipped, ask)
+    assert {"classify", "differential", "report"} == tools.keys()
+    for tool in tools.values():
+        assert "not for diagnosis" in tool.description and tool.annotations.readOnlyHint
+        jsonschema.Draft202012Validator.check_schema(tool.inputSchema)
+        jsonschema.Draft202012Validator.check_schema(tool.outputSchema)
+        for name, schema in tool.inputSchema["properties"].items():
+            assert len(schema["description"]) > 40, f"{tool.name}: {name} is not described"
+    assert tools["differential"].outputSchema == SCHEMA
+    assert "other" in tools["classify"].description and "no white cell" in tools["classify"].description
+    assert "unidentified" in tools["classify"].outputSchema["properties"]["verdict"]["enum"]
+    takes = tools["report"].inputSchema
+    assert takes["required"] == ["photos"]
+    assert set(takes["properties"]["laboratory"]["enum"]) == {"", "blood-cells", "chula", "pbc", "raabin"}
+    assert "pbc" in takes["properties"]["laboratory"]["description"]
+    valid = {"photos": ["data:image/png;base64,AAAA", {"path": "/a.png"}], "reference_ranges": {"monocyte": [2, 8]}}
+    jsonschema.validate(valid, takes)
+    for wrong in ({"photos": "a"}, {"photos": [], "reference_ranges": "{}"}, {"photos": [], "laboratory": "x"}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, takes)
+
+
+def test_a_tool_opens_no_file_of_this_machine_and_no_address(shipped, tmp_path):
+    """gradio's own client, which the tools ask by, would upload any path that is called a file."""
+    (tmp_path / "secret.png").write_bytes((EXAMPLES / "monocyte.png").read_bytes())
+    file = {"path": str(tmp_path / "secret.png"), "meta": {"_type": "gradio.FileData"}}
+
+    async def ask(session, tools):
+        called = [
+            await session.call_tool(tools["classify"].name, {"photo": photo})
+            for photo in (
+                file,
+                "https://example.org/cell.png",
+                {"path": "https://example.org/cell.png", "meta": file["meta"]},
+            )
+        ]
+        return [*called, await session.call_tool(tools["differential"].name, {"photos": [file]})]
+
+    own, far, farther, field = with_tools(shipped, ask)
+    for result in (own, field):
+        assert result.isError and "No such file was uploaded" in result.content[0].text
+    for result in (far, farther):
+        assert result.isError and "Addresses are not fetched" in result.content[0].text
+
+
+@pytest.mark.parametrize("language", ["python", "bash"])
+def test_the_snippets_of_the_api_page_work_as_they_stand(language, shipped, tmp_path):
+    """gradio's own examples name files on other hosts, which are refused; its shell is zsh, or bash with lastpipe."""
+    with urllib.request.urlopen(f"{shipped}gradio_api/info", timeout=60) as response:
+        endpoints = json.load(response)["named_endpoints"]
+    assert list(endpoints) == ["/classify", "/differential", "/report"]
+    for name, endpoint in endpoints.items():
+        snippet = endpoint["code_snippets"][language]
+        assert "github" not in snippet and "Hello" not in snippet
+        command = [sys.executable, "-c", snippet] if language == "python" else ["bash", "-O", "lastpipe", "-c", snippet]
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        said = ran.stdout + ran.stderr
+        expected = {"/classify": "verdict", "/differential": "wbc-differential/1", "/report": "report-"}[name]
+        assert ran.returncode == 0 and expected in said and "error" not in said.lower().replace("errors", ""), said
+        for told in endpoint["parameters"]:
+            assert told["python_type"]["description"], f"{name}: {told['parameter_name']} is not described"

@@ -684,7 +684,7 @@ def test_the_space_imports_nothing_of_the_repository():
     own = {path.stem for path in SPACE.glob("*.py")}
     allowed = (
         own
-        | {"gradio", "starlette", "transformers", "huggingface_hub", "torch", "PIL", "numpy", "fpdf"}
+        | {"gradio", "starlette", "transformers", "huggingface_hub", "torch", "PIL", "numpy", "fpdf", "mcp"}
         | sys.stdlib_module_names
     )
     for path in SPACE.glob("*.py"):
