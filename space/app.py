@@ -115,7 +115,9 @@ def launch(demo: gr.Blocks, host: str, port: int) -> str:
         theme=THEME,
         css_paths=page.CSS,
         favicon_path=HERE / "favicon.png",
-        footer_links=[],
+        footer_links=["api"],  # else gradio shows no API page
+        css=page.FOOT,
+        js=page.SCRIPT.read_text(encoding="utf-8"),
         run_history=False,
         enable_monitoring=False,
         max_file_size=HEAVIEST,

@@ -13,6 +13,7 @@ import texts
 
 ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]*:/", re.IGNORECASE)  # of any scheme, but for data:
 FILE = "/gradio_api/file="
+SUMMARY = "/monitoring/summary"  # of others' calls, which is not kept; gradio's API page takes a refusal for an error
 
 
 def names_address(sent: Any) -> bool:
@@ -46,13 +47,14 @@ class Guard:
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         path = scope.get("path", "")
         if scope["type"] == "http" and FILE in path and ADDRESS.match(path.partition(FILE)[2]):
-            await refuse(send, texts.API_ADDRESS)
+            await answer(send, 403, "text/plain; charset=utf-8", texts.API_ADDRESS)
+        elif path.endswith(SUMMARY):
+            await answer(send, 200, "application/json", '{"functions": {}}')
         else:
             await self.app(scope, receive, send)
 
 
-async def refuse(send: Any, text: str) -> None:
-    """Answer a request with 403 and a sentence."""
-    head = [(b"content-type", b"text/plain; charset=utf-8")]
-    await send({"type": "http.response.start", "status": 403, "headers": head})
+async def answer(send: Any, status: int, kind: str, text: str) -> None:
+    """Answer a request with a text."""
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind.encode())]})
     await send({"type": "http.response.body", "body": text.encode()})

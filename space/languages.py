@@ -242,6 +242,7 @@ ENGLISH = {
     "foot_measured": "Where the model is not sure enough it says unidentified. In the {number} laboratories that it learnt from it named {named} of the held-out images, and of those names {wrong} were wrong; with a stain or a camera it has not seen, expect more.",
     "foot_privacy": "Nothing is kept: photos are deleted when you leave, within the hour at the latest, and used for nothing else.",
     "foot_weights": "Weights: {name}, SHA-256 {sha256}, {licence}.",
+    "foot_api": "For programs and assistants: API and MCP",
 }
 
 GERMAN = {
@@ -474,6 +475,7 @@ GERMAN = {
     "foot_measured": "Wo das Modell nicht sicher genug ist, sagt es unbestimmt. In den {number} Laboren, aus denen es lernte, benannte es {named} der zurückgehaltenen Bilder, und von diesen Namen waren {wrong} falsch; bei einer Färbung oder Kamera, die es nicht kennt, sind es mehr.",
     "foot_privacy": "Nichts wird behalten: Fotos werden gelöscht, wenn Sie gehen, spätestens nach einer Stunde, und für nichts anderes gebraucht.",
     "foot_weights": "Gewichte: {name}, SHA-256 {sha256}, {licence}.",
+    "foot_api": "Für Programme und Assistenten: API und MCP",
 }
 
 for _texts in (ENGLISH, GERMAN):

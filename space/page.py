@@ -13,6 +13,13 @@ from languages import Words
 from PIL import Image
 
 CSS = Path(__file__).with_name("page.css")
+SCRIPT = Path(__file__).with_name("page.js")
+# The way to the API page stands in our own foot; the page's own colours are too pale to read.
+FOOT = """
+footer:not(.wbc-footer) { display: none !important; }
+.wbc-footer [data-api] { text-decoration: underline; text-underline-offset: 2px; }
+.api-docs :is(.url, .snippet, .post, .api-name, .highlight, .desc) { color: var(--body-text-color) !important; }
+"""
 STRENGTH = 85  # per cent of the overlay, to begin with
 
 
@@ -170,7 +177,8 @@ def footer(identity: Mapping[str, str | None], risk: float | None, words: Words,
         choice = words("foot_unidentified", risk=per_cent(risk))
     return (
         f'<footer class="wbc-footer"><p><strong>{escape(words["purpose"])}</strong> {escape(choice)} '
-        f'{escape(words["foot_privacy"])}</p><p title="SHA-256 {escape(sha256)}">{escape(weights)}</p></footer>'
+        f'{escape(words["foot_privacy"])}</p><p title="SHA-256 {escape(sha256)}">{escape(weights)} '
+        f'<button type="button" data-api>{escape(words["foot_api"])}</button></p></footer>'
     )
 
 

@@ -535,7 +535,7 @@ def test_nothing_is_kept(served, ask):
     assert len(list(EXAMPLES.glob("*.png"))) == 5
     with urllib.request.urlopen(f"{url}config", timeout=60) as response:
         config = json.load(response)
-    assert config["run_history"] is False and config["analytics_enabled"] is False and config["footer_links"] == []
+    assert config["run_history"] is False and config["analytics_enabled"] is False and config["footer_links"] == ["api"]
 
 
 def test_a_file_over_the_limit_is_not_taken(served):

@@ -1,0 +1,23 @@
+// Run once the page stands: what gradio's own parts lack.
+() => {
+  // Named as they read, by what stands in them; where nothing is to read, as what stands beside them.
+  const text = part => part.textContent.replace(/\s+/g, ' ').trim();
+  const name = () => {
+    for (const button of document.querySelectorAll('button[aria-dropeffect][aria-label]'))
+      if (text(button)) button.removeAttribute('aria-label');
+    for (const part of document.querySelectorAll('.api-docs :is(button, input)'))
+      if (!text(part) && !part.ariaLabel && !part.labels?.length) part.ariaLabel = text(part.parentElement) || 'Close';
+    for (const part of document.querySelectorAll('.api-docs li.snippet:not([role])')) part.role = 'presentation';
+    for (const part of document.querySelectorAll('.api-docs pre:not([tabindex])')) part.tabIndex = 0;
+  };
+  new MutationObserver(name)
+    .observe(document.body, {childList: true, subtree: true, attributes: true, attributeFilter: ['aria-label']});
+  name();
+  // gradio's own button stands unseen in its own foot. Where the address asks for the API page gradio 6.31 takes it for shown
+  // but does not load it, until the button is pressed again.
+  const press = () => document.querySelector('button.show-api')?.click();
+  document.addEventListener('click', event => event.target.closest?.('[data-api]') && press());
+  if (new URLSearchParams(location.search).get('view') === 'api') {
+    const wait = setInterval(() => document.querySelector('.api-docs') ? clearInterval(wait) : press(), 500);
+  }
+}
