@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 import texts
+import uploads
 from gradio.utils import get_upload_folder
 from guard import ADDRESS
 from one_cell import EXAMPLES, read_photo
@@ -98,6 +99,8 @@ def build_endpoints(model: SmearModel, visits: Visits) -> None:
             picture = read_photo(as_mapping(photo))
         except PictureError as error:
             raise gr.Error(str(error), print_exception=False) from error
+        finally:
+            uploads.forget(photo)
         said = model.classify(picture.image)
         verdict, reason = said.verdict, said.reason
         if said.no_smear is not None:
@@ -125,6 +128,8 @@ def build_endpoints(model: SmearModel, visits: Visits) -> None:
             raise gr.Error(texts.API_RANGES.format(reason=error), print_exception=False) from error
         except (FieldsError, ValueError) as error:
             raise gr.Error(str(error), print_exception=False) from error
+        finally:
+            uploads.forget(photos)
 
     # The names of the arguments are the tools' too.
     def differential(
@@ -138,13 +143,13 @@ def build_endpoints(model: SmearModel, visits: Visits) -> None:
         white_cells_per_microlitre: Any = None,
         laboratory: Any = "",
         reference_ranges: Any = None,
-        request: gr.Request = None,
     ) -> str:
         slide = slide_of(photos, white_cells_per_microlitre, laboratory, reference_ranges)
-        folder = Path(tempfile.mkdtemp(dir=get_upload_folder()))
+        folder = uploads.new_folder()
         target = folder / f"report-{datetime.now(UTC):%Y-%m-%d}.pdf"
         target.write_bytes(pdf(slide))
-        visits.of((request and request.session_hash) or folder.name).files.add(target)  # it goes with the visit
+        # A visit of its own, in which nothing happens: the tools' callers share one that may last for days.
+        visits.of(folder.name).files.add(folder)
         return str(target)
 
     one = texts.API_PHOTO.format(weight=HEAVIEST / 1e6)

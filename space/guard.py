@@ -1,18 +1,22 @@
-"""What stands between gradio and whoever sends something: no address is fetched on anybody's behalf.
+"""What stands between gradio and whoever sends something: no address is fetched for anybody, no upload keeps EXIF or its name.
 
 gradio 6.31 downloads what a client names in a file's place before the page sees it, and hands out other hosts' files under
-``/gradio_api/file=``. Both are refused here, before a name is looked up.
+``/gradio_api/file=``. Both are refused here, before a name is looked up. Uploads are cleaned before their path is told.
 """
 
+import asyncio
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 import texts
+import uploads
 
 ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]*:/", re.IGNORECASE)  # of any scheme, but for data:
 FILE = "/gradio_api/file="
+UPLOAD = "/gradio_api/upload"
 SUMMARY = "/monitoring/summary"  # of others' calls, which is not kept; gradio's API page takes a refusal for an error
 
 
@@ -50,8 +54,25 @@ class Guard:
             await answer(send, 403, "text/plain; charset=utf-8", texts.API_ADDRESS)
         elif path.endswith(SUMMARY):
             await answer(send, 200, "application/json", '{"functions": {}}')
+        elif scope["type"] == "http" and scope["method"] == "POST" and path.endswith(UPLOAD):
+            await self._take(scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+    async def _take(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Have gradio take an upload, and tell where it lies once it is cleaned."""
+        told: list[dict[str, Any]] = []
+
+        async def wait(message: dict[str, Any]) -> None:
+            told.append(message)
+
+        await self.app(scope, receive, wait)
+        if told[0]["status"] == 200:
+            paths = json.loads(b"".join(message.get("body", b"") for message in told[1:]))
+            await answer(send, 200, "application/json", json.dumps(await asyncio.to_thread(uploads.take, paths)))
+        else:
+            for message in told:
+                await send(message)
 
 
 async def answer(send: Any, status: int, kind: str, text: str) -> None:

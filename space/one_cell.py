@@ -12,6 +12,7 @@ from languages import I18N, Words, words
 from overlay import heat_layer, shown_photo, speaks_for
 from reading import Picture, PictureError, read_upload
 from smear_model import CellAnswer, SmearModel, most_confused
+from uploads import folder_of
 from visits import Visits
 
 EXAMPLES = Path(__file__).resolve().parent / "examples"
@@ -115,8 +116,6 @@ def build_one_cell(model: SmearModel, visits: Visits) -> gr.HTML:
 
 def remember(sent: Mapping[str, Any] | None, visits: Visits, request: gr.Request | None) -> None:
     """Note a file that a visitor sent, so that it goes when the visitor does."""
-    path = Path((sent or {}).get("path") or "")
-    if request is not None and request.session_hash and path.is_file():
-        resolved = path.resolve()
-        if resolved.is_relative_to(Path(get_upload_folder()).resolve()):
-            visits.of(request.session_hash).files.add(resolved)
+    folder = folder_of((sent or {}).get("path") or "")
+    if request is not None and request.session_hash and folder is not None:
+        visits.of(request.session_hash).files.add(folder)

@@ -21,6 +21,7 @@ from reading import HEAVIEST
 from report import cell_thumbnail, write_report
 from review import Options, Slide
 from smear_model import SmearModel
+from uploads import rename_as_sent
 from visits import LONGEST as IDLE
 from visits import Visit, Visits
 
@@ -68,6 +69,8 @@ def sent_paths(sent: Sequence[Mapping[str, Any]] | None, extra: Iterable[Path] =
     folders = [Path(get_upload_folder()).resolve(), EXAMPLES, *extra]
     paths = []
     for one in sent or []:
+        if isinstance(one, dict):
+            rename_as_sent(one)
         path = Path(one.get("path") or "") if isinstance(one, Mapping) else Path(str(one))
         if not (path.is_file() and any(path.resolve().is_relative_to(folder) for folder in folders)):
             raise FieldsError(speech["fields_none"])

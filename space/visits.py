@@ -1,11 +1,14 @@
 """What a visit holds while it lasts: the fields' answer, its changes, and which files the visitor sent. Nothing outlives it."""
 
+import shutil
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from uploads import forget_older
 
 LONGEST = 3000  # seconds that nothing happened in, after which a visit is over: with SWEEP, within the hour
 SWEEP = 300  # seconds between two looks for such visits
@@ -20,7 +23,7 @@ class Visit:
         cancelled: set to stop what runs.
         slide: the fields' count under review, or None.
         laboratory: what the visitor's laboratory brought, by name.
-        files: what was sent, to be deleted with the visit.
+        files: what was sent, or the folders that it lies in, to be deleted with the visit.
     """
 
     work: threading.RLock = field(default_factory=threading.RLock)
@@ -67,7 +70,10 @@ class Visits:
             others = (other.files for other in self._visits.values() if other is not visit)
             forgotten, visit.files = visit.files - set().union(*others), set()
         for path in forgotten:
-            path.unlink(missing_ok=True)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Close the visits that are over."""
@@ -76,6 +82,7 @@ class Visits:
             over = [name for name, visit in self._visits.items() if self._swept - visit.touched > LONGEST]
         for name in over:
             self.close(name)
+        forget_older(LONGEST)  # also what came without a visit
 
     def keep_sweeping(self) -> None:
         """Look for such visits as long as the program runs, also where nobody comes any more."""

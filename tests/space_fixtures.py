@@ -17,6 +17,7 @@ import field_picture
 import fields_page
 import laboratory
 import languages
+import metadata
 import my_laboratory
 import one_cell
 import overlay
@@ -26,6 +27,7 @@ import report
 import review
 import smear_fields
 import smear_model
+import uploads
 import visits
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "free_port",
     "laboratory",
     "languages",
+    "metadata",
     "my_laboratory",
     "one_cell",
     "overlay",
@@ -50,6 +53,7 @@ __all__ = [
     "serve_shipped",
     "smear_fields",
     "smear_model",
+    "uploads",
     "visits",
 ]
 SPACE = REPOSITORY / "space"

@@ -3,14 +3,17 @@
 import asyncio
 import base64
 import json
+import os
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
+import httpx
 import jsonschema
 import pytest
 from conftest import REPOSITORY
-from space_fixtures import EXAMPLES, serve_shipped  # noqa: F401
+from space_fixtures import EXAMPLES, serve_shipped, visits  # noqa: F401
 
 SCHEMA = json.loads((REPOSITORY / "hub_model" / "differential.schema.json").read_text(encoding="utf-8"))
 
@@ -54,6 +57,30 @@ def test_a_report_is_a_pdf_of_these_photos(client):
     path = client.predict(sent("neutrophil"), None, "", "", api_name="/report")
     text = "".join(page.extract_text() for page in PdfReader(path).pages)
     assert "Differential count" in text and "in 1 photo(s)" in text and "not for diagnosis" in text
+
+
+def test_photos_go_once_they_are_answered_and_reports_within_the_hour(client, shipped):
+    uploads = Path(os.environ["GRADIO_TEMP_DIR"])
+    client.predict(sent("neutrophil"), api_name="/differential")
+    client.predict(sent("neutrophil")[0], api_name="/classify")
+    files = [path.name for path in uploads.rglob("*") if path.is_file()]
+    assert not [name for name in files if not name.startswith("report-")], "no photo is left"
+    client.predict(sent("neutrophil"), api_name="/report")
+    reports = [path.parent for path in uploads.rglob("report-*.pdf")]
+    assert reports and {path.parent for path in reports} == {uploads}
+    for folder in reports:
+        os.utime(folder, (0, 0))
+    visits.Visits().sweep()
+    assert not list(uploads.rglob("*.pdf"))
+
+
+def test_a_photo_that_is_sent_once_and_asked_twice_is_gone(client, shipped):
+    path = httpx.post(
+        f"{shipped}gradio_api/upload", files={"files": (EXAMPLES / "neutrophil.png").read_bytes()}
+    ).json()[0]
+    assert client.predict({"path": path}, api_name="/classify")["label"] == "neutrophil"
+    with pytest.raises(Exception, match="was answered and deleted"):
+        client.predict({"path": path}, api_name="/classify")
 
 
 def test_a_refused_photo_is_listed_and_the_rest_counted(client, tmp_path):

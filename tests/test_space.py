@@ -3,6 +3,7 @@
 import ast
 import base64
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -527,15 +528,97 @@ def test_nothing_is_kept(served, ask):
 
     demo, url, uploads = served
     ask(EXAMPLES / "eosinophil.png")
-    assert list(uploads.rglob("eosinophil.png"))
+    assert not [path for path in uploads.rglob("*") if path.is_file()], "no picture is left once it is answered"
+    [path] = upload(url, {"eosinophil.png": (EXAMPLES / "eosinophil.png").read_bytes()})
+    assert Path(path).is_file()
     period, age = demo.delete_cache
-    assert period + age <= 3600, "gone within the hour"
+    assert period + age <= 3600 and visits.LONGEST + visits.SWEEP <= 3600, "gone within the hour"
+    for folder in uploads.iterdir():
+        os.utime(folder, (0, 0))
+    demo.visits.sweep()  # what came without a visit; our own clock
+    assert not list(uploads.iterdir())
     delete_files_created_by_app(demo, age=0)  # what gradio's clock does
-    assert not [file for file in uploads.rglob("*") if file.is_file()]
     assert len(list(EXAMPLES.glob("*.png"))) == 5
     with urllib.request.urlopen(f"{url}config", timeout=60) as response:
         config = json.load(response)
     assert config["run_history"] is False and config["analytics_enabled"] is False and config["footer_links"] == ["api"]
+
+
+def upload(url: str, files: dict[str, bytes] | list[tuple[str, bytes]]) -> list[str]:
+    """Upload files as a browser does, and give the paths that are told."""
+    edge = "----edge"
+    body = b"".join(
+        f'--{edge}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
+        + content
+        + b"\r\n"
+        for name, content in (files.items() if isinstance(files, dict) else files)
+    )
+    kind = {"Content-Type": f"multipart/form-data; boundary={edge}"}
+    request = urllib.request.Request(f"{url}gradio_api/upload", body + f"--{edge}--\r\n".encode(), kind)
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.load(response)
+
+
+def clear(served) -> None:
+    """Do what our own clock does within the hour; nothing is left, not even a folder that tells the content's hash."""
+    for folder in served[2].iterdir():
+        os.utime(folder, (0, 0))
+    served[0].visits.sweep()
+    assert not list(served[2].iterdir())
+
+
+def test_what_is_sent_is_kept_and_served_without_name_or_exif(served, tmp_path):
+    """The same picture from two visitors lies twice, so that neither deletes the other's, and no path tells what it shows."""
+    exif = Image.Exif()
+    exif[0x010E], exif[0x0112] = "PATIENT Mueller", 6
+    photo = saved(tmp_path, Image.open(EXAMPLES / "monocyte.png").convert("RGB"), "Mueller_Hans.jpg", exif=exif)
+    content = photo.read_bytes()
+    sent = {"Mueller_Hans.jpg": content, "Mueller.heic": b"\0\0\0\x18ftypheicMueller", "empty.jpg": b""}
+    paths = upload(served[1], sent)
+    assert len(paths) == 3 and not [
+        path for path in paths if "Mueller" in path or hashlib.sha256(content).hexdigest() in path
+    ]
+    with urllib.request.urlopen(f"{served[1]}gradio_api/file={paths[0]}", timeout=30) as response:
+        shown = response.read()
+    assert b"Mueller" not in shown and Image.open(io.BytesIO(shown)).getexif() == {0x0112: 6}
+    assert b"Mueller" not in Path(paths[1]).read_bytes() and Path(paths[2]).read_bytes() == b""
+    assert len({*paths, *upload(served[1], {"Mueller_Hans.jpg": content})}) == 4
+    assert sorted(path.parent.parent for path in served[2].rglob("*") if path.is_file()) == [served[2]] * 4
+    clear(served)
+
+
+def test_the_same_file_may_be_sent_twice_at_once(served):
+    """In one request and in several: gradio lays such files upon each other."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    content = (EXAMPLES / "monocyte.png").read_bytes()
+    [first], twice = upload(served[1], {"a.png": content}), upload(served[1], [("a.png", content)] * 3)
+    with ThreadPoolExecutor(8) as visitors:
+        many = [path for [path] in visitors.map(lambda _: upload(served[1], {"a.png": content}), range(24))]
+    paths = {first, *twice, *many}
+    assert len(paths) == 28 and {Path(path).stat().st_size for path in paths} == {len(content)}
+    clear(served)
+
+
+def test_a_sent_files_own_name_comes_back_for_lists_alone(served):
+    from space_fixtures import uploads
+
+    for name, expected in (
+        ("Slide 7.png", "Slide 7.png"),
+        ("../../up.png", "up.png"),
+        ("..", "photo.png"),
+        ("", "photo.png"),
+    ):
+        [path] = upload(served[1], {"a.PNG": (EXAMPLES / "monocyte.png").read_bytes()})
+        one = {"path": path, "orig_name": name}
+        uploads.rename_as_sent(one)
+        assert Path(one["path"]).name == expected and Path(one["path"]).parent == Path(path).parent
+        uploads.forget(one)
+        assert not Path(path).parent.exists()
+    example = {"path": str(EXAMPLES / "monocyte.png"), "orig_name": "other.png"}
+    uploads.rename_as_sent(example)
+    uploads.forget(example)
+    assert Path(example["path"]).name == "monocyte.png" and Path(example["path"]).is_file(), "only what was sent"
 
 
 def test_a_file_over_the_limit_is_not_taken(served):
@@ -670,6 +753,8 @@ def test_the_folder_alone_runs_and_leaves_nothing(model_folder, tmp_path):
                 time.sleep(0.2)
         client = Client(f"http://127.0.0.1:{port}", verbose=False)
         client.predict(handle_file(str(EXAMPLES / "monocyte.png")), api_name="/classify")
+        assert not list(uploads.rglob("*.png"))
+        upload(f"http://127.0.0.1:{port}/", {"monocyte.png": (EXAMPLES / "monocyte.png").read_bytes()})
         assert list(uploads.rglob("*.png"))
     finally:
         process.terminate()

@@ -546,16 +546,44 @@ def test_what_a_visitor_sent_goes_when_the_visitor_leaves(visit):
     page = visit()
     send(page, EXAMPLES / "basophil.png")
     page.wait_for_selector(".wbc-answer")
-    assert list(uploads.rglob("basophil.png"))
+    before = set(uploads.glob("sent-*"))
+    assert before and not list(uploads.rglob("basophil.png")), "a file's name tells whose it is"
     page.locator("[role=tab]").nth(1).click()
     page.locator("#fields input[type=file]").set_input_files(EXAMPLES / "lymphocyte.png")
     page.wait_for_selector(".wbc-review")
-    assert not list(uploads.rglob("lymphocyte.png")), "counted photos are not needed any more"
+    assert "lymphocyte.png" in page.locator("#fields-photos").inner_text(), "here the visitor finds it by its name"
+    assert set(uploads.glob("sent-*")) <= before, "counted photos are not needed any more"
     page.close()
     deadline = time.monotonic() + 60
-    while list(uploads.rglob("basophil.png")) and time.monotonic() < deadline:
+    while list(uploads.glob("sent-*")) and time.monotonic() < deadline:
         time.sleep(0.5)
-    assert not list(uploads.rglob("basophil.png"))
+    assert not list(uploads.glob("sent-*")) and not [path for path in uploads.rglob("*") if path.is_file()]
+
+
+def test_no_exif_is_served_again_while_a_visitor_looks(visit, tmp_path):
+    """Neither in the preview of one cell nor behind the files' links while they are counted."""
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x010E] = "PATIENT Mueller 1950"
+    photo = tmp_path / "Mueller_Hans_1950.jpg"
+    Image.open(EXAMPLES / "monocyte.png").convert("RGB").save(photo, exif=exif)
+    page = visit()
+    served = []
+    page.on("response", lambda response: served.append(response))
+    send(page, photo)
+    page.wait_for_selector(".wbc-answer")
+    page.wait_for_selector("#photo img")
+    assert "Mueller" not in page.locator("#photo img").get_attribute("src")
+    page.locator("[role=tab]").nth(1).click()
+    page.locator("#fields input[type=file]").set_input_files([photo] * 30)
+    page.wait_for_selector("#fields-cancel:visible")
+    links = [link.get_attribute("href") for link in page.locator("#fields a[href]").all()]
+    page.wait_for_selector(".wbc-review")
+    assert not [link for link in links if link and "Mueller" in link]
+    assert "Mueller_Hans_1950.jpg" in page.locator("#fields-photos").inner_text()
+    pictures = [response for response in served if "file=" in response.url and "/examples/" not in response.url]
+    assert pictures and not [one for one in pictures if "Mueller" in one.url or b"Mueller" in one.body()]
 
 
 def test_the_page_speaks_german_to_who_asks(visit):
