@@ -14,14 +14,14 @@ import texts
 import uploads
 from gradio.utils import get_upload_folder
 from guard import ADDRESS
-from one_cell import EXAMPLES, read_photo
+from one_cell import EXAMPLES, read_photo, shows_no_cell
 from reading import HEAVIEST, PictureError
 from review import Options
 from smear_fields import MOST_FILES, Counting, FieldsError, pdf, sent_paths
 from smear_model import SmearModel
 from visits import Visits
 
-UNIDENTIFIED = "unidentified"
+UNIDENTIFIED, NO_CELL = "unidentified", "no white cell"
 # Copied from the API page it works as it stands.
 EXAMPLE = {"path": "examples/neutrophil.png"}
 NAME = {"anyOf": [{"type": "string"}, {"type": "null"}]}
@@ -59,7 +59,7 @@ FILE = {"title": "Report", "type": "object", "required": ["url"], "properties": 
 def answer_schema(model: SmearModel) -> dict[str, Any]:
     """Say what /classify answers, as a JSON schema for its clients."""
     properties = {
-        "verdict": {"type": "string", "enum": [*model.labels, UNIDENTIFIED]},
+        "verdict": {"type": "string", "enum": [*model.labels, UNIDENTIFIED, NO_CELL]},
         "reason": NAME,
         "label": {"type": "string", "enum": model.labels},
         "score": {"type": "number"},
@@ -105,6 +105,8 @@ def build_endpoints(model: SmearModel, visits: Visits) -> None:
         verdict, reason = said.verdict, said.reason
         if said.no_smear is not None:
             verdict, reason = UNIDENTIFIED, said.no_smear
+        elif shows_no_cell(picture.image, said, model):
+            verdict, reason = NO_CELL, texts.API_NO_CELL
         return {
             "verdict": verdict,
             "reason": reason,
@@ -189,7 +191,7 @@ def build_endpoints(model: SmearModel, visits: Visits) -> None:
         {"concurrency_id": "cell", "concurrency_limit": 1},
         {"concurrency_id": "fields", "concurrency_limit": 2},
     )
-    names = texts.API_CLASSIFY.format(negatives=model.negatives or "other", unidentified=UNIDENTIFIED)
+    names = texts.API_CLASSIFY.format(negatives=model.negatives or "other", unidentified=UNIDENTIFIED, nothing=NO_CELL)
     of_one = {"photo": told.pop("photo")}
     for function, takes, gives, text, parameters, place in (
         (classify, [photo], answer, names, of_one, cell),

@@ -7,8 +7,8 @@ API_CLASSIFY = (
     "Name the white blood cell in one photo of a stained blood smear. Returns JSON: verdict, what to call the cell; reason, "
     "why it has no subtype's name, else null; label, the likeliest one, its score and the probabilities of all, 0 to 1; "
     "notes on the picture; model, which weights answered. A verdict is a subtype; or '{negatives}': none of the subtypes, such "
-    "as an immature cell, an erythroblast, a platelet, or no white cell at all; or '{unidentified}': not sure enough, do not "
-    "name the cell, tell the reason. For research and teaching, not for diagnosis."
+    "as an immature cell, an erythroblast or a platelet; or '{nothing}': nothing in the photo looks like the nucleus of one; "
+    "or '{unidentified}': not sure enough, do not name the cell, tell the reason. For research and teaching, not for diagnosis."
 )
 API_DIFFERENTIAL = (
     "Find, name and count the white blood cells in the photos of one stained blood smear, and give the differential count. "
@@ -38,6 +38,7 @@ API_REFERENCE = (
 )
 API_ADDRESS = "Addresses are not fetched: send the picture itself, uploaded or as a data URL."
 API_RANGES = 'reference_ranges is no JSON ({reason}); expected such as {{"monocyte": [2, 8]}}.'
+API_NO_CELL = "no nucleus of a white cell found"
 API_NOT_THERE = "No such file was uploaded, or it was answered and deleted: send the picture anew."
 
 # What was done to a picture before the network saw it.

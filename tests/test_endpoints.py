@@ -112,6 +112,20 @@ def test_what_does_not_fit_is_told(asked, match, client):
         client.predict(sent(*asked[0]), *asked[1:], api_name="/differential")
 
 
+@pytest.mark.parametrize("colour", [(255, 255, 255), (230, 200, 200), (240, 210, 225)])
+def test_an_empty_picture_shows_no_white_cell(colour, client, tmp_path):
+    """The network's class of none of the subtypes has empty ground in it, as sure as blasts."""
+    from gradio_client import handle_file
+    from PIL import Image
+
+    Image.new("RGB", (400, 300), colour).save(tmp_path / "empty.png")
+    answer = client.predict(handle_file(str(tmp_path / "empty.png")), api_name="/classify")
+    assert (answer["verdict"], answer["reason"]) == ("no white cell", "no nucleus of a white cell found")
+    assert answer["label"] == "other" and answer["score"] == max(answer["probabilities"].values()), (
+        "the network's own, as ever"
+    )
+
+
 def with_tools(address, ask):
     """Give what ``ask``, a coroutine of a session and the tools by name, gives over MCP."""
     from mcp import ClientSession
@@ -171,7 +185,7 @@ def test_an_assistant_is_told_what_it_may_send_and_what_comes_back(shipped):
             assert len(schema["description"]) > 40, f"{tool.name}: {name} is not described"
     assert tools["differential"].outputSchema == SCHEMA
     assert "other" in tools["classify"].description and "no white cell" in tools["classify"].description
-    assert "unidentified" in tools["classify"].outputSchema["properties"]["verdict"]["enum"]
+    assert {"unidentified", "no white cell"} < set(tools["classify"].outputSchema["properties"]["verdict"]["enum"])
     takes = tools["report"].inputSchema
     assert takes["required"] == ["photos"]
     assert set(takes["properties"]["laboratory"]["enum"]) == {"", "blood-cells", "chula", "pbc", "raabin"}

@@ -154,6 +154,23 @@ def test_a_damaged_picture_is_explained_on_the_page(visit, tmp_path, screenshots
     page.screenshot(path=screenshots / "1280-light-problem.png", full_page=True)
 
 
+@pytest.mark.parametrize("locale", ["en-GB", "de-DE"])
+def test_an_empty_picture_is_told_from_another_cell(locale, visit, tmp_path, screenshots):
+    from PIL import Image
+
+    Image.new("RGB", (400, 300), (230, 200, 200)).save(tmp_path / "empty.png")
+    page = visit(locale=locale)
+    send(page, tmp_path / "empty.png")
+    page.wait_for_selector(".wbc-answer")
+    title, why = {
+        "en-GB": ("No white cell found", "looks like the nucleus of a white cell"),
+        "de-DE": ("Keine weiße Zelle gefunden", "gleicht dem Kern einer weißen Zelle"),
+    }[locale]
+    assert page.locator(".wbc-name").inner_text() == title
+    assert why in page.locator(".wbc-note").first.inner_text()
+    page.screenshot(path=screenshots / f"1280-light-empty-{locale}.png", full_page=True)
+
+
 def drawn_fields(page):
     """Count the drawings, and wait for the cells to look through."""
     page.locator("[role=tab]").nth(1).click()
