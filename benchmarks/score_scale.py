@@ -117,7 +117,9 @@ def driver(options: argparse.Namespace, images: Sequence[Path], folder: Path) ->
     """Find out how many chunks a second the one process could hear of that deals them out, by its processor time a chunk."""
     model, out = shrunk(options.model, DRIVER_SIDE, folder / "driver-model"), folder / "driver-scores"
     link(images, DRIVER_CHUNKS, folder / "driver")
-    subprocess.run(command_for(folder / "driver", out, model, 1), stdout=subprocess.DEVNULL, check=True)
+    command = command_for(folder / "driver", out, model, 1)
+    command += ["--partition", "64"]  # few files to put together at the end
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     times = json.loads((out / "_score" / "times.json").read_text(encoding="utf-8"))
     (_, begun), (_, ended) = times["marks"][0], times["marks"][-1]
     heard = DRIVER_CHUNKS - 1

@@ -39,6 +39,7 @@ ACTOR_CORES, READER_CORES = 0.75, 0.25
 MOST_THREADS = 4
 STORE_BYTES = 1 << 30  # pixels on their way from tasks to actors; a chunk of 256 is 39 MB
 LEVEL_TOLD = b"Set ray log level from environment variable"  # by which Ray tells of RAY_BACKEND_LOG_LEVEL, set above
+PIXELS_WAITING = 2  # chunks of pixels that a task may be ahead by, 39 MB each
 MOST_TASKS = 50_000
 MERGES_AT_ONCE = 16
 MERGES_END_SECONDS = 60
@@ -349,10 +350,14 @@ def _stream(
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it would print comes as an exception, too
     # In a list, so that an actor or a task gets the reference, and can ask for it again when it is started anew.
     common = ray.put({"tasks": list(tasks), "work": work, "files": dict(files)})
+    # Of an archive one task reads all chunks in turn, so that the actors share them only where they come from it.
+    whole = work.device == "cpu" and all(task.partition.startswith("files-") for task in tasks)
+    # Ray Data looks every 0.1 s, and holds up a task that has so many blocks waiting: of tiny ones, all of a task may wait.
+    waiting = max(task.end - task.first for task in tasks) if whole else PIXELS_WAITING
+    context._max_num_blocks_in_streaming_gen_buffer = waiting  # a data set keeps what the context says when it is made
     # Blocks that are there already: ray.data.range would ask a whole core for making them, and the actors hold the cores.
     numbers = ray.data.from_arrow([pa.table({"id": [number]}) for number in range(len(tasks))])
-    # Of an archive one task reads all chunks in turn, so that the actors share them only where they come from it.
-    if work.device == "cpu" and all(task.partition.startswith("files-") for task in tasks):
+    if whole:
         processes = max(1, actors // threads)
         pool = ray.data.ActorPoolStrategy(
             min_size=1,

@@ -216,7 +216,7 @@ def test_a_chunk_is_heard_of_when_it_is_done_and_not_when_its_task_is(cluster, s
     from scoring.manifest import alone, list_once, open_folder
     from scoring.stages import Task, Work, read_model
 
-    cells, number = tmp_path / "cells", 60
+    cells, number = tmp_path / "cells", 200
     cells.mkdir()
     for name in range(number):
         (cells / f"{name}.png").write_bytes(encoded(draw(name)))
