@@ -205,7 +205,7 @@ def test_the_data_sets_card(copy_of):
 @pytest.mark.parametrize(
     ("file", "old", "new", "line"),
     [
-        ("requirements.txt", "mcp>=1.21,<2", "mcp >> 1", "expected a requirement such as numpy>=2"),
+        ("requirements.txt", "safetensors\n", "safetensors >> 1\n", "expected a requirement such as numpy>=2"),
         ("page.py", "\nimport ", "\nimport pandas\nimport ", "imports pandas; expected the Space's own files and"),
         ("page.py", "\nimport ", "\nfrom evaluation import card\nimport ", "imports evaluation; expected the Space's own"),
         ("page.py", "\nimport ", "\nfrom . import texts\nimport ", "imports a package of its own; expected the Space's own"),
