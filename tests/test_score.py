@@ -1,5 +1,6 @@
 """An archive through score.py: the answers of the plain doors, each image once, whatever is killed in the middle."""
 
+import contextlib
 import io
 import json
 import os
@@ -331,11 +332,12 @@ def wait_for(condition, process=None):
 
 
 def actor_processes():
-    """Find the processes that hold a network, by the names that Ray gives them."""
+    """Find the processes that hold a network, by the names that Ray gives them; those of this process's cluster only."""
     found = []
-    for process in psutil.process_iter(["pid", "cmdline"]):
-        if any("MapBatches(" in part and "Namer)" in part for part in process.info["cmdline"] or ()):
-            found.append(process.info["pid"])
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it ended meanwhile
+            if any("MapBatches(" in part and "Namer)" in part for part in process.cmdline()):
+                found.append(process.pid)
     return found
 
 
