@@ -118,8 +118,8 @@ def choose_cells(
         DataError: a class whose half has fewer images than it must give in all of them, or as ``smears.splits.hold_out``.
     """
     columns = {"label": data["label"][:], "group": data[apart][:], "row": list(range(len(data)))}
-    features = {name: data.features["label" if name == "label" else apart] for name in ("label", "group")}
-    numbered = datasets.Dataset.from_dict(columns, datasets.Features(features | {"row": datasets.Value("int64")}))
+    kinds = {"label": data.features["label"], "group": data.features[apart], "row": datasets.Value("int64")}
+    numbered = datasets.Dataset.from_dict(columns, datasets.Features(kinds))
     names, present = data.features["label"].names, set(data["label"])
     least = each if most is None else min(each, FEWEST)
     for attempt in range(SPLITS_TRIED):  # a slide may hold most of a class

@@ -215,20 +215,10 @@ def list_once(folder: Folder, asked: dict[str, Any], partition: int, tell: Any) 
         return manifest
     sources = [read_input(address) for address in asked["inputs"]]
     manifest, ignored = Manifest(asked), Counter()
-    files: list[tuple] = []
-    archives: list[tuple] = []
+    files, archives = _Lists(folder, "files", partition), _Lists(folder, "archives", ARCHIVES_A_FILE)
     unseen: list[tuple] = []  # Parquet files whose columns were not looked at yet
     faults: list[ScoringError] = []  # of Parquet files in which not one column of images shows
     usable = False
-
-    def add_archive(root: int, found: Found) -> None:
-        nonlocal archives
-        archives.append((root, found))
-        manifest.archives += 1
-        manifest.archive_bytes += found.size
-        if len(archives) == ARCHIVES_A_FILE:
-            _write_listed(folder, "archives", (manifest.archives - 1) // ARCHIVES_A_FILE, archives)
-            archives = []
 
     def look_at_columns() -> None:
         nonlocal usable
@@ -242,7 +232,7 @@ def list_once(folder: Folder, asked: dict[str, Any], partition: int, tell: Any) 
             if isinstance(column, NoImages):
                 ignored[WITHOUT_IMAGES.format(".parquet")] += 1
             else:
-                add_archive(root, found)
+                archives.add(root, found)
         unseen.clear()
 
     for root, source in enumerate(sources):
@@ -256,16 +246,11 @@ def list_once(folder: Folder, asked: dict[str, Any], partition: int, tell: Any) 
                     look_at_columns()
             elif kind == "tar":
                 usable = True
-                add_archive(root, found)
+                archives.add(root, found)
             else:
                 usable = True
-                files.append((root, found))
-                manifest.files += 1
-                manifest.file_bytes += found.size
-                if len(files) == partition:
-                    _write_listed(folder, "files", (manifest.files - 1) // partition, files)
-                    files = []
-            tell(manifest.files + manifest.archives)
+                files.add(root, found)
+            tell(files.number + archives.number)
     look_at_columns()
     manifest.ignored = dict(ignored)
     if faults and not usable:
@@ -275,12 +260,36 @@ def list_once(folder: Folder, asked: dict[str, Any], partition: int, tell: Any) 
             f"{', '.join(asked['inputs'])}: no image and no archive among {sum(ignored.values())} files {dict(ignored)}; "
             "expected images (JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, .parquet, .tar). Correct the path or unpack what is packed."
         )
-    if files:
-        _write_listed(folder, "files", (manifest.files - 1) // partition, files)
-    if archives:
-        _write_listed(folder, "archives", (manifest.archives - 1) // ARCHIVES_A_FILE, archives)
+    for lists in (files, archives):
+        lists.write()
+    manifest.files, manifest.file_bytes = files.number, files.size
+    manifest.archives, manifest.archive_bytes = archives.number, archives.size
     write_whole(place, folder.described, json.dumps(asdict(manifest), indent=2).encode())
     return manifest
+
+
+@dataclass
+class _Lists:
+    """What was found of a kind, ``number`` in all of ``size`` bytes, written away ``each`` at a time."""
+
+    folder: Folder
+    kind: str
+    each: int
+    number: int = 0
+    size: int = 0
+    waiting: list[tuple[int, Found]] = field(default_factory=list)
+
+    def add(self, root: int, found: Found) -> None:
+        self.waiting.append((root, found))
+        self.number += 1
+        self.size += found.size
+        if len(self.waiting) == self.each:
+            self.write()
+
+    def write(self) -> None:
+        if self.waiting:
+            _write_listed(self.folder, self.kind, (self.number - 1) // self.each, self.waiting)
+            self.waiting = []
 
 
 def _same(manifest: Manifest, asked: dict[str, Any], address: str) -> None:

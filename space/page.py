@@ -168,9 +168,7 @@ def footer(identity: Mapping[str, str | None], risk: float | None, words: Words,
     if risk is None:
         choice = words["foot_always"]
     elif measured:
-        wrong, named = (
-            [value(one) for one in measured] for value in (lambda one: 1 - one.right, lambda one: one.named)
-        )
+        wrong, named = [1 - one.right for one in measured], [one.named for one in measured]
         spans = {"wrong": span(min(wrong), max(wrong)), "named": span(min(named), max(named))}
         choice = words("foot_measured", number=len(measured), **spans)
     else:
