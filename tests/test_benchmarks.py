@@ -3,8 +3,6 @@
 import copy
 import json
 import re
-import threading
-import time
 from itertools import pairwise
 
 import pytest
@@ -249,22 +247,35 @@ def test_every_subject_comes_behind_every_other_after_a_rest_and_a_run_of_its_ow
     assert set(turns(monkeypatch, "ab", repeats=3, warm_up=0, lead_in=0).split("|")[1:]) <= {"-a-b", "-b-a"}
 
 
-def test_a_rest_outlasts_threads_that_spin_on(caplog, monkeypatch):
-    def spin(seconds):
-        ended = time.perf_counter() + seconds
-        while time.perf_counter() < ended:
-            pass
+class SpinningThreads:
+    """A clock to which this process's other threads compute, on one processor, until a given second."""
 
-    thread = threading.Thread(target=spin, args=(0.3,))
-    thread.start()
+    def __init__(self, until):
+        self.now, self.until = 0.0, until
+
+    def perf_counter(self):
+        return self.now
+
+    def process_time(self):
+        return min(self.now, self.until)
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+def test_a_rest_outlasts_threads_that_spin_on(caplog, monkeypatch):
+    clock = SpinningThreads(until=0.3)
+    monkeypatch.setattr(timing, "time", clock)
     timing.rest()
-    assert not thread.is_alive() and not caplog.records
-    monkeypatch.setattr(timing, "LONGEST_REST", 0.05)
-    thread = threading.Thread(target=spin, args=(0.5,))
-    thread.start()
+    assert 0.3 < clock.now < 0.4 and not caplog.records
+
+
+def test_a_rest_that_finds_no_end_says_so(caplog, monkeypatch):
+    clock = SpinningThreads(until=60)
+    monkeypatch.setattr(timing, "time", clock)
     timing.rest()
+    assert clock.now == pytest.approx(timing.LONGEST_REST, abs=0.1)
     assert "what is timed now is too slow" in caplog.text
-    thread.join()
 
 
 def test_ratios_are_formed_in_each_round():
