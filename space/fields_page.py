@@ -25,6 +25,11 @@ def progress(done: int, total: int, cells: int, words: Words) -> str:
     return page.progress(done, total, text)
 
 
+def waiting(ahead: int, total: int, words: Words) -> str:
+    """Return how many counts of other visitors come first."""
+    return page.progress(0, total, words("fields_waiting", number=ahead))
+
+
 def message(text: str, role: str = "status") -> str:
     """Return a sentence in the progress bar's place; an alert is read out at once."""
     return f'<p class="wbc-note" role="{role}">{escape(text)}</p>'

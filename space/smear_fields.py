@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, ClassVar
 
 import fields_page
 import gradio as gr
@@ -30,6 +30,8 @@ LONGEST = 960  # px, the longer side of a photo as it is shown
 CROP = 256  # px, the side of a cell as it is kept for fitting
 # White cells in a microlitre. A smaller number is likelier one of thousands; none so high was ever counted in blood.
 LEAST_TOTAL, MOST_TOTAL = 100, 1_000_000
+AT_ONCE = 2  # counts that run; others wait
+IN_LINE = 16  # visitors whose counts run or wait: each holds one of gradio's 40 threads
 TICK = 0.2  # seconds between two looks at how far the count has come
 REVIEW = (Path(__file__).with_name("review.js")).read_text(encoding="utf-8")
 POINT = """
@@ -85,20 +87,37 @@ def sent_paths(sent: Sequence[Mapping[str, Any]] | None, extra: Iterable[Path] =
 
 
 class Counting:
-    """A count that runs: how far it has come, and the slide when it is through."""
+    """A count that runs, or waits for its turn: how far it has come, and the slide when it is through."""
+
+    line: ClassVar[list["Counting"]] = []  # those that run, and behind them those that wait, as they came
 
     def __init__(self, model: SmearModel, paths: Sequence[Path], options: Options, cancelled: Event):
         self.model, self.paths, self.options, self.cancelled = model, paths, options, cancelled
         self.done = self.cells = 0
 
+    @property
+    def ahead(self) -> int:
+        """How many counts must end before this one begins."""
+        line = [*self.line]
+        return max(0, line.index(self) + 1 - AT_ONCE) if self in line else 0
+
     def run(self) -> Slide:
-        """Count.
+        """Count, once it is this one's turn.
 
         Raises:
             Cancelled: as asked for.
             ValueError: an option that does not fit.
         """
+        self.line.append(self)
+        try:
+            while self.ahead:
+                self._stop_if_asked()
+                time.sleep(TICK)
+            return self._count()
+        finally:
+            self.line.remove(self)
 
+    def _count(self) -> Slide:
         def tell(done: int, cells: int) -> None:
             self.done, self.cells = done, cells
 
@@ -275,15 +294,16 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
             with ThreadPoolExecutor(1) as worker:
                 future = worker.submit(counting.run)
                 while not future.done():
+                    ahead = counting.ahead
                     bar = fields_page.progress(counting.done, len(paths), counting.cells, speech)
                     hidden = gr.Button(visible=False)
                     yield {
-                        status: bar,
+                        status: fields_page.waiting(ahead, len(paths), speech) if ahead else bar,
                         cancel: gr.Button(visible=True),
                         again: hidden,
                         result: gr.Column(visible=False),
                     }
-                    time.sleep(TICK)
+                    time.sleep(TICK * 5 if ahead else TICK)
                 slide = future.result()
         except Cancelled:
             yield former(visit, speech("fields_cancelled", done=counting.done, total=len(paths)), speech)
@@ -401,7 +421,8 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
         return called
 
     outputs = [files, status, cancel, again, result, pictures, count, gallery, shown, *unset]
-    queue = {"concurrency_id": "fields", "concurrency_limit": 2}
+    # They wait in our own line, where a visitor sees it and may cancel, not in gradio's.
+    queue = {"concurrency_id": "fields-page", "concurrency_limit": IN_LINE}
     gr.on(
         [files.upload, files.delete, files.clear],
         run,

@@ -495,6 +495,29 @@ def test_who_comes_back_after_the_visit_is_told(act, visit, monkeypatch):
     change(page, lambda: page.keyboard.press("5"))
 
 
+def test_who_waits_for_others_counts_is_told_and_may_cancel(visit):
+    from space_fixtures import smear_fields
+
+    page = visit(locale="de-DE")
+    others = [smear_fields.Counting(None, [], None, None) for _ in range(smear_fields.AT_ONCE)]
+    smear_fields.Counting.line += others  # two visitors' counts that take long
+    try:
+        page.locator("[role=tab]").nth(1).click()
+        page.locator("#fields input[type=file]").set_input_files(EXAMPLES / "monocyte.png")
+        page.wait_for_selector("#fields-cancel:visible")
+        page.wait_for_function("document.querySelector('#fields-status').innerText.includes('vor Ihrer: 1')")
+        assert "queue" not in page.locator("body").inner_text()
+        page.locator("#fields-cancel").click()
+        page.wait_for_selector("#fields-cancel", state="hidden")
+        page.locator("#fields input[type=file]").set_input_files(EXAMPLES / "monocyte.png")
+        page.wait_for_function("document.querySelector('#fields-status').innerText.includes('vor Ihrer: 1')")
+        smear_fields.Counting.line.remove(others.pop())
+        page.wait_for_selector(".wbc-review")
+    finally:
+        for other in others:
+            smear_fields.Counting.line.remove(other)
+
+
 def test_two_visitors_never_see_each_others_photos(visit, tmp_path):
     from PIL import Image
 
