@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
+from onnx import TensorProto, helper
 
 from benchmarks.timing import side_by_side
 
@@ -32,7 +34,7 @@ class Product:
 
 
 def products(kind: torch.dtype) -> list[Product]:
-    """Give products of two square matrices: by PyTorch, by oneDNN as a convolution of one pixel, by NumPy."""
+    """Give products of two square matrices: by PyTorch, by oneDNN as a convolution of one pixel, by NumPy and ONNX Runtime."""
     made = []
     for size in SIZES:
         left, right = torch.randn(2, size, size).to(kind)
@@ -43,10 +45,23 @@ def products(kind: torch.dtype) -> list[Product]:
             "PyTorch": lambda left=left, right=right: left @ right,
             "oneDNN's convolution": lambda pixels=pixels, weight=weight: torch.nn.functional.conv2d(pixels, weight),
         }
-        if kind == torch.float32:  # NumPy has no bfloat16
+        if kind == torch.float32:  # in bfloat16 neither computes
             ways["NumPy"] = lambda left=left, right=right: np.matmul(left.numpy(), right.numpy())
+            ways["ONNX Runtime"] = _by_onnx_runtime(left.numpy(), right.numpy())
         made += [Product(run, size**3, f"{name}, {size}x{size}") for name, run in ways.items()]
     return made
+
+
+def _by_onnx_runtime(left: np.ndarray, right: np.ndarray) -> Callable[[], Any]:
+    """Prepare a product whose right matrix stands in the graph, as a layer's weights do, so that it is packed beforehand."""
+    shape = list(left.shape)
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("left", "product")]
+    weight = helper.make_tensor("right", TensorProto.FLOAT, shape, right.tobytes(), raw=True)
+    node = helper.make_node("MatMul", ["left", "right"], ["product"])
+    graph = helper.make_graph([node], "product", ends[:1], ends[1:], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, {"left": left})
 
 
 @torch.inference_mode()
