@@ -14,6 +14,8 @@ from .batch_statistics import mode_of
 
 VIEWS = (1, 8)
 FOLDS = 5
+DRAWS = 10_000  # for an interval; its limits then stay within 0.2 points
+SEED = 20  # of these, so that the same cells give the same figures
 FEWEST = 2  # cells of a class: one to learn from while the other is named
 FLAT = 1e-3  # holds what the cells leave open: how far a class that none of them shows is pushed away
 LEAST = 1e-9  # variance of features, where cells do not differ at all
@@ -137,8 +139,9 @@ class HeadFitting:
 
         Returns:
             ``n``, the cells; ``folds``; ``balanced_accuracy``, the mean over the classes shown of the share that is right,
-            ``before`` with the layer as it is and ``after``; ``classes``: for each label ``n`` and how many are right
-            ``before`` and ``after``; ``loss``, the cross entropy in nats after, averaged over the classes shown.
+            ``before`` with the layer as it is and ``after``; ``intervals``, the 95 % limits of both, in which the cells of a
+            class that share a group count as one; ``classes``: for each label ``n`` and how many are right ``before`` and
+            ``after``; ``loss``, the cross entropy in nats after, averaged over the classes shown.
 
         Raises:
             ValueError: as ``fit_head``; groups that are not one a cell; one class or one group alone; a class all of whose
@@ -179,13 +182,13 @@ class HeadFitting:
             logits[own] = plain[own] @ fitted["weight"].T + fitted["bias"]
         right["after"] = logits.argmax(axis=1) == numbers
         surprise = _cross_entropy(logits, numbers)
+        shares = {when: [hits[numbers == number].mean() for number in names] for when, hits in right.items()}
+        sizes = [len(groups_of[number]) for number in names]
         return {
             "n": len(numbers),
             "folds": folds,
-            "balanced_accuracy": {
-                when: float(np.mean([hits[numbers == number].mean() for number in names]))
-                for when, hits in right.items()
-            },
+            "balanced_accuracy": {when: float(np.mean(share)) for when, share in shares.items()},
+            "intervals": {when: _limits(share, sizes) for when, share in shares.items()},
             "classes": {
                 name: {"n": int((numbers == number).sum())}
                 | {when: int(hits[numbers == number].sum()) for when, hits in right.items()}
@@ -245,6 +248,19 @@ def _as_arrays(layer: torch.nn.Linear) -> tuple[np.ndarray, np.ndarray]:
 def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Give each cell's cross entropy in nats, (N,): logits (N, C), labels (N,)."""
     return logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]
+
+
+def _limits(shares: Sequence[float], sizes: Sequence[int]) -> list[float]:
+    """Give the 95 % limits of the mean of proportions, each found on so many, under Jeffreys' prior.
+
+    Where all are right or none is, there is one limit alone, and the other is the end of the scale.
+    """
+    rng = np.random.default_rng(SEED)
+    drawn = [
+        rng.beta(share * size + 0.5, (1 - share) * size + 0.5, DRAWS) for share, size in zip(shares, sizes, strict=True)
+    ]
+    low, high = np.quantile(np.mean(drawn, axis=0), (0.025, 0.975))
+    return [0.0 if not any(shares) else float(low), 1.0 if all(share == 1 for share in shares) else float(high)]
 
 
 def _shrunk_covariance(residuals: np.ndarray) -> tuple[np.ndarray, float]:

@@ -1,6 +1,5 @@
 """The tab with what was measured of the weights, from eval_results.json, its plots, limits and licence."""
 
-from collections.abc import Mapping
 from html import escape
 
 import page
@@ -27,7 +26,7 @@ def about(model: SmearModel, words: Words) -> str:
                 escape(entry["split"]),
                 str(entry["n_images"]),
                 str(entry["n_photos"]),
-                *map(_with_interval, values),
+                *map(words.with_interval, values),
             ]
         )
     columns = ("data", "split", "images", "photos", "accuracy", "balanced", "named", "right")
@@ -48,10 +47,6 @@ def about(model: SmearModel, words: Words) -> str:
         f"{_plots(model, words)}<h3>{escape(words['about_limits'])}</h3><ul>{limits}</ul>"
         f"<h3>{escape(words['about_licence'])}</h3><p>{escape(words['about_data'])}</p><p>{escape(weights)}</p></section>"
     )
-
-
-def _with_interval(share: Mapping[str, float] | None) -> str:
-    return "" if share is None else f"{100 * share['value']:.1f} ({100 * share['low']:.1f}–{100 * share['high']:.1f})"
 
 
 def _plots(model: SmearModel, words: Words) -> str:

@@ -94,17 +94,17 @@ def _count_table(slide: Slide, words: Words) -> str:
             flag = words[f"flag_{row['flag']}"]
             flag = flag if row["flag_sure"] else words("flag_unsure", flag=flag)
             flag = f' <span class="wbc-flag">{escape(flag)}</span>'
-        usual = "" if row["reference"] is None else "–".join(f"{limit:g}" for limit in row["reference"])
+        usual = "" if row["reference"] is None else "–".join(map(words.figure, row["reference"]))
         line = [
             f'<span data-class="{escape(row["class"])}">'
             f'<i class="wbc-dot" style="--subtype:{colours[row["class"]]}" aria-hidden="true"></i> '
             f"{escape(words.label(row['class']))}</span>",
             str(row["count"]),
-            "" if row["percent"] is None else f"{row['percent']:.1f}",
-            _interval(row["interval"]),
+            "" if row["percent"] is None else words.number(row["percent"]),
+            _interval(row["interval"], words),
             ""
             if row["adjusted_percent"] is None
-            else f"{row['adjusted_percent']:.1f} ({_interval(row['adjusted_interval'])})",
+            else f"{words.number(row['adjusted_percent'])} ({_interval(row['adjusted_interval'], words)})",
             usual + flag,
         ]
         if absolute:
@@ -115,8 +115,8 @@ def _count_table(slide: Slide, words: Words) -> str:
     return page.table([words[f"column_{name}"] for name in head], lines, words["differential"])
 
 
-def _interval(limits: Any) -> str:
-    return "" if limits is None else f"{limits[0]:.1f}–{limits[1]:.1f}"
+def _interval(limits: Any, words: Words) -> str:
+    return "" if limits is None else "–".join(map(words.number, limits))
 
 
 def gallery(slide: Slide, words: Words) -> str:
@@ -156,7 +156,7 @@ def _nothing(words: Words) -> str:
 
 
 def _cell(slide: Slide, number: int, place: int, cell: Mapping[str, Any], colour: str, words: Words) -> str:
-    score = page.per_cent(cell["score"])
+    score = words.per_cent(cell["score"])
     likeliest = f"{words.label(cell['label'])}?"
     unsure = cell["verdict"] == UNIDENTIFIED
     sure = words["cell_yours"] if cell["reviewed"] else f"{likeliest} {score}" if unsure else score

@@ -239,6 +239,14 @@ class Laboratory:
         return pixels
 
 
+def validated(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Give the balanced accuracy that cross-validation found ``before`` and ``after``: ``value``, ``low`` and ``high``."""
+    return {
+        when: {"value": value, **dict(zip(("low", "high"), found["intervals"][when], strict=True))}
+        for when, value in found["balanced_accuracy"].items()
+    }
+
+
 def _answers(network: Any, logits: torch.Tensor) -> dict[str, int]:
     """Count the answers that logits (N, classes) give, the most frequent first."""
     counts = Counter(
@@ -258,7 +266,8 @@ def _readme(record: Mapping[str, Any]) -> str:
     ]
     if record["statistics"]:
         lines.append(
-            f"Batch-norm statistics re-estimated on {record['statistics']['images']} images of the laboratory."
+            f"Batch-norm statistics re-estimated on {record['statistics']['images']} images of the laboratory. The thresholds "
+            "in config.json were found with the old ones: how often a cell that is named is named rightly was not measured."
         )
     if fit:
         lines.append(
@@ -267,10 +276,11 @@ def _readme(record: Mapping[str, Any]) -> str:
             "model learnt from it does worse than before."
         )
         if tried := fit["validation"]:
-            accuracy = tried["balanced_accuracy"]
+            shares = validated(tried)
+            before, after = (WORDS["en"].with_interval(shares[when]) for when in ("before", "after"))
             lines.append(
-                f"Balanced accuracy by {tried['folds']}-fold cross-validation over photos: {100 * accuracy['before']:.1f} % "
-                f"before, {100 * accuracy['after']:.1f} % after."
+                f"Balanced accuracy by {tried['folds']}-fold cross-validation over photos, in per cent: {before} before, "
+                f"{after} after; in brackets 95 % intervals, in which the cells of a class from one photo count as one."
             )
     lines += [
         "",

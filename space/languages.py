@@ -4,12 +4,15 @@ Labels of gradio's own components are translated in the browser by ``I18N``; the
 ``words(request)``. Reports, files to keep, errors and the endpoints are in English, for whoever reads them next.
 """
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 import gradio as gr
 
 ENGLISH = {
+    "decimal_mark": ".",
+    "per_cent": "{number}%",
     "title": "Which white blood cell is this?",
     "lead": "Drop a photo of a stained blood smear: it names the white cell and shows where it looked.",
     "purpose": "For research and teaching, not for diagnosis.",
@@ -200,11 +203,12 @@ ENGLISH = {
     "lab_unseen_classes": "No labelled cells: {classes}. The fitted model can name these less well than before.",
     "lab_no_slide": "There is no slide. Count one under Smear fields first.",
     "lab_statistics": "{images} images; distance from the images learnt from: {distance}. {share} % of the statistics are new.",
+    "lab_thresholds": "When a cell is left unidentified was settled with the old statistics: how often the new network is right where it names a cell was not measured.",
     "lab_rule_yes": "The rule says that this is likely to help.",
     "lab_rule_no": "The rule says that the images are like those learnt from, and that new statistics may do harm: look at the answers.",
     "lab_answers": "Answers before and after",
     "lab_fit": "On your cells: {before} % before, {after} % after.",
-    "lab_fit_means": "Balanced accuracy on {n} labelled cells, each named by a model that learnt from other photos ({folds}-fold cross-validation); {share} % of the statistics are new; {seconds} s. Cells of one patient or slide that stand in several photos make it look better than it is.",
+    "lab_fit_means": "Balanced accuracy on {n} labelled cells, each named by a model that learnt from other photos ({folds}-fold cross-validation); in brackets 95 % intervals, in which the cells of a class from one photo count as one; {share} % of the statistics are new; {seconds} s. Cells of one patient or slide that stand in several photos make it look better than it is.",
     "lab_untried": "Fitted to {n} labelled cells; what that gains could not be tried.",
     "lab_gain": "Right answers before and after",
     "lab_home": "In the laboratories that it learnt from an adapted model does worse; use it for your own. It has no threshold any more and always answers.",
@@ -249,6 +253,8 @@ ENGLISH = {
 }
 
 GERMAN = {
+    "decimal_mark": ",",
+    "per_cent": "{number}\N{NO-BREAK SPACE}%",
     "title": "Welche weiße Blutzelle ist das?",
     "lead": "Foto eines gefärbten Blutausstrichs ablegen: Die Seite nennt die weiße Zelle und zeigt, worauf sie achtete.",
     "purpose": "Für Forschung und Lehre, nicht für die Diagnose.",
@@ -437,11 +443,12 @@ GERMAN = {
     "lab_unseen_classes": "Ohne benannte Zellen: {classes}. Diese nennt das angepasste Modell weniger gut als zuvor.",
     "lab_no_slide": "Es gibt keinen Objektträger. Zuerst unter Gesichtsfelder einen zählen.",
     "lab_statistics": "{images} Bilder; Abstand von den gelernten Bildern: {distance}. {share} % der Statistik sind neu.",
+    "lab_thresholds": "Wann eine Zelle unbestimmt bleibt, wurde mit der alten Statistik festgelegt: Wie oft das neue Netz recht hat, wo es eine Zelle nennt, wurde nicht gemessen.",
     "lab_rule_yes": "Nach der Regel hilft das wahrscheinlich.",
     "lab_rule_no": "Nach der Regel gleichen die Bilder den gelernten, und eine neue Statistik kann schaden: die Antworten ansehen.",
     "lab_answers": "Antworten vorher und nachher",
     "lab_fit": "An Ihren Zellen: {before} % vorher, {after} % nachher.",
-    "lab_fit_means": "Ausgewogene Genauigkeit an {n} benannten Zellen, jede von einem Modell benannt, das aus anderen Fotos lernte ({folds}-fache Kreuzvalidierung); {share} % der Statistik sind neu; {seconds} s. Stehen Zellen eines Patienten oder Objektträgers in mehreren Fotos, so sieht es besser aus, als es ist.",
+    "lab_fit_means": "Ausgewogene Genauigkeit an {n} benannten Zellen, jede von einem Modell benannt, das aus anderen Fotos lernte ({folds}-fache Kreuzvalidierung); in Klammern 95-%-Intervalle, in denen Zellen einer Klasse aus einem Foto als eine zählen; {share} % der Statistik sind neu; {seconds} s. Stehen Zellen eines Patienten oder Objektträgers in mehreren Fotos, so sieht es besser aus, als es ist.",
     "lab_untried": "An {n} benannte Zellen angepasst; was das bringt, ließ sich nicht erproben.",
     "lab_gain": "Richtige Antworten vorher und nachher",
     "lab_home": "In den Laboren, aus denen es lernte, ist ein angepasstes Modell schlechter; nur für das eigene verwenden. Es hat keine Schwelle mehr und antwortet immer.",
@@ -503,6 +510,35 @@ class Words(dict):
         """Give a text about a number of things; where there is one for a single thing, ``name_one``, that for 1."""
         one = f"{name}_one" if number == 1 and f"{name}_one" in self else name
         return self(one, number=number, **values)
+
+    def number(self, value: float, digits: int = 1) -> str:
+        """Write a number with the language's decimal mark."""
+        return f"{value:.{digits}f}".replace(".", self["decimal_mark"])
+
+    def figure(self, value: float) -> str:
+        """Write a number as a person would, with as many decimals as it has, up to nine digits."""
+        return f"{value:.9g}".replace(".", self["decimal_mark"])
+
+    def per_cent(self, probability: float) -> str:
+        """Write a probability with one decimal, never rounded up to certainty or down to impossibility."""
+        if probability >= 0.9995:
+            return f">{self('per_cent', number=self.number(99.9))}"
+        if probability < 0.0005:
+            return f"<{self('per_cent', number=self.number(0.1))}"
+        return self("per_cent", number=self.number(100 * probability))
+
+    def span(self, low: float, high: float) -> str:
+        """Write two shares, 0..1, as "1.2–3.4%"."""
+        if self.per_cent(low) == self.per_cent(high):
+            return self.per_cent(high)
+        return f"{self.number(100 * low)}–{self.per_cent(high)}"
+
+    def with_interval(self, share: Mapping[str, float] | None) -> str:
+        """Write a share with its interval, 0..1 each, in per cent without the sign; nothing where there is none."""
+        if share is None:
+            return ""
+        value, low, high = (self.number(100 * share[name]) for name in ("value", "low", "high"))
+        return f"{value} ({low}–{high})"
 
     def label(self, label: str) -> str:
         """Give a class, "unidentified" or "dropped" its name; a class unknown here keeps its own."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 import page
-from laboratory import FEW_IMAGES, SIDE, WANTED, Cell, Laboratory, LaboratoryError
+from laboratory import FEW_IMAGES, SIDE, WANTED, Cell, Laboratory, LaboratoryError, validated
 from languages import I18N, Words, words
 from one_cell import read_photo, remember
 from reading import PictureError
@@ -31,7 +31,7 @@ def knowledge(model: SmearModel, speech: Words) -> str:
                 escape(entry["dataset"]),
                 escape(speech.get(f"lab_{entry['dataset']}", "")),
                 str(entry["n_images"]),
-                f"{100 * accuracy['value']:.1f} ({100 * accuracy['low']:.1f}–{100 * accuracy['high']:.1f})",
+                speech.with_interval(accuracy),
             ]
         )
     head = [speech[f"lab_column_{name}"] for name in ("name", "source", "images", "accuracy")]
@@ -51,7 +51,7 @@ def _strangers(model: SmearModel, speech: Words) -> str:
         for name in run["unseen"]:
             ways = run["laboratories"][name]
             values = [100 * ways[way]["metrics"]["balanced_accuracy"]["value"] for way in ("plain", "re-estimated")]
-            rows.append([escape(name), *(f"{value:.1f}" for value in values)])
+            rows.append([escape(name), *map(speech.number, values)])
     if not rows:
         return ""
     head = [speech[f"lab_column_{name}"] for name in ("name", "plain", "new")]
@@ -95,7 +95,7 @@ def _fitted_before(model: SmearModel, speech: Words) -> str:
         [
             escape(", ".join([row["name"], *(speech[f"lab_cells_{how}"] for how in ("slides", "found") if row[how])])),
             str(row["labelled"]),
-            *(" → ".join(f"{100 * value:.1f}" for value in row[where]) for where in ("others", "home")),
+            *(" → ".join(speech.number(100 * value) for value in row[where]) for where in ("others", "home")),
         ]
         for row in fitted_networks(model.results)
     ]
@@ -132,9 +132,13 @@ def statistics_text(found: Mapping[str, Any], speech: Words) -> str:
     rule = "lab_rule_yes" if found["suggested_share"] else "lab_rule_no"
     few = f'<p class="wbc-note">{escape(speech["lab_few_images"])}</p>' if found["images"] < FEW_IMAGES else ""
     text = speech(
-        "lab_statistics", images=found["images"], distance=found["distance"], share=f"{100 * found['share']:.0f}"
+        "lab_statistics",
+        images=found["images"],
+        distance=speech.figure(found["distance"]),
+        share=f"{100 * found['share']:.0f}",
     )
-    return f"<p>{escape(text)} {escape(speech[rule])}</p>{few}{page.table(head, rows, speech['lab_answers'])}"
+    old = f'<p class="wbc-note">{escape(speech["lab_thresholds"])}</p>'
+    return f"<p>{escape(text)} {escape(speech[rule])}</p>{few}{page.table(head, rows, speech['lab_answers'])}{old}"
 
 
 def fit_text(found: Mapping[str, Any], model: SmearModel, speech: Words) -> str:
@@ -143,7 +147,7 @@ def fit_text(found: Mapping[str, Any], model: SmearModel, speech: Words) -> str:
     cost = ""
     if rows:
         before, after = (sum(row["home"][when] for row in rows) / len(rows) for when in (0, 1))
-        text = speech("lab_cost", before=f"{100 * before:.1f}", after=f"{100 * after:.1f}")
+        text = speech("lab_cost", before=speech.number(100 * before), after=speech.number(100 * after))
         cost = f'<p class="wbc-note">{escape(text)}</p>'
     cost += f'<p class="wbc-note">{escape(speech["lab_home"])}</p>'
     if unseen := [label for label in model.labels if label not in found["labels"]]:
@@ -164,14 +168,13 @@ def fit_text(found: Mapping[str, Any], model: SmearModel, speech: Words) -> str:
         for name, row in tried["classes"].items()
     ]
     head = [speech[f"lab_column_{name}"] for name in ("class", "cells", "right_before", "right_after")]
-    accuracy = tried["balanced_accuracy"]
-    gain = speech("lab_fit", before=f"{100 * accuracy['before']:.1f}", after=f"{100 * accuracy['after']:.1f}")
+    gain = speech("lab_fit", **{when: speech.with_interval(share) for when, share in validated(tried).items()})
     means = speech(
         "lab_fit_means",
         n=found["n"],
         folds=tried["folds"],
         share=f"{100 * found['share']:.0f}",
-        seconds=found["seconds"],
+        seconds=speech.figure(found["seconds"]),
     )
     return (
         f'<p class="wbc-gain">{escape(gain)}</p><p>{escape(means)}</p>'

@@ -23,15 +23,6 @@ footer:not(.wbc-footer) { display: none !important; }
 STRENGTH = 85  # per cent of the overlay, to begin with
 
 
-def per_cent(probability: float) -> str:
-    """Write a probability with one decimal, never rounded up to certainty or down to impossibility."""
-    if probability >= 0.9995:
-        return ">99.9%"
-    if probability < 0.0005:
-        return "<0.1%"
-    return f"{100 * probability:.1f}%"
-
-
 def header(words: Words) -> str:
     """Return the title, what the page does, and what it is not for."""
     return (
@@ -95,11 +86,11 @@ def answer(
     colours = subtype_colours(sorted(probabilities))
     label = max(probabilities, key=lambda key: probabilities[key])
     name, score = words.label(label), probabilities[label]
-    sure = words("sure" if reason is None else "likeliest", name=name, percent=per_cent(score))
+    sure = words("sure" if reason is None else "likeliest", name=name, percent=words.per_cent(score))
     bars = "".join(
         f'<li style="--subtype:{colours[key]}" data-label="{escape(key)}"{" class=wbc-first" if key == label else ""}>'
         f'<span class="wbc-label"><i class="wbc-dot" aria-hidden="true"></i>{escape(words.label(key))}</span>'
-        f'<span class="wbc-value">{escape(per_cent(value))}</span>'
+        f'<span class="wbc-value">{escape(words.per_cent(value))}</span>'
         f'<span class="wbc-track" aria-hidden="true"><i style="width:{100 * value:.2f}%"></i></span></li>'
         for key, value in probabilities.items()
     )
@@ -139,18 +130,13 @@ def _known_by(label: str, confused: tuple[int, str | None, float] | None, words:
         lines.append(
             words("never_confused", n=number)
             if other is None
-            else words("confused", n=number, percent=per_cent(share), other=words.label(other))
+            else words("confused", n=number, percent=words.per_cent(share), other=words.label(other))
         )
     if not lines:
         return ""
     rows = "".join(f"<p>{escape(line)}</p>" for line in lines)
     title = f"{words['look_for']}: {words.label(label)}"
     return f'<div class="wbc-known"><h3>{escape(title)}</h3>{rows}</div>'
-
-
-def span(low: float, high: float) -> str:
-    """Write two shares, 0..1, as "1.2–3.4%"."""
-    return per_cent(high) if per_cent(low) == per_cent(high) else f"{100 * low:.1f}–{per_cent(high)}"
 
 
 def footer(identity: Mapping[str, str | None], risk: float | None, words: Words, measured: Sequence[Any] = ()) -> str:
@@ -169,10 +155,10 @@ def footer(identity: Mapping[str, str | None], risk: float | None, words: Words,
         choice = words["foot_always"]
     elif measured:
         wrong, named = [1 - one.right for one in measured], [one.named for one in measured]
-        spans = {"wrong": span(min(wrong), max(wrong)), "named": span(min(named), max(named))}
+        spans = {"wrong": words.span(min(wrong), max(wrong)), "named": words.span(min(named), max(named))}
         choice = words("foot_measured", number=len(measured), **spans)
     else:
-        choice = words("foot_unidentified", risk=per_cent(risk))
+        choice = words("foot_unidentified", risk=words.per_cent(risk))
     return (
         f'<footer class="wbc-footer"><p><strong>{escape(words["purpose"])}</strong> {escape(choice)} '
         f'{escape(words["foot_privacy"])}</p><p title="SHA-256 {escape(sha256)}">{escape(weights)} '

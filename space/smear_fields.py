@@ -32,6 +32,7 @@ CROP = 256  # px, the side of a cell as it is kept for fitting
 LEAST_TOTAL, MOST_TOTAL = 100, 1_000_000
 AT_ONCE = 2  # counts that run; others wait
 IN_LINE = 16  # visitors whose counts run or wait: each holds one of gradio's 40 threads
+REVIEWERS = 4  # visitors whose steps are taken over at once
 TICK = 0.2  # seconds between two looks at how far the count has come
 REVIEW = (Path(__file__).with_name("review.js")).read_text(encoding="utf-8")
 POINT = """
@@ -381,7 +382,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
         try:
             number = read_total(total_, speech)
             if number is not None:
-                said = speech("total_means", number=f"{number:.9g}", billions=f"{number / 1000:.9g}")
+                said = speech("total_means", number=speech.figure(number), billions=speech.figure(number / 1000))
         except ValueError as error:
             number, said, wrong = None, str(error), True
         given = dict(zip(usual, zip(ends[::2], ends[1::2], strict=True), strict=True))
@@ -440,7 +441,8 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
     example.click(run_drawn, outputs=outputs, **queue, **private)
     cancel.click(stop, queue=False, **private)
     again.click(start_over, outputs=outputs, queue=False, **private)
-    order = {"concurrency_id": "review", "concurrency_limit": 1}  # one after the other, as they were said
+    # Each visitor's steps have numbers and their slide a lock, so that visitors need not wait for each other.
+    order = {"concurrency_id": "review", "concurrency_limit": REVIEWERS}
     gallery.submit(change, outputs=outputs, trigger_mode="multiple", **order, **private)
     for setting in settings:
         # Of a text "input" tells of typing alone, not of what is pasted; "change" also of what is cleared here.

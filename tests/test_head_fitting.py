@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import LABELS, REPOSITORY, build_model
+from scipy.stats import beta
 from sklearn.covariance import ledoit_wolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from transformers import AutoModelForImageClassification
@@ -215,6 +216,28 @@ def test_a_cross_validation_leaves_the_model_and_counts_each_cell_once(model):
     after = [row["after"] for row in found["classes"].values()]
     assert found["balanced_accuracy"]["after"] == pytest.approx(sum(after) / 40) and sum(after) > 36
     assert model.cross_validate_head(features, labels) == found
+
+
+def test_the_limits_are_those_of_so_many_photos(model):
+    """Against SciPy: for one class alone the equal-tailed limits under Jeffreys' prior are quantiles of a beta."""
+    lower, upper = beta.ppf([0.025, 0.975], 15.5, 5.5)
+    assert head_fitting._limits([0.75], [20]) == pytest.approx([lower, upper], abs=0.005)
+    features, labels = drawn(12, apart=0.4)
+    photos = [place % 12 // 4 for place in range(48)]  # three photos, each of all classes
+    alone, together = (model.cross_validate_head(features, labels, groups) for groups in (None, photos))
+    for found in (alone, together):
+        for when, (low, high) in found["intervals"].items():
+            assert 0 <= low < found["balanced_accuracy"][when] < high <= 1
+    widths = [found["intervals"]["before"][1] - found["intervals"]["before"][0] for found in (alone, together)]
+    assert widths[1] == pytest.approx(widths[0] * np.sqrt(14 / 5), rel=0.15)
+
+
+def test_limits_hold_what_was_found_at_either_end(model):
+    features, labels = drawn(5, apart=9.0)
+    found = model.cross_validate_head(features, labels)
+    low, high = found["intervals"]["after"]
+    assert found["balanced_accuracy"]["after"] == high == 1.0 and 0.75 < low < 0.95
+    assert head_fitting._limits([0.0, 0.0], [5, 5])[0] == 0.0
 
 
 def test_left_out_in_turn_each_cell_is_named_by_a_layer_of_the_others(model):

@@ -113,10 +113,37 @@ def test_the_cost_at_home_is_what_was_measured(filled, model, language, monkeypa
     monkeypatch.setattr(model, "results", {"evidence": {"heads": [heads_report()]}})
     (row,) = my_laboratory.fitted_networks(model.results)
     assert row["others"] == pytest.approx((0.4, 0.85)) and row["home"] == pytest.approx((0.85, 0.6))
-    assert escape(speech("lab_cost", before="85.0", after="60.0")) in my_laboratory.fit_text(found, model, speech)
+    before, after = ("85,0", "60,0") if language == "de" else ("85.0", "60.0")
+    assert escape(speech("lab_cost", before=before, after=after)) in my_laboratory.fit_text(found, model, speech)
     known = my_laboratory.knowledge(model, speech)
     assert f"raabin, {speech['lab_cells_slides']}<" in known and speech["lab_cells_found"] not in known
-    assert "<td>40.0 → 85.0</td><td>85.0 → 60.0</td>" in known and speech["lab_fitted_before"] in known
+    others = "40,0 → 85,0" if language == "de" else "40.0 → 85.0"
+    assert f"<td>{others}</td><td>{before} → {after}</td>" in known and speech["lab_fitted_before"] in known
+
+
+def test_what_cross_validation_found_stands_with_its_interval(filled, model):
+    found = filled.fit_to_labels()
+    low, high = found["validation"]["intervals"]["after"]
+    told = f"{100 * found['validation']['balanced_accuracy']['after']:.1f} ({100 * low:.1f}–{100 * high:.1f})"
+    assert f"{told} % after" in my_laboratory.fit_text(found, model, languages.WORDS["en"])
+    with zipfile.ZipFile(io.BytesIO(filled.folder())) as archive:
+        assert f"{told} after" in archive.read("adapted/README.md").decode()
+        assert json.loads(archive.read("adapted/adaptation.json"))["fitted"]["validation"]["intervals"]["after"] == [
+            low,
+            high,
+        ]
+
+
+def test_new_statistics_come_with_old_thresholds_and_that_is_said(filled, model):
+    filled.reestimate()
+    assert "was not measured" in my_laboratory.statistics_text(filled.statistics, languages.WORDS["en"])
+    with zipfile.ZipFile(io.BytesIO(filled.folder())) as archive:
+        assert "thresholds in config.json were found with the old ones" in archive.read("adapted/README.md").decode()
+        own, source = (
+            json.loads(text)
+            for text in (archive.read("adapted/config.json"), (model.folder() / "config.json").read_text())
+        )
+        assert own.get("acceptance_threshold") == source.get("acceptance_threshold")
 
 
 def test_cells_of_one_photo_are_fitted_and_it_is_said_that_nothing_was_tried(model):

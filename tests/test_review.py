@@ -218,7 +218,7 @@ def test_an_unidentified_cell_tells_which_class_its_per_cent_means_and_why_it_ha
         in html
     )
     german = fields_page.gallery(slide, languages.WORDS["de"])
-    assert "<span>Monozyt?<br>50.0%</span>" in german and "nicht sicher genug" in german
+    assert "<span>Monozyt?<br>50,0\xa0%</span>" in german and "nicht sicher genug" in german
     slide.change(0, 1, "monocyte")
     told = fields_page.gallery(slide, ENGLISH)
     assert "<span>Monocyte?" not in told and 'aria-label="Monocyte, named by you, cell 2 of &lt;0&gt;.jpg"' in told

@@ -393,8 +393,16 @@ PICTURES = Image.new("RGB", (8, 8)), Image.new("RGBA", (8, 8))
 
 
 def test_probabilities_are_never_rounded_to_certainty():
-    written = [page.per_cent(p) for p in (1.0, 0.9996, 0.9994, 0.5, 0.0005, 0.0004, 0.0)]
+    written = [ENGLISH.per_cent(p) for p in (1.0, 0.9996, 0.9994, 0.5, 0.0005, 0.0004, 0.0)]
     assert written == [">99.9%", ">99.9%", "99.9%", "50.0%", "0.1%", "<0.1%", "<0.1%"]
+
+
+def test_numbers_are_written_as_their_language_does():
+    german, share = languages.WORDS["de"], {"value": 0.98765, "low": 0.9, "high": 1.0}
+    assert ENGLISH.with_interval(share) == "98.8 (90.0–100.0)" and german.with_interval(share) == "98,8 (90,0–100,0)"
+    assert [german.per_cent(p) for p in (1.0, 0.5, 0.0)] == [">99,9\xa0%", "50,0\xa0%", "<0,1\xa0%"]
+    assert ENGLISH.span(0.012, 0.0341) == "1.2–3.4%" and german.span(0.012, 0.012) == "1,2\xa0%"
+    assert [ENGLISH.figure(value) for value in (7200.0, 7.25)] == ["7200", "7.25"] and german.figure(7.25) == "7,25"
 
 
 def test_texts_from_outside_are_escaped():
@@ -460,7 +468,7 @@ def test_below_the_threshold_the_page_says_unidentified_and_why(fields, why, sho
     label, probabilities = by_hand(Image.open(EXAMPLES / "monocyte.png").convert("RGB"))
     html = shown(**fields)[0](EXAMPLES / "monocyte.png")
     assert '<h2 class="wbc-name">Unidentified</h2>' in html and why in html
-    assert f"Likeliest: {label.capitalize()}, {page.per_cent(probabilities[label])}" in html
+    assert f"Likeliest: {label.capitalize()}, {ENGLISH.per_cent(probabilities[label])}" in html
     assert " sure</p>" not in html and html.count("data-label=") == 4
 
 
