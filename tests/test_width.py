@@ -72,8 +72,8 @@ def test_two_processes_end_with_the_model_of_one_written_once(runs):
     for run in ("one", "two"):
         training = json.loads((root / run / "model" / "eval_results.json").read_text())["training"]
         assert training["samples_seen"] == EPOCHS * DRAWS
-        rate = training["samples_seen"] / training["wall_seconds"]
-        assert training["images_per_second"] == pytest.approx(rate, rel=0.02)
+        seconds = training["samples_seen"] / training["images_per_second"]
+        assert training["wall_seconds"] == pytest.approx(seconds, rel=0.02, abs=0.06)  # it is rounded to a tenth
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
