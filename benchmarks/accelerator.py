@@ -27,10 +27,10 @@ from torch.utils.data import DataLoader
 from transformers import AutoImageProcessor, TrainingArguments
 
 from benchmarks.subjects import multiply_adds
-from benchmarks.table import compare_conditions, compare_figures, reported, tables
+from benchmarks.table import compare_conditions, compare_figures, reported, source_commit, tables
 from benchmarks.timing import cores, figure, ratios
 from benchmarks.width import StepTimes
-from evaluation.results import environment, git_commit, hardware
+from evaluation.results import environment, hardware
 from hub_model.configuration_wbc_resnet import WbcResNetConfig
 from hub_model.modeling_wbc_resnet import WbcResNetForImageClassification
 from training.augment import Augmentation
@@ -238,10 +238,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.render_only:
         options.page.write_text(page(json.loads(options.out.read_text(encoding="utf-8"))), encoding="utf-8")
         return
-    try:
-        commit = git_commit(ROOT)["commit"]
-    except RuntimeError:
-        commit = "unknown"
+    commit = source_commit(ROOT)
     try:
         earlier = reported(options.compare or options.out, needed=options.compare is not None)
         figures = measure(options)

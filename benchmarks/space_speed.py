@@ -31,9 +31,9 @@ import httpx
 import torch
 from transformers import AutoModelForImageClassification
 
-from benchmarks.table import compare_conditions, compare_figures, meets, reported, tables
+from benchmarks.table import compare_conditions, compare_figures, meets, reported, source_commit, tables
 from benchmarks.timing import cores, figure
-from evaluation.results import environment, git_commit, hardware, package_versions
+from evaluation.results import environment, hardware, package_versions
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "space" / "examples"
@@ -239,11 +239,7 @@ def page(report: Mapping[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and write the figures."""
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
-    options, load = parse(arguments), os.getloadavg()[0]
-    try:
-        commit = git_commit(ROOT)["commit"]
-    except RuntimeError:
-        commit = "unknown"
+    options, load, commit = parse(arguments), os.getloadavg()[0], source_commit(ROOT)
     try:
         earlier = reported(options.compare or options.out, needed=options.compare is not None)
         figures = measure(options)

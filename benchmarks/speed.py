@@ -26,7 +26,7 @@ from benchmarks import cold, measures, table, width
 from benchmarks.peak import find_peaks
 from benchmarks.subjects import Doors, read_jpegs
 from benchmarks.timing import TURNS, cores
-from evaluation.results import environment, git_commit, hardware
+from evaluation.results import environment, hardware
 from hub_model.pipeline_wbc_resnet import has_bfloat16
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,10 +73,7 @@ def find_copies(data_dir: Path, split: str) -> Path:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Measure the parts that were asked for."""
-    try:  # before anything is measured: it can change, and a copy may have none
-        commit = git_commit(ROOT)["commit"]
-    except RuntimeError:
-        commit = "unknown"
+    commit = table.source_commit(ROOT)
     load = os.getloadavg()[0]
     if load > LOADED:
         logger.warning("other work runs on this machine (load %.1f): ratios hold roughly, values are too slow", load)

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation.results import git_commit
+
 MOVED = 0.10  # of a ratio, from which on it is told
 SCHEMA_VERSION = 3
 RESULT_KEYS = {
@@ -177,6 +179,14 @@ def page(results: Mapping[str, Any]) -> str:
             lines.append(f"| {name} | {same} | {way['largest_difference']:.1g} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def source_commit(root: Path) -> str:
+    """Name the commit that is checked out, to be asked before anything is measured; a copy may have none."""
+    try:
+        return git_commit(root)["commit"]
+    except RuntimeError:
+        return "unknown"
 
 
 def reported(path: Path, needed: bool = True) -> dict[str, Any] | None:

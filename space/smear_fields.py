@@ -202,7 +202,9 @@ def read_ranges(
         if 0 <= low <= high <= 100:
             ranges[name] = [low, high]
         else:
-            wrong.append(speech("range_wrong", name=speech.label(name), low=f"{low:g}", high=f"{high:g}"))
+            wrong.append(
+                speech("range_wrong", name=speech.label(name), low=speech.figure(low), high=speech.figure(high))
+            )
     return ranges, " ".join(wrong)
 
 

@@ -535,7 +535,7 @@ def test_two_visitors_never_see_each_others_photos(visit, tmp_path):
 
 
 def ask_until(page, button, answer):
-    """Press a button until it answers: while gradio lays out the answer before, a press may meet a button that is replaced."""
+    """Press a button until it answers: a press in the moment in which the answer before becomes whole may be lost."""
     from playwright.sync_api import TimeoutError as NotSeen
 
     for _ in range(3):
