@@ -74,11 +74,12 @@ def build(model_dir: str | Path) -> gr.Blocks:
         def speak(request: gr.Request) -> tuple[str, ...]:
             speech = words(request)
             foot = page.footer(model.identity, risk, speech, measured)
+            visit = visits.find(request.session_hash)  # who is quick has brought cells before this answer
             return (
                 page.header(speech),
                 page.welcome(model.subtypes, speech),
                 limit_text(model, speech),
-                cells_table(None, model, speech),
+                cells_table(visit and visit.laboratory.get("laboratory"), model, speech),
                 knowledge(model, speech),
                 about(model, speech),
                 foot,

@@ -19,6 +19,7 @@ from languages import WORDS, Words
 from PIL import Image
 from review import DROPPED, UNIDENTIFIED, Slide
 from smear_model import SmearModel
+from turns import Line
 
 WANTED = 10  # labelled cells of a class
 FEWEST = 2  # of a class: one to learn from, one to try it on
@@ -73,7 +74,8 @@ class Laboratory:
         network: with new statistics or a new last layer; None as long as nothing was fitted.
         statistics: what re-estimating without labels found, or None.
         fit: what the fitting to labelled cells found, or None.
-        cancelled: is set where what runs now shall end.
+        line: what the visitor asked for is done one after another, as it was asked for.
+        stops: of what is done or waits, each set where that shall end.
     """
 
     model: SmearModel
@@ -81,8 +83,9 @@ class Laboratory:
     network: Any = None
     statistics: dict[str, Any] | None = None
     fit: dict[str, Any] | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    cancelled: threading.Event = field(default_factory=threading.Event)
+    line: Line = field(default_factory=Line)
+    stops: set[threading.Event] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # held for a moment: the fitted are of one fit
 
     @property
     def counts(self) -> dict[str, int]:
@@ -119,7 +122,7 @@ class Laboratory:
         changed = len(gone) + sum(key in before and before[key] != cell.label for key, cell in kept.items())
         if new or changed:
             self.cells = list(kept.values())
-            self.network = self.statistics = self.fit = None
+            self._keep(None, None, None)
         return new, changed
 
     def add_slide(self, slide: Slide) -> tuple[int, int]:
@@ -159,8 +162,7 @@ class Laboratory:
         network.mix_statistics(trial.new, share)
         network.config.validation_confusion = None
         after = network.name_images(batches)
-        self.network, self.fit = network, None
-        self.statistics = {
+        statistics = {
             "images": len(self.cells),
             "distance": round(trial.distance, 4),
             "suggested_share": trial.suggested_share,
@@ -168,7 +170,8 @@ class Laboratory:
             "before": _answers(network, trial.logits),
             "after": _answers(network, after),
         }
-        return self.statistics
+        self._keep(network, statistics, None)
+        return statistics
 
     def fit_to_labels(self, tell: Tell | None = None) -> dict[str, Any]:
         """Fit statistics and last layer to the labelled cells, beginning with the model as it came, and say what that gains.
@@ -195,10 +198,10 @@ class Laboratory:
         others = self._batches([cell for cell in self.cells if cell.label is None])
         groups = [cell.group for cell in labelled]
         found = network.fit_to_laboratory(self._batches(labelled), labels, groups, others, tell)
-        self.network, self.statistics = network, None
         shown = [label for label, number in self.counts.items() if number]
-        self.fit = found | {"n": len(labelled), "labels": shown, "seconds": round(time.monotonic() - started, 1)}
-        return self.fit
+        fit = found | {"n": len(labelled), "labels": shown, "seconds": round(time.monotonic() - started, 1)}
+        self._keep(network, None, fit)
+        return fit
 
     def folder(self) -> bytes:
         """Write the fitted model as a zip archive of a folder that ``from_pretrained`` loads.
@@ -206,18 +209,20 @@ class Laboratory:
         Raises:
             LaboratoryError: nothing was fitted.
         """
-        if self.network is None:
+        with self._lock:
+            network, statistics, fit = self.network, self.statistics, self.fit
+        if network is None:
             raise LaboratoryError("lab_nothing_fitted")
         source = self.model.folder()
         config = json.loads((source / "config.json").read_text(encoding="utf-8"))
         config.pop("validation_confusion", None)  # the errors of the old weights
-        if self.fit is not None:
+        if fit is not None:
             for name in ("acceptance_threshold", "acceptance_risk", "energy_threshold", "energy_accept_rate"):
                 config.pop(name, None)  # found with the old layer
-        record = {"started_from": self.model.identity, "statistics": self.statistics, "fitted": self.fit}
+        record = {"started_from": self.model.identity, "statistics": statistics, "fitted": fit}
         buffer = io.BytesIO()
         with tempfile.TemporaryDirectory() as saved, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-            self.network.save_pretrained(saved)
+            network.save_pretrained(saved)
             archive.write(Path(saved) / "model.safetensors", "adapted/model.safetensors")
             for path in sorted(source.iterdir()):
                 if path.is_file() and path.suffix in (".py", ".json") and path.name not in (*LEFT_OUT, "config.json"):
@@ -226,6 +231,10 @@ class Laboratory:
             archive.writestr("adapted/adaptation.json", json.dumps(record, indent=2) + "\n")
             archive.writestr("adapted/README.md", _readme(record))
         return buffer.getvalue()
+
+    def _keep(self, network: Any, statistics: dict[str, Any] | None, fit: dict[str, Any] | None) -> None:
+        with self._lock:
+            self.network, self.statistics, self.fit = network, statistics, fit
 
     def _batches(self, cells: Sequence[Cell] | None = None) -> list[torch.Tensor]:
         cells = self.cells if cells is None else cells

@@ -2,7 +2,7 @@
 
 import base64
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
 from threading import Event
@@ -10,15 +10,18 @@ from typing import Any
 
 import gradio as gr
 import page
-from laboratory import FEW_IMAGES, SIDE, WANTED, Cell, Laboratory, LaboratoryError, validated
+from laboratory import FEW_IMAGES, SIDE, WANTED, Cell, Laboratory, LaboratoryError, Tell, validated
 from languages import I18N, Words, words
 from one_cell import read_photo, remember
 from reading import PictureError
-from smear_fields import SAVE, TICK, Cancelled, FieldsError, sent_paths
+from smear_fields import SAVE, FieldsError, sent_paths
 from smear_model import SmearModel, held_out
+from turns import TICK, Cancelled, Line
 from visits import Visits
 
 NO_LABEL = ""
+IN_LINE = 6  # visitors whose cells are taken, or fitted to, or who wait: each holds one of gradio's 40 threads
+FITS = Line()  # one fit at a time has the cores
 
 
 def knowledge(model: SmearModel, speech: Words) -> str:
@@ -213,121 +216,172 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> tuple[gr.HTML, gr.
     file = gr.JSON(visible=False)
     outputs = [files, cells, status, estimated, fitted, take, cancel]
     private = {"api_visibility": "private", "show_progress": "hidden"}
-    # One fit at a time has the cores; what takes no time does not wait for another visitor's.
-    heavy = private | {"concurrency_id": "laboratory", "concurrency_limit": 1}
-    light = private | {"concurrency_id": "laboratory-cells", "concurrency_limit": 8}
+    # They wait in our own lines, where a visitor sees it and may cancel, not in gradio's.
+    heavy = private | {"concurrency_id": "laboratory", "concurrency_limit": IN_LINE}
+    light = private | {"concurrency_id": "laboratory-cells", "concurrency_limit": IN_LINE}
 
     def of(request: gr.Request) -> Laboratory:
         kept = visits.of(request.session_hash).laboratory
         return kept.setdefault("laboratory", Laboratory(model))
 
-    def shown(laboratory: Laboratory, speech: Words, text: str = "") -> dict[Any, Any]:
+    def shown(laboratory: Laboratory, speech: Words) -> dict[Any, Any]:
         return {
-            files: None,
             cells: cells_table(laboratory, model, speech),
-            status: f'<p class="wbc-note" role="status">{escape(text)}</p>' if text else "",
             estimated: statistics_text(laboratory.statistics, speech) if laboratory.statistics else "",
             fitted: fit_text(laboratory.fit, model, speech) if laboratory.fit else "",
             take: gr.Button(visible=laboratory.network is not None),
-            cancel: gr.Button(visible=False),
+            cancel: gr.Button(visible=bool(laboratory.stops)),
         }
 
-    def added(
-        laboratory: Laboratory, speech: Words, add: Callable[[], tuple[int, int]], wrong: Sequence[str] = ()
-    ) -> Any:
-        with laboratory.lock:
-            try:
-                new, changed = add()
-            except LaboratoryError as error:
-                return shown(laboratory, speech, error.told(speech))
-        again = [speech("lab_changed", number=changed)] if changed else []
-        return shown(laboratory, speech, " ".join([speech("lab_added", number=new), *again, *wrong]))
+    def note(text: str) -> str:
+        return f'<p class="wbc-note" role="status">{escape(text)}</p>' if text else ""
 
-    def add_files(sent: list[dict[str, Any]] | None, name: str, request: gr.Request) -> dict[Any, Any]:
-        speech, laboratory = words(request), of(request)
-        new, wrong = [], []
-        try:
-            for path in sent_paths(sent):
+    def work(
+        request: gr.Request, step: Callable[[Laboratory, Tell], str], place: gr.HTML, words_: Mapping[str, str]
+    ) -> Iterator[dict[Any, Any]]:
+        """Do a step when it is its turn, meanwhile show how far it has come in ``place``, and then what there is now.
+
+        What a visitor asks for is done one after another, so that what is shown last is what holds: who presses a button while
+        files are still read fits to those too. ``step`` gives what is to be said; ``words_`` names the texts for how far it
+        is and for a cancelled one.
+        """
+        speech, kept = words(request), visits.of(request.session_hash).laboratory
+        laboratory = of(request)
+        turns, stop, come = [laboratory.line.join()], Event(), [0, 1]
+        laboratory.stops.add(stop)
+
+        def tell(done: int, total: int) -> None:
+            if stop.is_set():
+                raise Cancelled
+            come[:] = done, total
+
+        def done() -> dict[Any, Any]:
+            with turns[0]:
+                try:
+                    turns[0].wait(stop)
+                    if place is status:
+                        text = step(laboratory, tell)
+                    else:
+                        with FITS.join() as turn:
+                            turns.append(turn)
+                            turn.wait(stop)
+                            text = step(laboratory, tell)
+                except LaboratoryError as error:
+                    text = error.told(speech)
+                except Cancelled:
+                    text = speech[words_["cancelled"]]
+                finally:
+                    laboratory.stops.discard(stop)
+                if kept.get("laboratory") is not laboratory:  # it was forgotten meanwhile
+                    return shown(kept.setdefault("laboratory", Laboratory(model)), speech) | {place: ""}
+                said = {status: note(text)} if text or place is status else {}
+                return shown(laboratory, speech) | said
+
+        with ThreadPoolExecutor(1) as worker:
+            future = worker.submit(done)
+            try:
+                if place is not status:
+                    yield {status: ""}  # it was said of what came before
+                while not future.done():
+                    ahead = sum(turn.ahead for turn in turns)
+                    part, total = come
+                    text = (
+                        speech("lab_waiting", number=ahead)
+                        if ahead
+                        else speech(words_["busy"], percent=100 * part // total)
+                    )
+                    yield {place: page.progress(part, total, text), cancel: gr.Button(visible=True)}
+                    time.sleep(TICK)
+            finally:
+                stop.set()  # without effect where it is through; else the visitor is gone
+        yield future.result()
+
+    def fitting(step: Callable[..., Any], place: gr.HTML) -> Callable[[gr.Request], Iterator[dict[Any, Any]]]:
+        def run(request: gr.Request) -> Iterator[dict[Any, Any]]:
+            def silent(laboratory: Laboratory, tell: Tell) -> str:
+                step(laboratory, tell)
+                return ""
+
+            yield from work(request, silent, place, {"busy": "lab_busy", "cancelled": "lab_cancelled"})
+
+        return run
+
+    taking = {"busy": "lab_reading", "cancelled": "lab_not_taken"}
+
+    def added(laboratory: Laboratory, speech: Words, add: Callable[[], tuple[int, int]]) -> str:
+        was_fitted = laboratory.network is not None
+        new, changed = add()
+        text = [speech("lab_added", number=new)]
+        if changed:
+            text.append(speech("lab_changed", number=changed))
+        if was_fitted and laboratory.network is None:
+            text.append(speech["lab_forgotten"])
+        return " ".join(text)
+
+    def add_files(sent: list[dict[str, Any]] | None, name: str, request: gr.Request) -> Iterator[dict[Any, Any]]:
+        speech = words(request)
+
+        def read(laboratory: Laboratory, tell: Tell) -> str:
+            new, wrong = [], []
+            try:
+                paths = sent_paths(sent)
+            except FieldsError as error:
+                return str(error)
+            for number, path in enumerate(paths):
+                tell(number, len(paths))
                 try:
                     picture = read_photo({"path": str(path)}).image
                 except PictureError as error:
                     wrong.append(f"{path.name}: {error}")
                     continue
-                picture = picture.resize((SIDE, SIDE))
-                new.append(Cell(picture, name or None, f"{path.name} {path.parent.name}"))
-        except FieldsError as error:
-            return shown(laboratory, speech, str(error))
+                new.append(Cell(picture.resize((SIDE, SIDE)), name or None, f"{path.name} {path.parent.name}"))
+            try:
+                text = added(laboratory, speech, lambda: laboratory.add(new))
+            except LaboratoryError as error:
+                text = error.told(speech)
+            return " ".join([text, *wrong])
+
+        try:
+            yield {files: None}
+            yield from work(request, read, status, taking)
         finally:
             for one in sent or []:
                 remember(one, visits, request)
             visits.forget_files(request.session_hash)
-        return added(laboratory, speech, lambda: laboratory.add(new), wrong)
 
-    def add_slide(request: gr.Request) -> dict[Any, Any]:
-        speech, laboratory = words(request), of(request)
-        reviewed = visits.of(request.session_hash).slide
-        if reviewed is None:
-            return shown(laboratory, speech, speech["lab_no_slide"])
-        with reviewed.lock:
-            return added(laboratory, speech, lambda: laboratory.add_slide(reviewed))
+    def add_slide(request: gr.Request) -> Iterator[dict[Any, Any]]:
+        speech = words(request)
+
+        def take_over(laboratory: Laboratory, tell: Tell) -> str:
+            reviewed = visits.of(request.session_hash).slide
+            if reviewed is None:
+                return speech["lab_no_slide"]
+            with reviewed.lock:
+                return added(laboratory, speech, lambda: laboratory.add_slide(reviewed))
+
+        yield from work(request, take_over, status, taking)
 
     def forget(request: gr.Request) -> dict[Any, Any]:
         stop(request)
         visits.of(request.session_hash).laboratory.clear()
-        return shown(of(request), words(request))
+        return {files: None, status: ""} | shown(of(request), words(request))
 
     def stop(request: gr.Request) -> None:
-        of(request).cancelled.set()
-
-    def work(step: Callable[..., Any], place: gr.HTML) -> Callable[[gr.Request], Iterator[dict[Any, Any]]]:
-        def run(request: gr.Request) -> Iterator[dict[Any, Any]]:
-            laboratory, speech = of(request), words(request)
-            left, come = Event(), [0, 1]
-            cancelled = laboratory.cancelled = Event()
-
-            def tell(done: int, total: int) -> None:
-                if left.is_set() or cancelled.is_set():
-                    raise Cancelled
-                come[:] = done, total
-
-            def locked() -> None:
-                with laboratory.lock:
-                    step(laboratory, tell)
-
-            with ThreadPoolExecutor(1) as worker:
-                future = worker.submit(locked)
-                try:
-                    while not future.done():
-                        done, total = come
-                        text = speech("lab_busy", percent=100 * done // total)
-                        yield {place: page.progress(done, total, text), cancel: gr.Button(visible=True)}
-                        time.sleep(TICK)
-                finally:
-                    left.set()  # without effect where it is through; else the visitor is gone
-            wrong = future.exception()
-            if isinstance(wrong, Cancelled):
-                yield shown(of(request), speech, speech["lab_cancelled"])
-            elif wrong is not None and not isinstance(wrong, LaboratoryError):
-                raise wrong
-            else:
-                yield shown(laboratory, speech, "" if wrong is None else wrong.told(speech))
-
-        return run
+        for one in list(of(request).stops):
+            one.set()
 
     def save(request: gr.Request) -> dict[str, str]:
-        laboratory = of(request)
-        with laboratory.lock:
-            try:
-                content = laboratory.folder()
-            except LaboratoryError as error:
-                raise gr.Error(error.told(words(request)), print_exception=False) from error
+        try:
+            content = of(request).folder()
+        except LaboratoryError as error:
+            raise gr.Error(error.told(words(request)), print_exception=False) from error
         return {"name": "adapted.zip", "type": "application/zip", "content": base64.b64encode(content).decode()}
 
-    files.upload(add_files, inputs=[files, label], outputs=outputs, preprocess=False, **light)
+    files.upload(add_files, inputs=[files, label], outputs=outputs, preprocess=False, trigger_mode="multiple", **light)
     slide.click(add_slide, outputs=outputs, **light)
     clear.click(forget, outputs=outputs, **light)
-    estimate.click(work(Laboratory.reestimate, estimated), outputs=outputs, **heavy)
-    fit.click(work(Laboratory.fit_to_labels, fitted), outputs=outputs, **heavy)
+    estimate.click(fitting(Laboratory.reestimate, estimated), outputs=outputs, **heavy)
+    fit.click(fitting(Laboratory.fit_to_labels, fitted), outputs=outputs, **heavy)
     cancel.click(stop, queue=False, **private)
     take.click(save, outputs=file, **light).then(None, inputs=file, js=SAVE)
     return cells, knows

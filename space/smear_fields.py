@@ -21,6 +21,7 @@ from reading import HEAVIEST
 from report import cell_thumbnail, write_report
 from review import Options, Slide
 from smear_model import SmearModel
+from turns import TICK, Cancelled, Line, Turn
 from uploads import rename_as_sent
 from visits import LONGEST as IDLE
 from visits import Visit, Visits
@@ -33,7 +34,6 @@ LEAST_TOTAL, MOST_TOTAL = 100, 1_000_000
 AT_ONCE = 2  # counts that run; others wait
 IN_LINE = 16  # visitors whose counts run or wait: each holds one of gradio's 40 threads
 REVIEWERS = 4  # visitors whose steps are taken over at once
-TICK = 0.2  # seconds between two looks at how far the count has come
 REVIEW = (Path(__file__).with_name("review.js")).read_text(encoding="utf-8")
 POINT = """
 element.addEventListener('click', event => {
@@ -52,10 +52,6 @@ SAVE = """(file) => {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }"""
-
-
-class Cancelled(Exception):
-    """The visitor wants no answer any more."""
 
 
 class FieldsError(ValueError):
@@ -90,17 +86,17 @@ def sent_paths(sent: Sequence[Mapping[str, Any]] | None, extra: Iterable[Path] =
 class Counting:
     """A count that runs, or waits for its turn: how far it has come, and the slide when it is through."""
 
-    line: ClassVar[list["Counting"]] = []  # those that run, and behind them those that wait, as they came
+    line: ClassVar[Line] = Line(AT_ONCE)
 
     def __init__(self, model: SmearModel, paths: Sequence[Path], options: Options, cancelled: Event):
         self.model, self.paths, self.options, self.cancelled = model, paths, options, cancelled
         self.done = self.cells = 0
+        self._turn: Turn | None = None
 
     @property
     def ahead(self) -> int:
         """How many counts must end before this one begins."""
-        line = [*self.line]
-        return max(0, line.index(self) + 1 - AT_ONCE) if self in line else 0
+        return self._turn.ahead if self._turn else 0
 
     def run(self) -> Slide:
         """Count, once it is this one's turn.
@@ -109,14 +105,9 @@ class Counting:
             Cancelled: as asked for.
             ValueError: an option that does not fit.
         """
-        self.line.append(self)
-        try:
-            while self.ahead:
-                self._stop_if_asked()
-                time.sleep(TICK)
+        with self.line.join() as self._turn:
+            self._turn.wait(self.cancelled)
             return self._count()
-        finally:
-            self.line.remove(self)
 
     def _count(self) -> Slide:
         def tell(done: int, cells: int) -> None:

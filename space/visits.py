@@ -53,6 +53,11 @@ class Visits:
             visit.touched = now
             return visit
 
+    def find(self, name: str) -> Visit | None:
+        """Give the visit of this name, if there is one."""
+        with self._lock:
+            return self._visits.get(name)
+
     def close(self, name: str) -> None:
         """Stop what a visit still does and forget it, with the files that it sent and no other visit did."""
         self.forget_files(name)

@@ -27,6 +27,7 @@ import report
 import review
 import smear_fields
 import smear_model
+import turns
 import uploads
 import visits
 
@@ -53,6 +54,7 @@ __all__ = [
     "serve_shipped",
     "smear_fields",
     "smear_model",
+    "turns",
     "uploads",
     "visits",
 ]

@@ -3,12 +3,13 @@
 import copy
 import io
 import json
+import threading
 
 import jsonschema
 import pytest
 from conftest import REPOSITORY
 from PIL import Image
-from space_fixtures import fields_page, languages, review, smear_fields, visits
+from space_fixtures import fields_page, languages, review, smear_fields, turns, visits
 
 from hub_model.differential import cells_csv, count_cells, count_csv, report_json
 
@@ -290,7 +291,6 @@ def test_ranges_that_are_none_are_left_out_and_told():
 
 
 def test_a_count_tells_how_many_cells_it_has_found(tmp_path):
-    import threading
 
     class Model:
         identity = MODEL
@@ -316,6 +316,27 @@ def test_a_count_tells_how_many_cells_it_has_found(tmp_path):
     counting.run()
     assert seen == [(1, 3), (2, 6)]
     assert "Reading photo 2 of 3; 6 white cells" in fields_page.progress(1, 3, 6, ENGLISH)
+
+
+# Turns
+
+
+def test_turns_come_in_order_and_who_stops_waiting_lets_the_next_one_come():
+    line = turns.Line(at_once=2)
+    first, second, third, fourth = (line.join() for _ in range(4))
+    assert [turn.ahead for turn in (first, second, third, fourth)] == [0, 0, 1, 2]
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(turns.Cancelled), third:
+        third.wait(stop)
+    assert fourth.ahead == 1
+    begun = threading.Thread(target=fourth.wait, args=[threading.Event()])
+    begun.start()
+    first.leave()
+    begun.join(timeout=60)
+    assert not begun.is_alive() and fourth.ahead == 0
+    first.leave()
+    assert line.join().ahead == 1, "the second and the fourth work"
 
 
 # The visit

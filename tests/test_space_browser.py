@@ -499,8 +499,7 @@ def test_who_waits_for_others_counts_is_told_and_may_cancel(visit):
     from space_fixtures import smear_fields
 
     page = visit(locale="de-DE")
-    others = [smear_fields.Counting(None, [], None, None) for _ in range(smear_fields.AT_ONCE)]
-    smear_fields.Counting.line += others  # two visitors' counts that take long
+    others = [smear_fields.Counting.line.join() for _ in range(smear_fields.AT_ONCE)]  # counts that take long
     try:
         page.locator("[role=tab]").nth(1).click()
         page.locator("#fields input[type=file]").set_input_files(EXAMPLES / "monocyte.png")
@@ -511,11 +510,11 @@ def test_who_waits_for_others_counts_is_told_and_may_cancel(visit):
         page.wait_for_selector("#fields-cancel", state="hidden")
         page.locator("#fields input[type=file]").set_input_files(EXAMPLES / "monocyte.png")
         page.wait_for_function("document.querySelector('#fields-status').innerText.includes('vor Ihrer: 1')")
-        smear_fields.Counting.line.remove(others.pop())
+        others[0].leave()
         page.wait_for_selector(".wbc-review")
     finally:
         for other in others:
-            smear_fields.Counting.line.remove(other)
+            other.leave()
 
 
 def test_two_visitors_never_see_each_others_photos(visit, tmp_path):
@@ -534,18 +533,20 @@ def test_two_visitors_never_see_each_others_photos(visit, tmp_path):
         assert f"visitor-{number}.png" in text and f"visitor-{1 - number}.png" not in text
 
 
-def ask_until(page, button, answer):
-    """Press a button until it answers: a press in the moment in which the answer before becomes whole may be lost."""
-    from playwright.sync_api import TimeoutError as NotSeen
-
-    for _ in range(3):
-        page.locator(button).press("Enter")
-        try:
-            page.wait_for_selector(answer, timeout=30000)
-            return
-        except NotSeen:
-            continue
-    raise AssertionError(f"{button} was pressed three times, and {answer} never came")
+def bring_cells(page, folder, name, number):
+    """Send cells of one class and wait until they are taken."""
+    files = []
+    for place in range(number):
+        files.append(folder / f"{name}-{place}.png")
+        Image.open(EXAMPLES / f"{name.lower()}.png").rotate(7 * place).save(files[-1])
+    page.locator("#lab-label input").click()
+    page.get_by_role("option", name=name).click()
+    page.locator("#lab-files input[type=file]").set_input_files(files)
+    page.wait_for_function(
+        "told => [...document.querySelectorAll('#lab-cells tr')]"
+        ".some(row => row.innerText.replace(/\\s+/g, ' ').startsWith(told))",
+        arg=f"{name} {number}",
+    )
 
 
 def test_a_laboratory_fits_the_network_to_its_cells(visit, tmp_path):
@@ -555,24 +556,66 @@ def test_a_laboratory_fits_the_network_to_its_cells(visit, tmp_path):
     page.locator("[role=tab]").nth(2).click()
     assert "pbc" in page.locator("#lab-knows").inner_text()
     for name in ("Neutrophil", "Monocyte"):
-        files = []
-        for number in range(3):
-            files.append(tmp_path / f"{name}-{number}.png")
-            Image.open(EXAMPLES / f"{name.lower()}.png").rotate(90 * number).save(files[-1])
-        page.locator("#lab-label input").click()
-        page.get_by_role("option", name=name).click()
-        before = page.locator("#lab-cells").inner_text()
-        page.locator("#lab-files input[type=file]").set_input_files(files)
-        page.wait_for_function("old => document.querySelector('#lab-cells').innerText !== old", arg=before)
-        page.wait_for_selector("#lab-files button[aria-dropeffect], #lab-files .upload-container")
-    page.wait_for_function("document.querySelector('#lab-status').innerText.includes('New cells: 3')")
-    ask_until(page, "#lab-estimate", "#lab-estimated .wbc-table")
-    ask_until(page, "#lab-fit", "#lab-fitted .wbc-gain")
+        bring_cells(page, tmp_path, name, 3)
+    page.locator("#lab-estimate").press("Enter")
+    page.wait_for_selector("#lab-estimated .wbc-table")
+    page.locator("#lab-fit").press("Enter")
+    page.wait_for_selector("#lab-fitted .wbc-gain")
     assert "on 6 labelled cells" in page.locator("#lab-fitted").inner_text()
     with page.expect_download() as waiting:
         page.locator("#lab-download").click()
     waiting.value.save_as(tmp_path / "adapted.zip")
     assert "adapted/model.safetensors" in zipfile.ZipFile(tmp_path / "adapted.zip").namelist()
+    bring_cells(page, tmp_path, "Basophil", 1)
+    assert "fit again" in page.locator("#lab-status").inner_text()
+    assert not page.locator("#lab-fitted").inner_text().strip() and page.locator("#lab-download").is_hidden()
+
+
+def test_who_presses_while_files_are_read_has_them_counted_in(visit, tmp_path, monkeypatch):
+    from threading import Event
+
+    from space_fixtures import my_laboratory
+
+    page, goes_on, read_photo = visit(), Event(), my_laboratory.read_photo
+
+    def held_up(photo):
+        assert goes_on.wait(60)
+        return read_photo(photo)
+
+    monkeypatch.setattr(my_laboratory, "read_photo", held_up)
+    page.locator("[role=tab]").nth(2).click()
+    files = [EXAMPLES / "monocyte.png", EXAMPLES / "neutrophil.png", tmp_path / "broken.png"]
+    files[-1].write_bytes(b"no picture")
+    page.locator("#lab-files input[type=file]").set_input_files(files)
+    page.wait_for_function("document.querySelector('#lab-status').innerText.includes('Taking your cells')")
+    page.locator("#lab-estimate").press("Enter")
+    page.wait_for_function("document.querySelector('#lab-estimated').innerText.includes('before yours: 1')")
+    goes_on.set()
+    page.wait_for_selector("#lab-estimated .wbc-table")
+    assert "2 images" in page.locator("#lab-estimated").inner_text()
+    told = page.locator("#lab-status").inner_text()
+    assert "New cells: 2" in told and "broken.png" in told, "the later answer leaves what was said of the files"
+    page.wait_for_selector("#lab-cancel", state="hidden")
+
+
+def test_who_waits_for_others_fits_is_told_and_may_cancel(visit, tmp_path):
+    from space_fixtures import my_laboratory
+
+    page = visit(locale="de-DE")
+    page.locator("[role=tab]").nth(2).click()
+    page.locator("#lab-files input[type=file]").set_input_files(EXAMPLES / "monocyte.png")
+    page.wait_for_function("document.querySelector('#lab-status').innerText.includes('Neue Zellen: 1')")
+    with my_laboratory.FITS.join():  # another visitor's, that takes long
+        page.locator("#lab-estimate").press("Enter")
+        page.wait_for_function("document.querySelector('#lab-estimated').innerText.includes('vor Ihrem: 1')")
+        page.locator("#lab-cancel").click()
+        page.wait_for_function("document.querySelector('#lab-status').innerText.includes('Abgebrochen')")
+        page.locator("#lab-files input[type=file]").set_input_files(EXAMPLES / "basophil.png")
+        page.wait_for_function("document.querySelector('#lab-status').innerText.includes('Neue Zellen: 1')")
+        page.locator("#lab-estimate").press("Enter")
+        page.wait_for_function("document.querySelector('#lab-estimated').innerText.includes('vor Ihrem: 1')")
+    page.wait_for_selector("#lab-estimated .wbc-table")
+    assert "Abgebrochen" not in page.locator("#lab-status").inner_text()
 
 
 def test_a_laboratorys_long_work_can_be_cancelled(visit, tmp_path):
