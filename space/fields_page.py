@@ -67,7 +67,7 @@ def summary(slide: Slide, words: Words) -> str:
         f"{escape(words.many(f'{mark}_why', slide.open))}</p></div>",
         f'<p class="wbc-facts">{escape("; ".join(facts))}.</p>',
     ]
-    parts.append(_count_table(slide, words))
+    parts.append(f'<div class="wbc-rows">{_count_table(slide, words)}</div>')
     if any(row["adjusted_percent"] is not None for row in differential["rows"]):
         parts.append(f'<p class="wbc-small">{escape(words["adjusted_means"])}</p>')
     notes = [f"{image['name']}: {note}" for image in slide.images for note in image["notes"]]
@@ -94,25 +94,34 @@ def _count_table(slide: Slide, words: Words) -> str:
             flag = words[f"flag_{row['flag']}"]
             flag = flag if row["flag_sure"] else words("flag_unsure", flag=flag)
             flag = f' <span class="wbc-flag">{escape(flag)}</span>'
-        usual = "" if row["reference"] is None else "–".join(map(words.figure, row["reference"]))
+        usual = "" if row["reference"] is None else _whole("–".join(map(words.figure, row["reference"])))
         line = [
             f'<span data-class="{escape(row["class"])}">'
             f'<i class="wbc-dot" style="--subtype:{colours[row["class"]]}" aria-hidden="true"></i> '
             f"{escape(words.label(row['class']))}</span>",
             str(row["count"]),
             "" if row["percent"] is None else words.number(row["percent"]),
-            _interval(row["interval"], words),
+            _whole(_interval(row["interval"], words)),
             ""
             if row["adjusted_percent"] is None
-            else f"{words.number(row['adjusted_percent'])} ({_interval(row['adjusted_interval'], words)})",
+            else _around(words.number(row["adjusted_percent"]), _interval(row["adjusted_interval"], words)),
             usual + flag,
         ]
         if absolute:
             around = row["per_microlitre_interval"]
             per = "" if row["per_microlitre"] is None else f"{row['per_microlitre']:.0f}"
-            line.append(per if around is None else f"{per} ({around[0]:.0f}–{around[1]:.0f})")
+            line.append(per if around is None else _around(per, f"{around[0]:.0f}–{around[1]:.0f}"))
         lines.append(line)
     return page.table([words[f"column_{name}"] for name in head], lines, words["differential"])
+
+
+def _whole(text: str) -> str:
+    """Keep an interval in one line; what stands around it may go to the next."""
+    return f'<span class="wbc-whole">{text}</span>'
+
+
+def _around(value: str, interval: str) -> str:
+    return f"{value} {_whole(f'({interval})')}"
 
 
 def _interval(limits: Any, words: Words) -> str:

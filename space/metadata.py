@@ -3,7 +3,8 @@
     clean = without_metadata(content)  # the bytes of a file; no pixel changes, none is encoded anew
 
 What stays: how the picture is turned, its colour profile, its resolution. A file of a kind unknown here comes out empty, since
-nobody knows what else it holds.
+nobody knows what else it holds. Exiv2, the library
+for this, and pyexiv2 are under the GPL, which would then hold for the Space.
 """
 
 import io
