@@ -14,10 +14,11 @@ import texts
 import uploads
 from gradio.utils import get_upload_folder
 from guard import ADDRESS
+from languages import words
 from one_cell import EXAMPLES, read_photo, shows_no_cell
 from reading import HEAVIEST, PictureError
 from review import Options
-from smear_fields import MOST_FILES, Counting, FieldsError, pdf, sent_paths
+from smear_fields import MOST_FILES, Counting, FieldsError, checked_total, pdf, sent_paths
 from smear_model import SmearModel
 from visits import Visits
 
@@ -38,7 +39,7 @@ PHOTO = {
         },
     ]
 }
-PHOTOS = {"type": "array", "items": PHOTO}
+PHOTOS = {"anyOf": [{"type": "array", "items": PHOTO}, *PHOTO["anyOf"]]}
 TOTAL = {"anyOf": [{"type": "number"}, {"type": "null"}]}
 RANGE = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
 # Of /differential, where the model brings no differential.schema.json, and in short on the API page.
@@ -119,6 +120,8 @@ def build_endpoints(model: SmearModel, visits: Visits) -> None:
 
     def slide_of(photos: Any, total: Any, laboratory: Any, ranges: Any) -> Any:
         try:
+            if isinstance(total, (int, float)):
+                checked_total(total, str(total), words())
             if isinstance(ranges, str):
                 ranges = json.loads(ranges) if ranges.strip() else None
             with tempfile.TemporaryDirectory(dir=get_upload_folder()) as folder:
@@ -209,6 +212,8 @@ def as_mapping(sent: Any) -> Mapping[str, Any]:
         PictureError: the address of a picture, which is not fetched, or the path of no upload.
     """
     if isinstance(sent, str):
+        if not (sent.startswith(("data:", "examples/")) or ADDRESS.match(sent)):
+            raise PictureError(texts.API_NO_PICTURE)
         sent = {"url": sent}
     if not isinstance(sent, Mapping):
         return {}

@@ -1,7 +1,7 @@
 """The parts of the tab for smear fields, as HTML: progress, count, cells to look through, photos with their boxes."""
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -28,6 +28,13 @@ def progress(done: int, total: int, cells: int, words: Words) -> str:
 def waiting(ahead: int, total: int, words: Words) -> str:
     """Return how many counts of other visitors come first."""
     return page.progress(0, total, words("fields_waiting", number=ahead))
+
+
+def counted(slide: Slide, words: Words) -> str:
+    """Return what is read out when a count is through; to the eye the count itself says it."""
+    cells = slide.answer["differential"]["cells"]["counted"]
+    photos_ = words.many("in_photos", slide.answer["differential"]["images"]["counted"])
+    return f'<p class="wbc-hidden" role="status">{escape(words.many("cells_counted", cells))} {escape(photos_)}.</p>'
 
 
 def message(text: str, role: str = "status") -> str:
@@ -70,7 +77,8 @@ def summary(slide: Slide, words: Words) -> str:
     parts.append(f'<div class="wbc-rows">{_count_table(slide, words)}</div>')
     if any(row["adjusted_percent"] is not None for row in differential["rows"]):
         parts.append(f'<p class="wbc-small">{escape(words["adjusted_means"])}</p>')
-    notes = [f"{image['name']}: {note}" for image in slide.images for note in image["notes"]]
+    kept = [image for image in slide.images if image["refused"] is None]
+    notes = [f"{image['name']}: {note}" for image in kept for note in image["notes"]]
     refused = [image["refused"] for image in slide.images if image["refused"] is not None]
     for name, lines in (("warnings", differential["warnings"]), ("refused", refused), ("notes", notes)):
         if lines:
@@ -142,7 +150,8 @@ def gallery(slide: Slide, words: Words) -> str:
     )
     groups = "".join(
         f'<section class="wbc-group" data-group="{escape(name)}"><h4><i class="wbc-dot" style="--subtype:{colours[name]}" '
-        f'aria-hidden="true"></i>{escape(words.label(name))} <span>{len(own)}</span></h4><ul class="wbc-cells">'
+        f'aria-hidden="true"></i>{escape(words.label(name))} <span>{len(own)}</span>'
+        f'{_all_right(name, own, words)}</h4><ul class="wbc-cells">'
         f"{''.join(_cell(slide, number, place, cell, colours[name], words) for number, place, cell in own)}</ul></section>"
         for name, own in slide.groups().items()
     )
@@ -152,12 +161,23 @@ def gallery(slide: Slide, words: Words) -> str:
         f"<h3>{escape(words['cells'])}</h3>"
         f'<p class="wbc-small">{escape(words("cells_hint", keys=len(choices)))}</p>'
         f'<div class="wbc-panel" role="group" aria-label="{escape(words["panel_label"])}">'
-        f'<div class="wbc-big" aria-hidden="true"></div>'
+        f'<button type="button" class="wbc-big" data-big aria-expanded="false" disabled '
+        f'aria-label="{escape(words["panel_enlarge"])}"></button>'
         f'<div><p class="wbc-told" role="status" data-end="{escape(words["panel_end"])}">'
         f"{escape(words['panel_none'])}</p>"
         f'<div class="wbc-choices">{buttons}</div></div></div>'
         f"{groups or _nothing(words)}{_log(slide, words)}</section>"
     )
+
+
+def _all_right(name: str, own: Sequence[tuple[int, int, Mapping[str, Any]]], words: Words) -> str:
+    """Return the button by which a person confirms what the network called the cells of a class, those nobody has named."""
+    number = sum(cell["reviewed"] is None for *_, cell in own)
+    if name in (UNIDENTIFIED, DROPPED) or not number:
+        return ""
+    told_ = words.many("group_all", number)
+    label = f"{words.label(name)}: {told_}"
+    return f'<button type="button" data-right="{escape(name)}" aria-label="{escape(label)}">{escape(told_)}</button>'
 
 
 def _nothing(words: Words) -> str:
@@ -171,10 +191,11 @@ def _cell(slide: Slide, number: int, place: int, cell: Mapping[str, Any], colour
     sure = words["cell_yours"] if cell["reviewed"] else f"{likeliest} {score}" if unsure else score
     image = slide.images[number]["name"]
     name = words("cell_name", name=words.label(called(cell)), sure=sure, cell=place + 1, image=image)
-    told_ = words(
-        "panel_machine", verdict=words.label(cell["verdict"]), label=words.label(cell["label"]), percent=score
-    )
-    why = ""
+    told_ = why = ""
+    if cell["reviewed"]:  # else the name says it
+        told_ = words(
+            "panel_machine", verdict=words.label(cell["verdict"]), label=words.label(cell["label"]), percent=score
+        )
     if unsure:
         reason = words.get(f"cell_reason_{cell['reason']}", cell["reason"] or "")
         told_ = f"{told_} {reason}".strip()

@@ -37,12 +37,13 @@ class LaboratoryError(ValueError):
     """What a visitor asked of the laboratory cannot be done; ``told`` says why in the visitor's language."""
 
     def __init__(self, key: str, **values: Any):
-        super().__init__(WORDS["en"](key, **values))
         self.key, self.values = key, values
+        super().__init__(self.told(WORDS["en"]))
 
     def told(self, speech: Words) -> str:
         """Say why, in the words of a language."""
-        return speech(self.key, **self.values)
+        values = {name: speech.label(value) if name == "label" else value for name, value in self.values.items()}
+        return speech(self.key, **values)
 
 
 @dataclass
@@ -176,30 +177,33 @@ class Laboratory:
     def fit_to_labels(self, tell: Tell | None = None) -> dict[str, Any]:
         """Fit statistics and last layer to the labelled cells, beginning with the model as it came, and say what that gains.
 
+        A class with fewer than ``FEWEST`` labelled cells is left out; its cells count as unlabelled.
+
         Args:
             tell: as for ``reestimate``.
 
         Returns:
-            As the model's ``fit_to_laboratory``, and ``n``, the labelled cells, ``labels``, their classes, and ``seconds``.
+            As the model's ``fit_to_laboratory``, and ``n``, the labelled cells, ``labels``, their classes, ``left_out``, the
+            cells of each class that was left out, and ``seconds``.
 
         Raises:
             LaboratoryError: too few cells, or all of one class.
         """
-        labelled = [cell for cell in self.cells if cell.label is not None]
         scarce = {label: number for label, number in self.counts.items() if 0 < number < FEWEST}
-        if not labelled or scarce:
-            told = ", ".join(f"{label}: {number}" for label, number in scarce.items()) or "0"
-            raise LaboratoryError("lab_too_few", told=told, fewest=FEWEST, wanted=WANTED)
+        labelled = [cell for cell in self.cells if cell.label is not None and cell.label not in scarce]
+        if not labelled:
+            raise LaboratoryError("lab_too_few", number=sum(scarce.values()), fewest=FEWEST, wanted=WANTED)
         if len({cell.label for cell in labelled}) < 2:
             raise LaboratoryError("lab_one_class", number=len(labelled), label=labelled[0].label)
         started = time.monotonic()
         network = copy.deepcopy(self.model.network)
         labels = [self.model.labels.index(cell.label) for cell in labelled]
-        others = self._batches([cell for cell in self.cells if cell.label is None])
+        others = self._batches([cell for cell in self.cells if cell.label is None or cell.label in scarce])
         groups = [cell.group for cell in labelled]
         found = network.fit_to_laboratory(self._batches(labelled), labels, groups, others, tell)
-        shown = [label for label, number in self.counts.items() if number]
-        fit = found | {"n": len(labelled), "labels": shown, "seconds": round(time.monotonic() - started, 1)}
+        shown = [label for label, number in self.counts.items() if number >= FEWEST]
+        fit = found | {"n": len(labelled), "labels": shown, "left_out": scarce}
+        fit["seconds"] = round(time.monotonic() - started, 1)
         self._keep(network, None, fit)
         return fit
 

@@ -14,7 +14,8 @@ from laboratory import FEW_IMAGES, SIDE, WANTED, Cell, Laboratory, LaboratoryErr
 from languages import I18N, Words, words
 from one_cell import read_photo, remember
 from reading import PictureError
-from smear_fields import SAVE, FieldsError, sent_paths
+from review import UNIDENTIFIED
+from smear_fields import MOST_FILES, SAVE, FieldsError, sent_paths
 from smear_model import SmearModel, held_out
 from turns import TICK, Cancelled, Line
 from visits import Visits
@@ -141,7 +142,8 @@ def statistics_text(found: Mapping[str, Any], speech: Words) -> str:
         share=f"{100 * found['share']:.0f}",
     )
     old = f'<p class="wbc-note">{escape(speech["lab_thresholds"])}</p>'
-    return f"<p>{escape(text)} {escape(speech[rule])}</p>{few}{page.table(head, rows, speech['lab_answers'])}{old}"
+    said = f'<p role="status">{escape(text)} {escape(speech[rule])}</p>'
+    return f"{said}{few}{page.table(head, rows, speech['lab_answers'])}{old}"
 
 
 def fit_text(found: Mapping[str, Any], model: SmearModel, speech: Words) -> str:
@@ -153,6 +155,9 @@ def fit_text(found: Mapping[str, Any], model: SmearModel, speech: Words) -> str:
         text = speech("lab_cost", before=speech.number(100 * before), after=speech.number(100 * after))
         cost = f'<p class="wbc-note">{escape(text)}</p>'
     cost += f'<p class="wbc-note">{escape(speech["lab_home"])}</p>'
+    if found["left_out"]:
+        named = ", ".join(f"{speech.label(label)} ({number})" for label, number in found["left_out"].items())
+        cost += f'<p class="wbc-note">{escape(speech("lab_left_out", classes=named))}</p>'
     if unseen := [label for label in model.labels if label not in found["labels"]]:
         named = ", ".join(speech.label(label) for label in unseen)
         cost += f'<p class="wbc-note">{escape(speech("lab_unseen_classes", classes=named))}</p>'
@@ -160,7 +165,7 @@ def fit_text(found: Mapping[str, Any], model: SmearModel, speech: Words) -> str:
     if tried is None:
         text = speech("lab_untried", n=found["n"])
         why = f'<p class="wbc-note" lang="en">{escape(found["why_not"])}</p>'
-        return f'<p class="wbc-gain">{escape(text)}</p>{why}{cost}'
+        return f'<p class="wbc-gain" role="status">{escape(text)}</p>{why}{cost}'
     rows = [
         [
             escape(speech.label(name)),
@@ -171,7 +176,10 @@ def fit_text(found: Mapping[str, Any], model: SmearModel, speech: Words) -> str:
         for name, row in tried["classes"].items()
     ]
     head = [speech[f"lab_column_{name}"] for name in ("class", "cells", "right_before", "right_after")]
-    gain = speech("lab_fit", **{when: speech.with_interval(share) for when, share in validated(tried).items()})
+    shares = validated(tried)
+    gain = speech("lab_fit", **{when: speech.with_interval(share) for when, share in shares.items()})
+    if shares["after"]["value"] <= shares["before"]["value"]:
+        gain = f"{gain} {speech['lab_no_gain']}"
     means = speech(
         "lab_fit_means",
         n=found["n"],
@@ -180,7 +188,7 @@ def fit_text(found: Mapping[str, Any], model: SmearModel, speech: Words) -> str:
         seconds=speech.figure(found["seconds"]),
     )
     return (
-        f'<p class="wbc-gain">{escape(gain)}</p><p>{escape(means)}</p>'
+        f'<p class="wbc-gain" role="status">{escape(gain)}</p><p>{escape(means)}</p>'
         f"{page.table(head, rows, speech['lab_gain'])}{cost}"
     )
 
@@ -234,7 +242,11 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> tuple[gr.HTML, gr.
         }
 
     def note(text: str) -> str:
-        return f'<p class="wbc-note" role="status">{escape(text)}</p>' if text else ""
+        """Show what is said: of several lines the further ones as a list."""
+        first, *more = text.split("\n")
+        rows = "".join(f"<li>{escape(line)}</li>" for line in more)
+        told = f"<p>{escape(first)}</p>{f'<ul>{rows}</ul>' if rows else ''}"
+        return f'<div class="wbc-note" role="status">{told}</div>' if text else ""
 
     def work(
         request: gr.Request, step: Callable[[Laboratory, Tell], str], place: gr.HTML, words_: Mapping[str, str]
@@ -269,7 +281,8 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> tuple[gr.HTML, gr.
                 except LaboratoryError as error:
                     text = error.told(speech)
                 except Cancelled:
-                    text = speech[words_["cancelled"]]
+                    still = [speech["lab_still"]] if laboratory.network is not None and place is not status else []
+                    text = " ".join([speech[words_["cancelled"]], *still])
                 finally:
                     laboratory.stops.discard(stop)
                 if kept.get("laboratory") is not laboratory:  # it was forgotten meanwhile
@@ -322,24 +335,30 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> tuple[gr.HTML, gr.
         speech = words(request)
 
         def read(laboratory: Laboratory, tell: Tell) -> str:
-            new, wrong = [], []
+            new, told = [], []
+            if len(sent or []) > MOST_FILES:
+                return speech("lab_too_many_files", given=len(sent), files=MOST_FILES)
             try:
-                paths = sent_paths(sent)
+                paths = sent_paths(sent, speech=speech)
             except FieldsError as error:
                 return str(error)
             for number, path in enumerate(paths):
                 tell(number, len(paths))
                 try:
-                    picture = read_photo({"path": str(path)}).image
+                    picture = read_photo({"path": str(path)})
                 except PictureError as error:
-                    wrong.append(f"{path.name}: {error}")
+                    told.append(f"{path.name}: {error}")
                     continue
-                new.append(Cell(picture.resize((SIDE, SIDE)), name or None, f"{path.name} {path.parent.name}"))
+                if reason := model.count.why_no_smear(picture.image):
+                    told.append(f"{path.name}: {speech['no_smear']}: {reason}.")
+                    continue
+                told += [f"{path.name}: {said}" for said in picture.notes]
+                new.append(Cell(picture.image.resize((SIDE, SIDE)), name or None, f"{path.name} {path.parent.name}"))
             try:
                 text = added(laboratory, speech, lambda: laboratory.add(new))
             except LaboratoryError as error:
                 text = error.told(speech)
-            return " ".join([text, *wrong])
+            return "\n".join([text, *told])
 
         try:
             yield {files: None}
@@ -357,7 +376,11 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> tuple[gr.HTML, gr.
             if reviewed is None:
                 return speech["lab_no_slide"]
             with reviewed.lock:
-                return added(laboratory, speech, lambda: laboratory.add_slide(reviewed))
+                text = added(laboratory, speech, lambda: laboratory.add_slide(reviewed))
+                unnamed = sum(
+                    cell["reviewed"] is None and cell["verdict"] != UNIDENTIFIED for *_, cell in reviewed.cells()
+                )
+                return " ".join([text, *([speech("lab_unnamed", number=unnamed)] if unnamed else [])])
 
         yield from work(request, take_over, status, taking)
 

@@ -24,7 +24,7 @@ ROW = 5.6  # mm of a line of the table; less where there are many classes
 TABLE = 96  # mm, of all lines of the table at most
 FOOT = 23  # mm
 THUMBNAIL, SMALLEST_THUMBNAIL, GAP = 12.5, 5.0, 0.8  # mm
-THUMBNAIL_SIDE = 112  # px
+THUMBNAIL_SIDE = 192  # px: granules are to be seen
 SURROUNDINGS = 1.25  # side of a thumbnail, in sides of its cell's box
 LOG_HEAD, LOG_LINE, LOG_FOOT = 14, 4.2, 8  # mm of a further page: its head, a change, its foot
 LINES = {"warnings": 6, "overlaps": 3, "refused": 4, "reviewed": 5}  # of a section at most
@@ -68,7 +68,8 @@ def write_report(
     colours = verdict_colours([row["class"] for row in differential["rows"] if row["class"] != "unidentified"])
     page.table(differential, colours)
     page.section("warnings", differential["warnings"])
-    page.section("overlaps", [f"{image['name']}: {note}" for image in images for note in image["notes"]])
+    kept = [image for image in images if image["refused"] is None]
+    page.section("overlaps", [f"{image['name']}: {note}" for image in kept for note in image["notes"]])
     page.section("refused", [image["refused"] for image in images if image["refused"] is not None])
     told = changes(images, result.get("changes"))
     page.section("reviewed", told, further=True)

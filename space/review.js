@@ -10,6 +10,7 @@ let waiting = null; // the timer of what was sent
 let undoing = false; // the latest thing done here was to take a change back
 let withKeys = false; // keys move the page along; who points scrolls
 let quiet = false; // the focus is moved from here
+let large = false; // the chosen cell's picture
 
 const cells = () => [...element.querySelectorAll('button[data-cell]')];
 const find = (id) => cells().find((cell) => cell.dataset.cell === id);
@@ -19,7 +20,7 @@ function choose(id, focus, told) {
   const cell = find(id);
   chosen = cell ? id : null;
   cells().forEach((one) => one.setAttribute('aria-pressed', one === cell));
-  element.querySelectorAll('[data-to]').forEach((one) => { one.disabled = !cell; });
+  element.querySelectorAll('[data-to], [data-big]').forEach((one) => { one.disabled = !cell; });
   outline();
   const text = element.querySelector('.wbc-told');
   if (cell) {
@@ -50,7 +51,16 @@ function outline() {
   document.querySelectorAll('.wbc-photos [data-cell]').forEach((box) => box.classList.toggle('wbc-chosen', box.dataset.cell === chosen));
 }
 
-function mark({ cell: id, to }) {
+const unnamed = (group) => [...group.querySelectorAll('button[data-cell]')].filter((one) => one.querySelector('span').textContent !== '✓');
+
+function mark({ cell: id, to, right }) {
+  if (right) {
+    const all = element.querySelector(`[data-right="${right}"]`);
+    if (!all) return;
+    all.disabled = true;
+    unnamed(all.closest('.wbc-group')).forEach((one) => mark({ cell: one.dataset.cell, to: right }));
+    return;
+  }
   const cell = id && find(id);
   if (!cell || !button(to)) return;
   cell.querySelector('span').textContent = '✓';
@@ -76,8 +86,8 @@ function send() {
 function say(to) {
   const cell = chosen && find(chosen);
   if (!cell) return;
-  const group = [...cell.closest('.wbc-group').querySelectorAll('button[data-cell]')];
-  const open = group.filter((one) => one === cell || one.querySelector('span').textContent !== '✓');
+  const left = unnamed(cell.closest('.wbc-group'));
+  const open = [...cell.closest('.wbc-group').querySelectorAll('button[data-cell]')].filter((one) => one === cell || left.includes(one));
   const after = open[open.indexOf(cell) + 1] || open[open.indexOf(cell) - 1];
   undoing = false;
   add({ cell: chosen, to });
@@ -89,6 +99,8 @@ element.addEventListener('click', (event) => {
   if (!pressed) return;
   if (pressed.dataset.cell) { undoing = false; choose(pressed.dataset.cell, true); }
   else if (pressed.dataset.to) say(pressed.dataset.to);
+  else if ('big' in pressed.dataset) pressed.setAttribute('aria-expanded', large = !large);
+  else if (pressed.dataset.right) { undoing = false; add({ right: pressed.dataset.right }); }
   else if ('undo' in pressed.dataset) { undoing = true; add({ undo: true }); }
 });
 
@@ -123,6 +135,7 @@ document.addEventListener('wbc-photos', here(outline));
 
 function renew() {
   const list = element.querySelector('.wbc-review');
+  element.querySelector('[data-big]')?.setAttribute('aria-expanded', large);
   if (!list || list.dataset.slide !== slide) { // another slide: what was said belongs to the former
     slide = list ? list.dataset.slide : null;
     last = Math.max(last, list ? Number(list.dataset.taken) : 0); // the list may have been built anew

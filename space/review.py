@@ -46,7 +46,7 @@ class Slide:
     token: str = field(default_factory=lambda: secrets.token_hex(8))
     taken: int = 0
     undone: tuple[int, int] | None = None
-    _before: list[tuple[int, int, str | None]] = field(default_factory=list)
+    _before: list[list[tuple[int, int, str | None]]] = field(default_factory=list)  # of each thing that was done
 
     def __post_init__(self) -> None:
         self.answer.setdefault("changes", [])
@@ -101,8 +101,8 @@ class Slide:
         Args:
             token: the slide that they saw; steps for another are left undone.
             steps: each with its ``number``, which rises through a visit, and either ``cell``, such as "0-1" for cell 1 of image
-                0, and ``to``, or ``undo``. One that was taken over already is left out: the browser sends again what nobody
-                answered.
+                0, and ``to``, or ``right``, the class of which all cells that nobody named are right, or ``undo``. One that was
+                taken over already is left out: the browser sends again what nobody answered.
 
         Raises:
             ValueError: no steps, no such cell or no such choice; the steps before are done.
@@ -118,6 +118,8 @@ class Slide:
                 self.taken, self.undone = number, None
                 if step.get("undo"):
                     self.undone = self._undo()
+                elif "right" in step:
+                    self._confirm(str(step["right"]))
                 else:
                     image, _, place = str(step.get("cell")).partition("-")
                     self._change(int(image), int(place), str(step.get("to")))
@@ -153,20 +155,35 @@ class Slide:
             cell = self.cell(image, place)
         if cell["reviewed"] == to:
             return False
-        self._before.append((image, place, cell["reviewed"]))
-        self._log(image, place, called(cell), to)
-        cell["reviewed"] = to
+        self._before.append([self._name(image, place, to)])
         return True
 
+    def _confirm(self, name: str) -> None:
+        """Say of all cells that the network gave a class, and that nobody named, that they are of it; taken back at once."""
+        if name in (UNIDENTIFIED, DROPPED) or name not in self.choices:
+            raise ValueError(f"{name!r} is no class of which all cells can be right.")
+        own = [(image, place) for image, place, cell in self.groups().get(name, []) if cell["reviewed"] is None]
+        if own:
+            self._before.append([self._name(image, place, name) for image, place in own])
+
+    def _name(self, image: int, place: int, to: str) -> tuple[int, int, str | None]:
+        """Name a cell and log it; give what is needed to take it back."""
+        cell = self.cell(image, place)
+        before = cell["reviewed"]
+        self._log(image, place, called(cell), to)
+        cell["reviewed"] = to
+        return image, place, before
+
     def _undo(self) -> tuple[int, int] | None:
-        """Take the last change back without counting; give its cell, None if there is none."""
+        """Take back what was done last, without counting; give its first cell, None if nothing was done."""
         if not self._before:
             return None
-        image, place, before = self._before.pop()
-        cell = self.cell(image, place)
-        self._log(image, place, cell["reviewed"], before or cell["verdict"])
-        cell["reviewed"] = before
-        return image, place
+        done = self._before.pop()
+        for image, place, before in reversed(done):
+            cell = self.cell(image, place)
+            self._log(image, place, cell["reviewed"], before or cell["verdict"])
+            cell["reviewed"] = before
+        return done[0][:2]
 
     @property
     def can_undo(self) -> bool:

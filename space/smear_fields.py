@@ -33,6 +33,7 @@ CROP = 256  # px, the side of a cell as it is kept for fitting
 LEAST_TOTAL, MOST_TOTAL = 100, 1_000_000
 AT_ONCE = 2  # counts that run; others wait
 IN_LINE = 16  # visitors whose counts run or wait: each holds one of gradio's 40 threads
+SAID = 5  # photos that were refused whose reasons are told at once
 REVIEWERS = 4  # visitors whose steps are taken over at once
 REVIEW = (Path(__file__).with_name("review.js")).read_text(encoding="utf-8")
 POINT = """
@@ -58,13 +59,15 @@ class FieldsError(ValueError):
     """The photos cannot be counted; the message says why and what to do."""
 
 
-def sent_paths(sent: Sequence[Mapping[str, Any]] | None, extra: Iterable[Path] = ()) -> list[Path]:
+def sent_paths(
+    sent: Sequence[Mapping[str, Any]] | None, extra: Iterable[Path] = (), speech: Words | None = None
+) -> list[Path]:
     """Give the files that a client sent, or names: only such as lie in the upload folder or among the examples.
 
     Raises:
-        FieldsError: none, too many, too heavy, or others.
+        FieldsError: none, too many, too heavy, or others; in the words of ``speech``, English without.
     """
-    speech = words()
+    speech = speech or words()
     folders = [Path(get_upload_folder()).resolve(), EXAMPLES, *extra]
     paths = []
     for one in sent or []:
@@ -169,7 +172,15 @@ def read_total(text: str | None, speech: Words) -> float | None:
         return None
     if not re.fullmatch(r"-?\d+([,.]\d*)?", digits):
         raise ValueError(speech("total_wrong", given=given))
-    number = float(digits.replace(",", "."))
+    return checked_total(float(digits.replace(",", ".")), given, speech)
+
+
+def checked_total(number: float, given: str, speech: Words) -> float:
+    """Give a total count per microlitre back that blood may have.
+
+    Raises:
+        ValueError: blood has no such; ``given`` is what was typed.
+    """
     if number < LEAST_TOTAL:
         raise ValueError(speech("total_few", given=given, least=LEAST_TOTAL))
     if number > MOST_TOTAL:
@@ -235,6 +246,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
             example = gr.Button(I18N("fields_example"), elem_id="fields-example")
             cancel = gr.Button(I18N("fields_cancel"), variant="stop", visible=False, elem_id="fields-cancel")
             again = gr.Button(I18N("fields_again"), visible=False, elem_id="fields-again")
+            back = gr.Button(I18N("fields_back"), visible=False, elem_id="fields-back")
     status = gr.HTML(elem_id="fields-status")
     with gr.Column(visible=False, elem_id="fields-result") as result:
         with gr.Row(elem_classes="wbc-row"):
@@ -283,7 +295,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
         visit.cancelled.set()  # what still ran for this visitor
         cancelled = visit.cancelled = Event()
         try:
-            paths = sent_paths(sent)
+            paths = sent_paths(sent, speech=speech)
             counting = Counting(model, paths, Options(), cancelled)
             with ThreadPoolExecutor(1) as worker:
                 future = worker.submit(counting.run)
@@ -295,6 +307,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
                         status: fields_page.waiting(ahead, len(paths), speech) if ahead else bar,
                         cancel: gr.Button(visible=True),
                         again: hidden,
+                        back: hidden,
                         result: gr.Column(visible=False),
                     }
                     time.sleep(TICK * 5 if ahead else TICK)
@@ -310,17 +323,52 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
             for one in sent:  # nothing is needed of them any more, nor handed back as they came
                 remember(one, visits, request)
             visits.forget_files(request.session_hash)
+        refused = [image["refused"] for image in slide.images if image["refused"] is not None]
+        if visit.slide is not None and len(refused) == len(slide.images):
+            more = [speech("fields_more", number=len(refused) - SAID)] if len(refused) > SAID else []
+            yield former(visit, " ".join([*refused[:SAID], *more]), speech)
+            return
+        put_aside(visit)
         visit.slide = slide
-        yield {
-            files: None,
-            status: "",
+        yield {files: None, **shown_anew(visit, speech)}
+
+    def put_aside(visit: Visit) -> None:
+        """Keep the slide that another follows, where a person has worked on it."""
+        if visit.slide is not None and visit.slide.answer["changes"]:
+            visit.former = visit.slide
+        visit.slide = None
+
+    def shown_anew(visit: Visit, speech: Words) -> dict[Any, Any]:
+        """Show the visit's slide with all that belongs to it, its options too."""
+        slide = visit.slide
+        options = slide.options
+        said = dict(unset)
+        if options.white_cells_per_microlitre is not None:
+            said[total] = speech.figure(options.white_cells_per_microlitre)
+        said[laboratory] = options.laboratory or ""
+        if options.reference_ranges is not None:
+            ends = [end for name in usual for end in options.reference_ranges.get(name, (None, None))]
+            said |= dict(zip(limits, ends, strict=True))
+        return {
+            status: fields_page.counted(slide, speech),
             cancel: gr.Button(visible=False),
             again: gr.Button(visible=True),
+            back: gr.Button(visible=visit.former is not None),
             result: gr.Column(visible=True),
             pictures: fields_page.pictures(slide),
-            **unset,  # they were said of another slide
+            **said,
             **render(slide, speech),
         }
+
+    def bring_back(request: gr.Request) -> dict[Any, Any]:
+        visit, speech = visits.of(request.session_hash), words(request)
+        visit.cancelled.set()
+        back_, visit.former = visit.former, None
+        if back_ is None:
+            return over(speech)
+        put_aside(visit)
+        visit.slide = back_
+        return shown_anew(visit, speech)
 
     def former(visit: Visit, why: str, speech: Words) -> dict[Any, Any]:
         """Show the slide counted before, if there is one, after a count that came to nothing."""
@@ -331,6 +379,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
             status: fields_page.message(text),
             cancel: gr.Button(visible=False),
             again: gr.Button(visible=kept),
+            back: gr.Button(visible=visit.former is not None),
             result: gr.Column(visible=kept),
         }
 
@@ -340,7 +389,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
         return cleared() | {status: fields_page.message(text, "alert")}
 
     def cleared() -> dict[Any, Any]:
-        hidden = {result: gr.Column(visible=False), again: gr.Button(visible=False), cancel: gr.Button(visible=False)}
+        hidden = {result: gr.Column(visible=False), **{one: gr.Button(visible=False) for one in (again, back, cancel)}}
         return {files: None, status: "", **hidden, pictures: "", gallery: "", shown: "", count: "", **unset}
 
     def render(slide: Slide, speech: Words) -> dict[Any, str]:
@@ -403,8 +452,8 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
     def start_over(request: gr.Request) -> dict[Any, Any]:
         visit = visits.of(request.session_hash)
         visit.cancelled.set()
-        visit.slide = None
-        return cleared()
+        put_aside(visit)
+        return cleared() | {back: gr.Button(visible=visit.former is not None)}
 
     def with_request(fn: Any) -> Any:
         """gradio hands the request to an argument that is annotated with it; these take any number before it."""
@@ -414,7 +463,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
 
         return called
 
-    outputs = [files, status, cancel, again, result, pictures, count, gallery, shown, *unset]
+    outputs = [files, status, cancel, again, back, result, pictures, count, gallery, shown, *unset]
     # They wait in our own line, where a visitor sees it and may cancel, not in gradio's.
     queue = {"concurrency_id": "fields-page", "concurrency_limit": IN_LINE}
     gr.on(
@@ -434,6 +483,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
     example.click(run_drawn, outputs=outputs, **queue, **private)
     cancel.click(stop, queue=False, **private)
     again.click(start_over, outputs=outputs, queue=False, **private)
+    back.click(bring_back, outputs=outputs, queue=False, **private)
     # Each visitor's steps have numbers and their slide a lock, so that visitors need not wait for each other.
     order = {"concurrency_id": "review", "concurrency_limit": REVIEWERS}
     gallery.submit(change, outputs=outputs, trigger_mode="multiple", **order, **private)

@@ -39,6 +39,9 @@ API_REFERENCE = (
 API_ADDRESS = "Addresses are not fetched: send the picture itself, uploaded or as a data URL."
 API_RANGES = 'reference_ranges is no JSON ({reason}); expected such as {{"monocyte": [2, 8]}}.'
 API_NO_CELL = "no nucleus of a white cell found"
+API_NO_PICTURE = (
+    "A text came that is no picture: expected a data URL, data:image/jpeg;base64,..., or the path of an upload."
+)
 API_NOT_THERE = "No such file was uploaded, or it was answered and deleted: send the picture anew."
 
 # What was done to a picture before the network saw it.
@@ -93,7 +96,7 @@ REPORT_FLAG_UNSURE = "{flag}?"
 REPORT_FLAGS_MEAN = "low? and high?: the usual range lies within the interval's reach."
 REPORT_ADJUSTED = (
     "Interval: sampling alone. Adjusted: corrected for the network's own errors on held-out cells; its interval covers both. "
-    "Unidentified cells are shared out."
+    "Unidentified cells are shared out. Flags and counts per µL go by the adjusted per cent."
 )
 REPORT_AS_MANY = "Had {number} cells come out alike, the intervals for sampling were: {limits}."
 REPORT_SHOWN = "{shown} of {count}"

@@ -12,6 +12,7 @@ import gradio as gr
 from gradio.processing_utils import add_root_url
 from mcp import types
 
+LONGEST_ERROR = 1000  # characters
 HINTS = types.ToolAnnotations(readOnlyHint=True, openWorldHint=False)
 
 
@@ -30,8 +31,12 @@ def tell_in_json(demo: gr.Blocks, schemas: Mapping[str, Mapping[str, Any]]) -> N
         result = await call(
             request.model_copy(update={"params": request.params.model_copy(update={"arguments": arguments})})
         )
-        if isinstance(result.root, types.CallToolResult) and not result.root.isError:
-            result.root.structuredContent = json.loads(result.root.content[0].text)
+        if isinstance(result.root, types.CallToolResult):
+            if result.root.isError:
+                for told in result.root.content:
+                    told.text = shortened(told.text)
+            else:
+                result.root.structuredContent = json.loads(result.root.content[0].text)
         return result
 
     async def named(request: types.ListToolsRequest) -> types.ServerResult:
@@ -51,6 +56,11 @@ def plain(sent: Any) -> Any:
     if isinstance(sent, Mapping):
         return {key: plain(value) for key, value in sent.items() if key != "meta"}
     return [plain(value) for value in sent] if isinstance(sent, list) else sent
+
+
+def shortened(text: str) -> str:
+    """Leave out the middle of an error that repeats what was sent, which may be a whole picture."""
+    return text if len(text) <= LONGEST_ERROR else f"{text[: LONGEST_ERROR // 2]} [...] {text[-LONGEST_ERROR // 2 :]}"
 
 
 def as_json(answers: list[Any], address: str) -> list[types.TextContent]:

@@ -22,6 +22,7 @@ class Visit:
         work: held while the visit is changed.
         cancelled: set to stop what runs.
         slide: the fields' count under review, or None.
+        former: one before it in which something was changed, or None.
         laboratory: what the visitor's laboratory brought, by name.
         files: what was sent, or the folders that it lies in, to be deleted with the visit.
     """
@@ -29,6 +30,7 @@ class Visit:
     work: threading.RLock = field(default_factory=threading.RLock)
     cancelled: threading.Event = field(default_factory=threading.Event)
     slide: Any = None
+    former: Any = None
     laboratory: dict[str, Any] = field(default_factory=dict)
     files: set[Path] = field(default_factory=set)
     touched: float = field(default_factory=time.monotonic)

@@ -194,10 +194,30 @@ def test_what_is_too_little_is_told(model):
         own.folder()
     own.add([laboratory.Cell(drawn("monocyte", seed), "monocyte", str(seed)) for seed in range(3)])
     own.add([laboratory.Cell(drawn("lymphocyte", 9), "lymphocyte", "9")])
-    with pytest.raises(ValueError, match=r"Too few labelled cells \(lymphocyte: 1\)"):
+    with pytest.raises(ValueError, match="All 3 labelled cells are of one class \\(Monocyte\\)") as told:
         own.fit_to_labels()
+    assert "(Monozyt)" in told.value.told(languages.WORDS["de"])
+    alone = laboratory.Laboratory(model)
+    alone.add([laboratory.Cell(drawn(label, 5), label, label) for label in ("monocyte", "lymphocyte")])
+    with pytest.raises(ValueError, match=r"Too few labelled cells \(2\)"):
+        alone.fit_to_labels()
     with pytest.raises(ValueError, match="are too many; expected 1000 at most"):
         own.add([laboratory.Cell(Image.new("RGB", (1, side)), None, "") for side in range(1, 998)])
+
+
+def test_a_class_of_one_cell_is_left_out_and_that_is_said(filled, model):
+    filled.add([laboratory.Cell(Image.new("RGB", (96, 96), (20, 160, 20)), "basophil", "alone")])
+    found = filled.fit_to_labels()
+    assert found["n"] == 30 and found["left_out"] == {"basophil": 1} and found["labels"] == list(INKS)
+    assert "taken as unlabelled: Basophil (1)" in my_laboratory.fit_text(found, model, languages.WORDS["en"])
+
+
+def test_a_fit_that_gains_nothing_is_called_so(filled, model):
+    found = filled.fit_to_labels()
+    assert "no better than the model" not in my_laboratory.fit_text(found, model, languages.WORDS["en"])
+    shares = found["validation"]["balanced_accuracy"]
+    shares["after"] = shares["before"]
+    assert "no better than the model" in my_laboratory.fit_text(found, model, languages.WORDS["en"])
 
 
 def test_new_cells_forget_what_was_fitted_without_them(filled):
