@@ -365,7 +365,8 @@ def test_the_cell_with_the_focus_stays_in_sight(visit, tmp_path):
             """() => {
               const cell = document.activeElement.getBoundingClientRect();
               const panel = document.querySelector('.wbc-panel').getBoundingClientRect();
-              return 'cell' in document.activeElement.dataset && cell.top >= panel.bottom && cell.bottom <= innerHeight;
+              return 'cell' in document.activeElement.dataset && panel.top >= 0 && cell.top >= panel.bottom
+                && cell.bottom <= innerHeight;
             }"""
         )
 
@@ -470,6 +471,46 @@ def test_a_review_outlasts_a_count_that_comes_to_nothing(visit, tmp_path):
     page.locator("button[data-cell]").last.click()
     change(page, lambda: page.locator("[data-to=dropped]").click())
     assert page.locator(".wbc-log time").count() == 2, "the review goes on"
+
+
+def test_a_class_is_confirmed_at_once_and_the_slide_is_brought_back(visit, tmp_path):
+    page = visit()
+    many_cells(page, tmp_path, 10)
+    group = page.locator(".wbc-group:has([data-right])").first
+    name, number = group.get_attribute("data-group"), group.locator("button[data-cell]").count()
+    change(page, group.locator("[data-right]").click)
+    confirmed = page.locator(f".wbc-group[data-group={name}]")
+    assert confirmed.locator("button[data-cell]").all_inner_texts() == ["✓"] * number
+    assert confirmed.locator("[data-right]").count() == 0 and page.locator(".wbc-log time").count() == number
+    page.locator(TOTAL).fill("7200")
+    page.wait_for_function("document.querySelector('#fields-count thead').innerText.includes('µL')")
+    before = page.locator("#fields-count").inner_text()
+
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    page.locator("#fields input[type=file]").set_input_files(broken)
+    page.wait_for_function("document.querySelector('#fields-status').innerText.includes('broken.png')")
+    assert page.locator("#fields-count").inner_text() == before, "photos that are all refused replace no slide"
+
+    page.locator("#fields-again").click()
+    page.wait_for_selector(".wbc-review", state="detached")
+    page.locator("#fields-back").click()
+    page.wait_for_function("old => document.querySelector('#fields-count')?.innerText === old", arg=before)
+    assert page.locator(TOTAL).input_value() == "7200" and page.locator(".wbc-log time").count() == number
+    assert page.locator("#fields-back").is_hidden()
+
+
+def test_the_chosen_cell_can_be_enlarged(visit):
+    page = visit(PHONE)
+    drawn_fields(page)
+    big = page.locator(".wbc-big")
+    assert big.is_disabled()
+    page.locator("button[data-cell]").first.click()
+    small = big.bounding_box()["width"]
+    big.click()
+    assert big.get_attribute("aria-expanded") == "true" and big.bounding_box()["width"] > 3 * small
+    big.click()
+    assert big.bounding_box()["width"] == small
 
 
 @pytest.mark.parametrize("act", ["name", "total", "download"])
@@ -584,8 +625,9 @@ def test_who_presses_while_files_are_read_has_them_counted_in(visit, tmp_path, m
 
     monkeypatch.setattr(my_laboratory, "read_photo", held_up)
     page.locator("[role=tab]").nth(2).click()
-    files = [EXAMPLES / "monocyte.png", EXAMPLES / "neutrophil.png", tmp_path / "broken.png"]
-    files[-1].write_bytes(b"no picture")
+    files = [EXAMPLES / "monocyte.png", EXAMPLES / "neutrophil.png", tmp_path / "broken.png", tmp_path / "noise.png"]
+    files[2].write_bytes(b"no picture")
+    Image.effect_noise((200, 200), 90).convert("RGB").save(files[3])
     page.locator("#lab-files input[type=file]").set_input_files(files)
     page.wait_for_function("document.querySelector('#lab-status').innerText.includes('Taking your cells')")
     page.locator("#lab-estimate").press("Enter")
@@ -595,6 +637,7 @@ def test_who_presses_while_files_are_read_has_them_counted_in(visit, tmp_path, m
     assert "2 images" in page.locator("#lab-estimated").inner_text()
     told = page.locator("#lab-status").inner_text()
     assert "New cells: 2" in told and "broken.png" in told, "the later answer leaves what was said of the files"
+    assert "noise.png: This is no photo of a stained smear" in told
     page.wait_for_selector("#lab-cancel", state="hidden")
 
 
