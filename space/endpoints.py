@@ -120,7 +120,7 @@ def build_endpoints(model: SmearModel, visits: Visits) -> None:
 
     def slide_of(photos: Any, total: Any, laboratory: Any, ranges: Any) -> Any:
         try:
-            if isinstance(total, (int, float)):
+            if isinstance(total, (int, float)) and total > 0:  # else the count says it
                 checked_total(total, str(total), words())
             if isinstance(ranges, str):
                 ranges = json.loads(ranges) if ranges.strip() else None

@@ -97,6 +97,7 @@ def test_a_refused_photo_is_listed_and_the_rest_counted(client, tmp_path):
     ("asked", "match"),
     [
         (([], None, "", ""), "No photo came"),
+        ((["neutrophil"], 7.2, "", ""), "7.2 white cells per µL are too few"),
         ((["neutrophil"], None, "nowhere", ""), "laboratory is 'nowhere'"),
         ((["neutrophil"], -1, "", ""), "expected a number above 0"),
         ((["neutrophil"], 0, "", ""), "white_cells_per_microlitre is 0; expected a number above 0"),
@@ -192,7 +193,8 @@ def test_an_assistant_is_told_what_it_may_send_and_what_comes_back(shipped):
     assert "pbc" in takes["properties"]["laboratory"]["description"]
     valid = {"photos": ["data:image/png;base64,AAAA", {"path": "/a.png"}], "reference_ranges": {"monocyte": [2, 8]}}
     jsonschema.validate(valid, takes)
-    for wrong in ({"photos": "a"}, {"photos": [], "reference_ranges": "{}"}, {"photos": [], "laboratory": "x"}):
+    jsonschema.validate({"photos": "data:image/png;base64,AAAA"}, takes)
+    for wrong in ({"photos": 3}, {"photos": [], "reference_ranges": "{}"}, {"photos": [], "laboratory": "x"}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(wrong, takes)
 
@@ -218,6 +220,20 @@ def test_a_tool_opens_no_file_of_this_machine_and_no_address(shipped, tmp_path):
         assert result.isError and "No such file was uploaded" in result.content[0].text
     for result in (far, farther):
         assert result.isError and "Addresses are not fetched" in result.content[0].text
+
+
+def test_an_assistants_mistakes_are_told_briefly(shipped):
+    url = as_url("neutrophil")
+
+    async def ask(session, tools):
+        alone = await session.call_tool(tools["differential"].name, {"photos": url})
+        path = await session.call_tool(tools["classify"].name, {"photo": "/home/me/cell.png"})
+        return alone, path, await session.call_tool(tools["differential"].name, {"photos": [url], "laboratory": url})
+
+    alone, path, wrong = with_tools(shipped, ask)
+    assert alone.structuredContent["differential"]["cells"]["counted"] == 1, "one photo needs no list"
+    assert path.isError and "expected a data URL" in path.content[0].text
+    assert wrong.isError and 0 < len(wrong.content[0].text) < 1100 < len(url)
 
 
 @pytest.mark.parametrize("language", ["python", "bash"])

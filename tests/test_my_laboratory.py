@@ -206,10 +206,10 @@ def test_what_is_too_little_is_told(model):
 
 
 def test_a_class_of_one_cell_is_left_out_and_that_is_said(filled, model):
-    filled.add([laboratory.Cell(Image.new("RGB", (96, 96), (20, 160, 20)), "basophil", "alone")])
+    filled.add([laboratory.Cell(Image.new("RGB", (96, 96), (20, 160, 20)), "neutrophil", "alone")])
     found = filled.fit_to_labels()
-    assert found["n"] == 30 and found["left_out"] == {"basophil": 1} and found["labels"] == list(INKS)
-    assert "taken as unlabelled: Basophil (1)" in my_laboratory.fit_text(found, model, languages.WORDS["en"])
+    assert found["n"] == 30 and found["left_out"] == {"neutrophil": 1} and found["labels"] == list(INKS)
+    assert "taken as unlabelled: Neutrophil (1)" in my_laboratory.fit_text(found, model, languages.WORDS["en"])
 
 
 def test_a_fit_that_gains_nothing_is_called_so(filled, model):
