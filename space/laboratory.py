@@ -194,7 +194,7 @@ class Laboratory:
         if not labelled:
             raise LaboratoryError("lab_too_few", number=sum(scarce.values()), fewest=FEWEST, wanted=WANTED)
         if len({cell.label for cell in labelled}) < 2:
-            raise LaboratoryError("lab_one_class", number=len(labelled), label=labelled[0].label)
+            raise LaboratoryError("lab_one_class", fewest=FEWEST, number=len(labelled), label=labelled[0].label)
         started = time.monotonic()
         network = copy.deepcopy(self.model.network)
         labels = [self.model.labels.index(cell.label) for cell in labelled]
