@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .folding import in_parts
+
 # Of the rule in ``suggest_share``.
 TRIAL = 0.25
 TOLERANCE = 0.01
@@ -199,7 +201,8 @@ class BatchStatistics:
             TypeError, ValueError: no batches, or images as ``forward`` refuses them.
         """
         with mode_of(self.norms().values(), training=False):
-            return torch.cat([self.forward_head(features).double().cpu() for features in self._pass(batches)])
+            parts = (part for batch in batches for part in in_parts(batch))
+            return torch.cat([self.forward_head(features).double().cpu() for features in self._pass(parts)])
 
     def _survey(self, batches: Iterable[Tensor]) -> tuple[float, Tensor]:
         """Give the distance from the stored statistics and the logits (N, classes), in one pass."""

@@ -1,11 +1,26 @@
-"""Inference with each batch norm folded into the convolution before it: the same answers within rounding, in less time.
+"""Quick inference: each batch norm folded into the convolution before it, a few images at a time; the same answers, sooner.
 
 With the stored statistics a norm multiplies and shifts each channel, as the convolution before it can do itself; a quarter of
 the network's time goes into reading and writing the maps in between. The weights are folded anew at each call, which costs
 little beside a convolution, so that no copy of them can be out of date.
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
+
+PIXELS_AT_ONCE = 2 * 224 * 224  # of float32, on a processor: the maps of more leave its caches, and are waited for
+
+
+def in_parts(images: Tensor) -> Sequence[Tensor]:
+    """Split images (B, 3, H, W) into as many at a time as a processor is quickest with; an accelerator gets all at once.
+
+    The answers are the same within rounding where no norm follows the batch.
+    """
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.device.type != "cpu" or not len(images):
+        return [images]
+    at_once = PIXELS_AT_ONCE * 4 // (images.element_size() * max(1, images.shape[2] * images.shape[3]))
+    return images.split(max(1, at_once))
 
 
 def convolve_folded(x: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:

@@ -11,6 +11,7 @@ from scipy.special import logsumexp
 from torch import Tensor
 
 from .batch_statistics import mode_of
+from .folding import in_parts
 
 VIEWS = (1, 8)
 FOLDS = 5
@@ -52,9 +53,10 @@ class HeadFitting:
             self.forward_features(pixel_values)  # it says what is wrong
         with mode_of(self.modules(), training=False):
             seen = flips_and_turns(pixel_values.to(self.device))[:views]
-            return torch.stack(
-                [self.forward_head(self.forward_features(view), pre_logits=True) for view in seen], dim=1
-            )
+            return torch.stack([torch.cat([*map(self._embed, in_parts(view))]) for view in seen], dim=1)
+
+    def _embed(self, pixel_values: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(pixel_values), pre_logits=True)
 
     def fit_head(
         self, features: Tensor, labels: Sequence[int], groups: Sequence[Hashable] | None = None
