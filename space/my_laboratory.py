@@ -18,6 +18,7 @@ from review import UNIDENTIFIED
 from smear_fields import MOST_FILES, SAVE, FieldsError, sent_paths
 from smear_model import SmearModel, held_out
 from turns import TICK, Cancelled, Line
+from visits import LONGEST as IDLE
 from visits import Visits
 
 NO_LABEL = ""
@@ -222,7 +223,8 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> tuple[gr.HTML, gr.
     take = gr.Button(I18N("lab_download"), visible=False, elem_id="lab-download")
     knows = gr.HTML(knowledge(model, words()), elem_id="lab-knows")
     file = gr.JSON(visible=False)
-    outputs = [files, cells, status, estimated, fitted, take, cancel]
+    had = gr.Number(0, visible=False)  # cells that the page shows: of a visit that has ended none are left
+    outputs = [files, had, cells, status, estimated, fitted, take, cancel]
     private = {"api_visibility": "private", "show_progress": "hidden"}
     # They wait in our own lines, where a visitor sees it and may cancel, not in gradio's.
     heavy = private | {"concurrency_id": "laboratory", "concurrency_limit": IN_LINE}
@@ -234,6 +236,7 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> tuple[gr.HTML, gr.
 
     def shown(laboratory: Laboratory, speech: Words) -> dict[Any, Any]:
         return {
+            had: len(laboratory.cells),
             cells: cells_table(laboratory, model, speech),
             estimated: statistics_text(laboratory.statistics, speech) if laboratory.statistics else "",
             fitted: fit_text(laboratory.fit, model, speech) if laboratory.fit else "",
@@ -242,9 +245,9 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> tuple[gr.HTML, gr.
         }
 
     def note(text: str) -> str:
-        """Show what is said: of several lines the further ones as a list."""
+        """Show what is said: of several lines the further ones, of what was sent, as a list; these are in English."""
         first, *more = text.split("\n")
-        rows = "".join(f"<li>{escape(line)}</li>" for line in more)
+        rows = "".join(f'<li lang="en">{escape(line)}</li>' for line in more)
         told = f"<p>{escape(first)}</p>{f'<ul>{rows}</ul>' if rows else ''}"
         return f'<div class="wbc-note" role="status">{told}</div>' if text else ""
 
@@ -309,8 +312,18 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> tuple[gr.HTML, gr.
                 stop.set()  # without effect where it is through; else the visitor is gone
         yield future.result()
 
-    def fitting(step: Callable[..., Any], place: gr.HTML) -> Callable[[gr.Request], Iterator[dict[Any, Any]]]:
-        def run(request: gr.Request) -> Iterator[dict[Any, Any]]:
+    def over(shown_: float, request: gr.Request) -> str:
+        """Say that the visit has ended, where the page still shows cells that were deleted with it."""
+        laboratory = of(request)
+        lost = shown_ and not laboratory.cells and not laboratory.stops
+        return words(request)("visit_over", minutes=IDLE // 60) if lost else ""
+
+    def fitting(step: Callable[..., Any], place: gr.HTML) -> Callable[[float, gr.Request], Iterator[dict[Any, Any]]]:
+        def run(shown_: float, request: gr.Request) -> Iterator[dict[Any, Any]]:
+            if ended := over(shown_, request):
+                yield shown(of(request), words(request)) | {status: note(ended)}
+                return
+
             def silent(laboratory: Laboratory, tell: Tell) -> str:
                 step(laboratory, tell)
                 return ""
@@ -393,7 +406,9 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> tuple[gr.HTML, gr.
         for one in list(of(request).stops):
             one.set()
 
-    def save(request: gr.Request) -> dict[str, str]:
+    def save(shown_: float, request: gr.Request) -> dict[str, str]:
+        if ended := over(shown_, request):
+            raise gr.Error(ended, print_exception=False)
         try:
             content = of(request).folder()
         except LaboratoryError as error:
@@ -403,8 +418,8 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> tuple[gr.HTML, gr.
     files.upload(add_files, inputs=[files, label], outputs=outputs, preprocess=False, trigger_mode="multiple", **light)
     slide.click(add_slide, outputs=outputs, **light)
     clear.click(forget, outputs=outputs, **light)
-    estimate.click(fitting(Laboratory.reestimate, estimated), outputs=outputs, **heavy)
-    fit.click(fitting(Laboratory.fit_to_labels, fitted), outputs=outputs, **heavy)
+    estimate.click(fitting(Laboratory.reestimate, estimated), inputs=had, outputs=outputs, **heavy)
+    fit.click(fitting(Laboratory.fit_to_labels, fitted), inputs=had, outputs=outputs, **heavy)
     cancel.click(stop, queue=False, **private)
-    take.click(save, outputs=file, **light).then(None, inputs=file, js=SAVE)
+    take.click(save, inputs=had, outputs=file, **light).then(None, inputs=file, js=SAVE)
     return cells, knows

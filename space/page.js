@@ -3,6 +3,8 @@
   // Named as they read, by what stands in them; where nothing is to read, as what stands beside them.
   const text = part => part.textContent.replace(/\s+/g, ' ').trim();
   const name = () => {
+    const head = document.querySelector('h1');
+    if (head && document.title !== text(head)) document.title = text(head); // gradio's own is not translated
     for (const button of document.querySelectorAll('button[aria-dropeffect][aria-label]'))
       if (text(button)) button.removeAttribute('aria-label');
     for (const part of document.querySelectorAll('.api-docs :is(button, input)'))

@@ -661,6 +661,18 @@ def test_who_waits_for_others_fits_is_told_and_may_cancel(visit, tmp_path):
     assert "Abgebrochen" not in page.locator("#lab-status").inner_text()
 
 
+@pytest.mark.parametrize("button", ["#lab-estimate", "#lab-fit"])
+def test_who_comes_back_to_the_laboratory_after_the_visit_is_told(button, visit, tmp_path, monkeypatch):
+    page = visit()
+    page.locator("[role=tab]").nth(2).click()
+    bring_cells(page, tmp_path, "Neutrophil", 2)
+    for name in ("LONGEST", "SWEEP"):
+        monkeypatch.setattr(visits, name, -1)  # whatever was touched before is over
+    page.locator(button).press("Enter")
+    page.wait_for_function("document.querySelector('#lab-status').innerText.includes('This visit has ended')")
+    assert "2" not in page.locator("#lab-cells tbody tr").nth(3).inner_text()
+
+
 def test_a_laboratorys_long_work_can_be_cancelled(visit, tmp_path):
     page = visit()
     page.locator("[role=tab]").nth(2).click()
@@ -731,6 +743,7 @@ def test_the_page_speaks_german_to_who_asks(visit):
     text = page.locator("body").inner_text()
     assert "Welche weiße Blutzelle ist das?" in text and "Gesichtsfelder" in text and "nicht für die Diagnose" in text
     assert page.evaluate("document.documentElement.lang") == "de"
+    assert page.title() == "Welche weiße Blutzelle ist das?"
     drawn_fields(page)
     assert "Differentialblutbild" in page.locator("#fields-count").inner_text()
 
