@@ -20,7 +20,7 @@ from .cell_finding import find_cells
 from .differential import cells_csv, count_cells, count_csv, report_json
 from .error_adjustment import adjust  # noqa: F401
 from .field_overlaps import describe_field, mark_repeats
-from .folding import in_parts
+from .folding import in_parts  # noqa: F401
 from .head_fitting import flips_and_turns
 from .image_reading import LARGEST, ImageError, image_name, read_image
 from .smear_gate import why_no_smear
@@ -306,7 +306,7 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
     ) -> dict[str, Tensor]:
         pixels = model_inputs["pixel_values"]
         seen = flips_and_turns(pixels if kind is None else pixels.to(kind))[:views]
-        logits = [torch.cat([self.model.forward_folded(part) for part in in_parts(view)]) for view in seen]
+        logits = [self.model.forward_folded(view) for view in seen]
         return {"logits": torch.stack(logits, dim=1)}  # (B, views, classes)
 
     def _judge(self, logits: Tensor) -> tuple[Tensor, float, str, str | None]:

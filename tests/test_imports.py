@@ -39,8 +39,8 @@ MAY_IMPORT = {
 SIBLINGS = {
     "__init__": set(),
     "configuration_wbc_resnet": set(),
-    "batch_statistics": set(),
-    "head_fitting": {"batch_statistics"},
+    "batch_statistics": {"folding"},
+    "head_fitting": {"batch_statistics", "folding"},
     "folding": set(),
     "laboratory_fitting": {"batch_statistics", "head_fitting"},
     "tensor_names": set(),
@@ -59,6 +59,7 @@ SIBLINGS = {
         "differential",
         "error_adjustment",
         "field_overlaps",
+        "folding",
         "head_fitting",
         "image_reading",
         "smear_gate",
