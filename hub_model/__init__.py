@@ -4,7 +4,7 @@ configuration_wbc_resnet.py   what the network is and what its classes are calle
 modeling_wbc_resnet.py        the network (timm's verbs, torchvision's names) and its Hugging Face model
 tensor_names.py               the stored tensors' names are transformers', the network's torchvision's
 batch_statistics.py           how far images lie from those learnt from; statistics of a laboratory's unlabelled images
-folding.py                    quick inference: batch norms folded into the convolutions, a few images at a time; the same answers
+folding.py                    quick inference: batch norms folded into the convolutions, few images at a time; the same answers
 head_fitting.py               the last layer, fitted with a few labelled cells of a laboratory
 laboratory_fitting.py         both together: the share of new statistics, then the last layer
 pipeline_wbc_resnet.py        ``pipeline(model=ID, trust_remote_code=True)``: photos of a smear in, cells and their count out
