@@ -53,12 +53,11 @@ function outline() {
 
 const unnamed = (group) => [...group.querySelectorAll('button[data-cell]')].filter((one) => one.querySelector('span').textContent !== '✓');
 
-function mark({ cell: id, to, right }) {
+function mark({ cell: id, to, right, cells: all }) {
   if (right) {
-    const all = element.querySelector(`[data-right="${right}"]`);
-    if (!all) return;
-    all.disabled = true;
-    unnamed(all.closest('.wbc-group')).forEach((one) => mark({ cell: one.dataset.cell, to: right }));
+    all.forEach((one) => mark({ cell: one, to: right }));
+    const once = element.querySelector(`[data-right="${right}"]`);
+    if (once) once.disabled = true;
     return;
   }
   const cell = id && find(id);
@@ -100,7 +99,10 @@ element.addEventListener('click', (event) => {
   if (pressed.dataset.cell) { undoing = false; choose(pressed.dataset.cell, true); }
   else if (pressed.dataset.to) say(pressed.dataset.to);
   else if ('big' in pressed.dataset) pressed.setAttribute('aria-expanded', large = !large);
-  else if (pressed.dataset.right) { undoing = false; add({ right: pressed.dataset.right }); }
+  else if (pressed.dataset.right) {
+    undoing = false;
+    add({ right: pressed.dataset.right, cells: unnamed(pressed.closest('.wbc-group')).map((one) => one.dataset.cell) });
+  }
   else if ('undo' in pressed.dataset) { undoing = true; add({ undo: true }); }
 });
 

@@ -2,7 +2,7 @@
 
 import secrets
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -101,8 +101,8 @@ class Slide:
         Args:
             token: the slide that they saw; steps for another are left undone.
             steps: each with its ``number``, which rises through a visit, and either ``cell``, such as "0-1" for cell 1 of image
-                0, and ``to``, or ``right``, the class of which all cells that nobody named are right, or ``undo``. One that was
-                taken over already is left out: the browser sends again what nobody answered.
+                0, and ``to``, or ``right``, a class, and ``cells`` of it that nobody named and that are right, or ``undo``. One
+                that was taken over already is left out: the browser sends again what nobody answered.
 
         Raises:
             ValueError: no steps, no such cell or no such choice; the steps before are done.
@@ -119,7 +119,7 @@ class Slide:
                 if step.get("undo"):
                     self.undone = self._undo()
                 elif "right" in step:
-                    self._confirm(str(step["right"]))
+                    self._confirm(str(step["right"]), {str(cell) for cell in step["cells"]})
                 else:
                     image, _, place = str(step.get("cell")).partition("-")
                     self._change(int(image), int(place), str(step.get("to")))
@@ -158,11 +158,12 @@ class Slide:
         self._before.append([self._name(image, place, to)])
         return True
 
-    def _confirm(self, name: str) -> None:
-        """Say of all cells that the network gave a class, and that nobody named, that they are of it; taken back at once."""
+    def _confirm(self, name: str, seen: Set[str]) -> None:
+        """Say of the cells of a class that were seen, and that nobody named, that they are of it; taken back at once."""
         if name in (UNIDENTIFIED, DROPPED) or name not in self.choices:
             raise ValueError(f"{name!r} is no class of which all cells can be right.")
-        own = [(image, place) for image, place, cell in self.groups().get(name, []) if cell["reviewed"] is None]
+        unnamed = [(image, place) for image, place, cell in self.groups().get(name, []) if cell["reviewed"] is None]
+        own = [(image, place) for image, place in unnamed if f"{image}-{place}" in seen]
         if own:
             self._before.append([self._name(image, place, name) for image, place in own])
 

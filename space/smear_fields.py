@@ -1,12 +1,15 @@
 """The tab where the photos of a slide are dropped, its cells counted, and the count reviewed."""
 
 import base64
+import contextlib
+import dataclasses
 import io
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any, ClassVar
@@ -329,7 +332,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
             yield former(visit, " ".join([*refused[:SAID], *more]), speech)
             return
         put_aside(visit)
-        visit.slide = slide
+        visit.slide, visit.started_over = slide, False
         yield {files: None, **shown_anew(visit, speech)}
 
     def put_aside(visit: Visit) -> None:
@@ -363,12 +366,11 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
     def bring_back(request: gr.Request) -> dict[Any, Any]:
         visit, speech = visits.of(request.session_hash), words(request)
         visit.cancelled.set()
-        back_, visit.former = visit.former, None
-        if back_ is None:
-            return over(speech)
-        put_aside(visit)
-        visit.slide = back_
-        return shown_anew(visit, speech)
+        if visit.former is not None:
+            back_, visit.former = visit.former, None
+            put_aside(visit)
+            visit.slide, visit.started_over = back_, False
+        return over(visit, speech) if visit.slide is None else shown_anew(visit, speech)
 
     def former(visit: Visit, why: str, speech: Words) -> dict[Any, Any]:
         """Show the slide counted before, if there is one, after a count that came to nothing."""
@@ -383,8 +385,10 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
             result: gr.Column(visible=kept),
         }
 
-    def over(speech: Words) -> dict[Any, Any]:
-        """Say that the visit has ended, where a page still shows what was deleted with it."""
+    def over(visit: Visit, speech: Words) -> dict[Any, Any]:
+        """Say that the visit has ended, where a page still shows what was deleted with it; not to who has just started over."""
+        if visit.started_over:
+            return {status: gr.skip()}
         text = speech("visit_over", minutes=IDLE // 60)
         return cleared() | {status: fields_page.message(text, "alert")}
 
@@ -400,10 +404,14 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
         }
 
     def change(request: gr.Request, event: gr.EventData) -> dict[Any, Any]:
-        slide = visits.of(request.session_hash).slide
-        if slide is None:
-            return over(words(request))
+        visit = visits.of(request.session_hash)
         asked = event._data if isinstance(event._data, dict) else {}
+        if visit.former is not None:  # said of it before it was put aside
+            with visit.former.lock, contextlib.suppress(ValueError):
+                visit.former.take(asked.get("slide"), asked.get("steps"))
+        slide = visit.slide
+        if slide is None:
+            return over(visit, words(request))
         with slide.lock:
             try:
                 slide.take(asked.get("slide"), asked.get("steps"))
@@ -412,13 +420,14 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
                 said = fields_page.message(str(error))
             return {status: said, **render(slide, words(request))}
 
-    def set_options(*asked: Any) -> dict[Any, Any]:
+    def set_options(*asked: Any, total_alone: bool = False) -> dict[Any, Any]:
+        """Follow what was set; of the total alone where that changed, since it does so also when the page itself sets it."""
         *settings_, request = asked
-        slide = visits.of(request.session_hash).slide
-        speech = words(request)
+        visit, speech = visits.of(request.session_hash), words(request)
+        slide = visit.slide
         if slide is None:
             cleared_here = settings_ == [unset[setting] for setting in settings]
-            return {status: gr.skip()} if cleared_here else over(speech)
+            return {status: gr.skip()} if cleared_here else over(visit, speech)
         total_, laboratory_, *ends = settings_
         said, wrong = "", False
         try:
@@ -427,6 +436,10 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
                 said = speech("total_means", number=speech.figure(number), billions=speech.figure(number / 1000))
         except ValueError as error:
             number, said, wrong = None, str(error), True
+        if total_alone:
+            with slide.lock:
+                slide.set_options(dataclasses.replace(slide.options, white_cells_per_microlitre=number))
+                return {count: fields_page.summary(slide, speech), total_said: fields_page.aside(said, speech, wrong)}
         given = dict(zip(usual, zip(ends[::2], ends[1::2], strict=True), strict=True))
         ranges, wrong_ranges = read_ranges(given, speech)
         changed = ranges != {name: list(limits) for name, limits in usual.items()}
@@ -439,9 +452,10 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
             }
 
     def save(kind: str, request: gr.Request) -> dict[Any, Any]:
-        slide = visits.of(request.session_hash).slide
+        visit = visits.of(request.session_hash)
+        slide = visit.slide
         if slide is None:
-            return over(words(request)) | {file: None}
+            return over(visit, words(request)) | {file: None}
         name, type_, write = FILES[kind]
         with slide.lock:
             return {file: {"name": name, "type": type_, "content": base64.b64encode(write(slide)).decode()}}
@@ -453,6 +467,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
         visit = visits.of(request.session_hash)
         visit.cancelled.set()
         put_aside(visit)
+        visit.started_over = True
         return cleared() | {back: gr.Button(visible=visit.former is not None)}
 
     def with_request(fn: Any) -> Any:
@@ -490,7 +505,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
     for setting in settings:
         # Of a text "input" tells of typing alone, not of what is pasted; "change" also of what is cleared here.
         (setting.change if setting is total else setting.input)(
-            with_request(set_options),
+            with_request(partial(set_options, total_alone=setting is total)),
             inputs=settings,
             outputs=outputs,
             trigger_mode="always_last",

@@ -85,7 +85,7 @@ def test_a_whole_class_is_confirmed_and_taken_back_at_once(slide):
     slide.change(0, 1, "neutrophil")
     page = fields_page.gallery(slide, ENGLISH)
     assert 'data-right="neutrophil"' in page and "All 2 are right" in page, "not of the one that a person named"
-    slide.take(slide.token, [{"number": 1, "right": "neutrophil"}])
+    slide.take(slide.token, [{"number": 1, "right": "neutrophil", "cells": ["0-0", "1-1"]}])
     assert [cell["reviewed"] for *_, cell in slide.cells()] == ["neutrophil", "neutrophil", None, "neutrophil"]
     assert counts(slide) == {"neutrophil": 3, "unidentified": 1} and slide.open == 1
     assert "data-right" not in fields_page.gallery(slide, ENGLISH)
@@ -94,7 +94,9 @@ def test_a_whole_class_is_confirmed_and_taken_back_at_once(slide):
     assert [cell["reviewed"] for *_, cell in slide.cells()] == [None, "neutrophil", None, None]
     for number, name in enumerate(("unidentified", "dropped", "blast"), 3):
         with pytest.raises(ValueError, match="is no class of which all cells can be right"):
-            slide.take(slide.token, [{"number": number, "right": name}])
+            slide.take(slide.token, [{"number": number, "right": name, "cells": ["0-0"]}])
+    slide.take(slide.token, [{"number": 9, "right": "neutrophil", "cells": ["1-1"]}])
+    assert [cell["reviewed"] for *_, cell in slide.cells()] == [None, "neutrophil", None, "neutrophil"], "what was seen"
 
 
 def test_what_was_said_in_the_browser_is_done_once_and_in_order(slide, monkeypatch):
