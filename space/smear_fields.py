@@ -366,8 +366,8 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
     def bring_back(request: gr.Request) -> dict[Any, Any]:
         visit, speech = visits.of(request.session_hash), words(request)
         visit.cancelled.set()
-        if visit.former is not None:
-            back_, visit.former = visit.former, None
+        back_, visit.former = visit.former, None
+        if back_ is not None:
             put_aside(visit)
             visit.slide, visit.started_over = back_, False
         return over(visit, speech) if visit.slide is None else shown_anew(visit, speech)
@@ -406,10 +406,10 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
     def change(request: gr.Request, event: gr.EventData) -> dict[Any, Any]:
         visit = visits.of(request.session_hash)
         asked = event._data if isinstance(event._data, dict) else {}
-        if visit.former is not None:  # said of it before it was put aside
-            with visit.former.lock, contextlib.suppress(ValueError):
-                visit.former.take(asked.get("slide"), asked.get("steps"))
-        slide = visit.slide
+        slide, aside = visit.slide, visit.former
+        if aside is not None:  # said of it before it was put aside
+            with aside.lock, contextlib.suppress(ValueError):
+                aside.take(asked.get("slide"), asked.get("steps"))
         if slide is None:
             return over(visit, words(request))
         with slide.lock:
