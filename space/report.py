@@ -1,5 +1,5 @@
 """The differential count as PDF: on one page table, intervals, flags, a gallery of each class, who named what; on further ones
-the changes that found no place there."""
+the changes, refusals and notes that found no place there."""
 
 import io
 from collections import defaultdict
@@ -26,8 +26,8 @@ FOOT = 23  # mm
 THUMBNAIL, SMALLEST_THUMBNAIL, GAP = 12.5, 5.0, 0.8  # mm
 THUMBNAIL_SIDE = 192  # px: granules are to be seen
 SURROUNDINGS = 1.25  # side of a thumbnail, in sides of its cell's box
-LOG_HEAD, LOG_LINE, LOG_FOOT = 14, 4.2, 8  # mm of a further page: its head, a change, its foot
-LINES = {"warnings": 6, "overlaps": 3, "refused": 4, "reviewed": 5}  # of a section at most
+LOG_HEAD, LOG_LINE, LOG_FOOT = 14, 4.2, 8  # mm of a further page: its head, a line of a list, its foot
+LINES = {"warnings": 6, "overlaps": 3, "refused": 4, "reviewed": 5}  # of a section at most; six are all warnings there are
 
 
 def write_report(
@@ -38,8 +38,8 @@ def write_report(
     title: str = "",
     thumbnails: Mapping[tuple[int, int], bytes] | None = None,
 ) -> None:
-    """Write a report of one page, and further ones where a reviewer changed more than it has place for; the same arguments give
-    the same bytes.
+    """Write a report of one page, and further ones for each list that it has no place for: a reviewer's changes, photos refused,
+    notes on photos; the same arguments give the same bytes.
 
     Args:
         result: what the pipeline gives: ``images`` and ``differential``; and ``changes``, as ``differential.report_json``
@@ -67,18 +67,20 @@ def write_report(
     page.heading(differential, date, title)
     colours = verdict_colours([row["class"] for row in differential["rows"] if row["class"] != "unidentified"])
     page.table(differential, colours)
-    page.section("warnings", differential["warnings"])
     kept = [image for image in images if image["refused"] is None]
-    page.section("overlaps", [f"{image['name']}: {note}" for image in kept for note in image["notes"]])
-    page.section("refused", [image["refused"] for image in images if image["refused"] is not None])
-    told = changes(images, result.get("changes"))
-    page.section("reviewed", told, further=True)
+    lists = {
+        "warnings": differential["warnings"],
+        "overlaps": [f"{image['name']}: {note}" for image in kept for note in image["notes"]],
+        "refused": [image["refused"] for image in images if image["refused"] is not None],
+        "reviewed": changes(images, result.get("changes")),
+    }
+    for name, lines in lists.items():
+        page.section(name, lines)
     if thumbnails is None:
         thumbnails = _Cut(images, pictures)
     page.gallery(chosen_cells(images), thumbnails, [row["class"] for row in differential["rows"]], colours)
     page.foot(differential)
-    if len(told) > LINES["reviewed"]:
-        page.log(told, date, title, differential)
+    page.further({name: lines for name, lines in lists.items() if len(lines) > LINES[name]}, date, title, differential)
     data = bytes(page.output())
     if isinstance(target, str | Path):
         Path(target).write_bytes(data)
@@ -304,8 +306,8 @@ class _Page(FPDF):
         self.ellipse(left + self.along(percent) - radius, middle - radius, 2 * radius, 2 * radius, "F")
         self.set_line_width(0.2)
 
-    def section(self, name: str, lines: Sequence[str], further: bool = False) -> None:
-        """Write a list, as many of its lines as there is place for; ``further``: all of them stand on the pages behind."""
+    def section(self, name: str, lines: Sequence[str]) -> None:
+        """Write a list; where there is no place for all its lines, the first of them, for all stand on a further page."""
         if not lines:
             return
         self.write_line(texts.REPORT_SECTIONS[name], 8.5, "B")
@@ -314,22 +316,27 @@ class _Page(FPDF):
         for line in shown:
             self.wrapped(line, 7.5, 2) if name == "warnings" else self.write_line(line, 7)
         if len(shown) < len(lines):
-            more = texts.REPORT_MORE_BEHIND if further else texts.REPORT_MORE
-            self.write_line(more.format(number=len(lines) - len(shown)), 7, colour=GREY)
+            self.write_line(texts.REPORT_MORE.format(number=len(lines) - len(shown)), 7, colour=GREY)
         self.ln(1)
 
-    def log(self, lines: Sequence[str], date: datetime, title: str, differential: Mapping[str, Any]) -> None:
-        """Write every change on further pages, each headed and numbered, with the weights that the count was made with."""
+    def further(
+        self, lists: Mapping[str, Sequence[str]], date: datetime, title: str, differential: Mapping[str, Any]
+    ) -> None:
+        """Write lists whole on pages of their own, each headed and numbered, with the weights that the count was made with."""
         fitting = int((HEIGHT - 2 * MARGIN - LOG_HEAD - LOG_FOOT) / LOG_LINE)
-        pages = -(-len(lines) // fitting)
+        sheets = [
+            (name, first, lines[first : first + fitting])
+            for name, lines in lists.items()
+            for first in range(0, len(lines), fitting)
+        ]
         model = {key: value or texts.REPORT_UNKNOWN for key, value in differential["model"].items()}
-        for number in range(pages):
+        for number, (name, first, lines) in enumerate(sheets, 2):
             self.add_page()
-            heading = texts.REPORT_LOG.format(date=f"{date:%Y-%m-%d}", page=number + 2, pages=pages + 1)
-            self.write_line(f"{texts.REPORT_TITLE}: {texts.REPORT_SECTIONS['reviewed']}", 11, "B")
+            heading = texts.REPORT_FURTHER.format(date=f"{date:%Y-%m-%d}", page=number, pages=len(sheets) + 1)
+            self.write_line(f"{texts.REPORT_TITLE}: {texts.REPORT_SECTIONS[name]}", 11, "B")
             self.write_line(" · ".join(filter(None, [heading, title])), 8, colour=GREY)
             self.set_y(MARGIN + LOG_HEAD)
-            for place, line in enumerate(lines[number * fitting : (number + 1) * fitting], number * fitting + 1):
+            for place, line in enumerate(lines, first + 1):
                 self.write_line(f"{place}. {line}", 7.5, height=LOG_LINE)
             self.set_y(HEIGHT - MARGIN - LOG_FOOT + 2)
             self.wrapped(texts.REPORT_MODEL.format(**model, schema=differential["schema"]), 5.8, 2, GREY)

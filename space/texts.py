@@ -85,7 +85,7 @@ PORT_TAKEN = (
 # The report of a differential count.
 REPORT_TITLE = "Differential count"
 REPORT_PURPOSE = "For research and teaching, not for diagnosis."
-REPORT_COUNTED = "Cells counted: {counted}, in {images} photo(s)"
+REPORT_COUNTED = "Cells counted: {counted}; photos: {images}"
 REPORT_REPEATED = "seen in an earlier photo already: {number}"
 REPORT_DROPPED = "finds dropped by the reviewer: {number}"
 REPORT_REVIEWED = "named by the reviewer: {number}"
@@ -100,9 +100,8 @@ REPORT_ADJUSTED = (
 )
 REPORT_AS_MANY = "Had {number} cells come out alike, the intervals for sampling were: {limits}."
 REPORT_SHOWN = "{shown} of {count}"
-REPORT_MORE = "and {number} more"
-REPORT_MORE_BEHIND = "and {number} more; all stand on the pages behind"
-REPORT_LOG = "{date}, page {page} of {pages}"
+REPORT_MORE = "and {number} more; all stand on the pages behind"
+REPORT_FURTHER = "{date}, page {page} of {pages}"
 REPORT_SECTIONS = {
     "warnings": "Warnings",
     "cells": "Cells",
@@ -114,7 +113,7 @@ REPORT_CHANGE = "{image}, cell {cell}: {before} → {after}"
 REPORT_CHANGED_AT = ", {time}"
 REPORT_DROPPED_AS = "no cell"
 REPORT_REVIEW = {
-    "not reviewed": "NOT REVIEWED: nobody has looked at {unseen} unidentified cell(s).",
+    "not reviewed": "NOT REVIEWED: unidentified cells that nobody has looked at: {unseen}.",
     "reviewed": "Reviewed: a person has looked at each unidentified cell ({unidentified}).",
     "nothing unidentified": "Nothing unidentified: the network named every cell itself.",
     "no cells": "No cells: there is nothing to review.",

@@ -56,7 +56,7 @@ def test_a_report_is_a_pdf_of_these_photos(client):
 
     path = client.predict(sent("neutrophil"), None, "", "", api_name="/report")
     text = "".join(page.extract_text() for page in PdfReader(path).pages)
-    assert "Differential count" in text and "in 1 photo(s)" in text and "not for diagnosis" in text
+    assert "Differential count" in text and "photos: 1" in text and "not for diagnosis" in text
 
 
 def test_photos_go_once_they_are_answered_and_reports_within_the_hour(client, shipped):

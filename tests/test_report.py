@@ -74,11 +74,17 @@ def written(images, title="Slide 7", labels=LABELS, **options):
     return stream.getvalue()
 
 
+def sheets(data):
+    """Return the texts of a report's pages, which must be A4."""
+    pages = PdfReader(io.BytesIO(data)).pages
+    assert all([round(float(side) / 72 * 25.4) for side in page.mediabox[2:]] == [210, 297] for page in pages)
+    return [page.extract_text() for page in pages]
+
+
 def read(data):
-    """Return the text of a report, which must be one page of A4."""
-    (page,) = PdfReader(io.BytesIO(data)).pages
-    assert [round(float(side) / 72 * 25.4) for side in page.mediabox[2:]] == [210, 297]
-    return page.extract_text()
+    """Return the text of a report of one page."""
+    (text,) = sheets(data)
+    return text
 
 
 def test_all_that_was_counted_stands_in_the_report():
@@ -109,7 +115,7 @@ def test_all_that_was_counted_stands_in_the_report():
 
 def test_repeats_refusals_and_reviews_are_told():
     text = read(written(slide()))
-    assert "Cells counted: 3, in 2 photo(s)" in text
+    assert "Cells counted: 3; photos: 2" in text
     assert "seen in an earlier photo already: 1; finds dropped by the reviewer: 1" in " ".join(text.split())
     assert "c.jpg: the file is empty, 0 bytes" in text
     assert "a.png, cell 3: unidentified → basophil" in text and "b.png, cell 2: other → no cell" in text
@@ -134,24 +140,39 @@ NAMES = ["поле зрения " * 12 + ".jpg", "視野" * 40 + ".png", "a" * 3
 
 
 @pytest.mark.parametrize(
-    ("images", "labels"),
+    ("images", "labels", "pages"),
     [
-        ([], LABELS),
-        ([image()], LABELS),
-        ([image(name="x", refused="x: no picture")] * 3, LABELS),
-        ([image(*[cell(name, PLACES[k % 3]) for k, name in enumerate(LABELS * 50)])] * 7, LABELS),
+        ([], LABELS, 1),
+        ([image()], LABELS, 1),
+        ([image(name="x", refused="x: no picture")] * 3, LABELS, 1),
+        ([image(*[cell(name, PLACES[k % 3]) for k, name in enumerate(LABELS * 50)])] * 7, LABELS, 1),
         (
             [image(cell())] + [image(name=n, refused=f"{n}: this is no picture that can be read.") for n in NAMES * 10],
             LABELS,
+            3,
         ),
-        ([image(cell("unidentified", reviewed="monocyte"), notes=NAMES)] * 3, LABELS),
-        ([image(*(cell(f"class of cells {n}") for n in range(60)))], [f"class of cells {n}" for n in range(60)]),
+        ([image(cell("unidentified", reviewed="monocyte"), notes=NAMES)] * 3, LABELS, 2),
+        ([image(*(cell(f"class of cells {n}") for n in range(60)))], [f"class of cells {n}" for n in range(60)], 1),
     ],
     ids=["nothing", "empty field", "all refused", "2100 cells", "60 refused", "odd names", "60 classes"],
 )
-def test_one_page_whatever_comes(images, labels):
-    text = read(written(copy.deepcopy(images), "Слайд 視 " * 40, labels))
-    assert "For research and teaching" in text and "wbc-differential/1" in text
+def test_one_page_whatever_comes_and_lists_behind(images, labels, pages):
+    texts = sheets(written(copy.deepcopy(images), "Слайд 視 " * 40, labels))
+    assert len(texts) == pages and "For research and teaching" in texts[0]
+    assert all("wbc-differential/1" in text for text in texts)
+
+
+def test_every_refused_photo_and_every_note_stands_in_the_report():
+    notes = [f"overlaps {k:02d}.png" for k in range(7)]
+    refused = [f"bad {k:03d}.jpg: the file is empty, 0 bytes." for k in range(70)]
+    images = [image(cell(reviewed="monocyte"), name="x.png", notes=notes)] + [image(refused=why) for why in refused]
+    first, behind, *others = sheets(written(images))
+    assert "and 67 more; all stand on the pages behind" in first and "and 5 more; all stand" in first
+    assert "Notes on photos" in behind and [f"{k}. x.png: {note}" in behind for k, note in enumerate(notes, 1)] == [True] * 7
+    assert len(others) == 2 and all("Photos refused, counted nowhere" in text for text in others)
+    told = "\n".join(others).splitlines()
+    assert [line for line in told if "bad" in line] == [f"{k}. {why}" for k, why in enumerate(refused, 1)]
+    assert ["page 2 of 4" in behind, "page 3 of 4" in others[0], "page 4 of 4" in others[1]] == [True] * 3
 
 
 def logged(number):
