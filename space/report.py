@@ -27,7 +27,7 @@ THUMBNAIL, SMALLEST_THUMBNAIL, GAP = 12.5, 5.0, 0.8  # mm
 THUMBNAIL_SIDE = 192  # px: granules are to be seen
 SURROUNDINGS = 1.25  # side of a thumbnail, in sides of its cell's box
 LOG_HEAD, LOG_LINE, LOG_FOOT = 14, 4.2, 8  # mm of a further page: its head, a line of a list, its foot
-LINES = {"warnings": 6, "overlaps": 3, "refused": 4, "reviewed": 5}  # of a section at most; six are all warnings there are
+LINES = {"warnings": 6, "overlaps": 3, "refused": 4, "reviewed": 5}  # at most; six warnings are all there can be
 
 
 def write_report(
@@ -38,8 +38,8 @@ def write_report(
     title: str = "",
     thumbnails: Mapping[tuple[int, int], bytes] | None = None,
 ) -> None:
-    """Write a report of one page, and further ones for each list that it has no place for: a reviewer's changes, photos refused,
-    notes on photos; the same arguments give the same bytes.
+    """Write a report of one page, and further ones for each list that it has no place for: changes by a reviewer, photos refused,
+    notes; the same arguments give the same bytes.
 
     Args:
         result: what the pipeline gives: ``images`` and ``differential``; and ``changes``, as ``differential.report_json``

@@ -168,7 +168,10 @@ def test_every_refused_photo_and_every_note_stands_in_the_report():
     images = [image(cell(reviewed="monocyte"), name="x.png", notes=notes)] + [image(refused=why) for why in refused]
     first, behind, *others = sheets(written(images))
     assert "and 67 more; all stand on the pages behind" in first and "and 5 more; all stand" in first
-    assert "Notes on photos" in behind and [f"{k}. x.png: {note}" in behind for k, note in enumerate(notes, 1)] == [True] * 7
+    assert (
+        "Notes on photos" in behind
+        and [f"{k}. x.png: {note}" in behind for k, note in enumerate(notes, 1)] == [True] * 7
+    )
     assert len(others) == 2 and all("Photos refused, counted nowhere" in text for text in others)
     told = "\n".join(others).splitlines()
     assert [line for line in told if "bad" in line] == [f"{k}. {why}" for k, why in enumerate(refused, 1)]
