@@ -19,6 +19,7 @@ FOOT = """
 footer:not(.wbc-footer) { display: none !important; }
 .wbc-footer [data-api] { text-decoration: underline; text-underline-offset: 2px; }
 .api-docs :is(.url, .snippet, .post, .api-name, .highlight, .desc) { color: var(--body-text-color) !important; }
+.api-docs .snippets { flex-wrap: wrap !important; row-gap: 8px; }
 """
 STRENGTH = 85  # per cent of the overlay, to begin with
 

@@ -38,7 +38,7 @@ def write_report(
     title: str = "",
     thumbnails: Mapping[tuple[int, int], bytes] | None = None,
 ) -> None:
-    """Write a report of one page, and further ones for each list that it has no place for: changes by a reviewer, photos refused,
+    """Write a report of one page, and further ones for lists that it has no place for: changes by a reviewer, photos refused,
     notes; the same arguments give the same bytes.
 
     Args:
