@@ -198,6 +198,11 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
         """Say why an upright RGB image shows no stained smear, or None where it does; fields are refused by it."""
         return why_no_smear(image)
 
+    @staticmethod
+    def find(image: Image.Image) -> list[dict[str, Any]]:
+        """Find the white cells of an upright RGB field without naming them, see ``find_cells``."""
+        return find_cells(image)
+
     def as_json(self, answer: Mapping[str, Any]) -> str:
         """Write an answer for fields, and its ``changes`` if it has any, after ``differential.schema.json``."""
         return report_json(answer["images"], answer["differential"], answer.get("changes"))

@@ -23,6 +23,7 @@ from visits import Visits
 
 NO_LABEL = ""
 IN_LINE = 6  # visitors whose cells are taken, or fitted to, or who wait: each holds one of gradio's 40 threads
+MOST_NAMED = 3  # photos in a sentence
 FITS = Line()  # one fit at a time has the cores
 
 
@@ -348,7 +349,7 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> tuple[gr.HTML, gr.
         speech = words(request)
 
         def read(laboratory: Laboratory, tell: Tell) -> str:
-            new, told = [], []
+            new, told, several = [], [], []
             if len(sent or []) > MOST_FILES:
                 return speech("lab_too_many_files", given=len(sent), files=MOST_FILES)
             try:
@@ -366,11 +367,16 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> tuple[gr.HTML, gr.
                     told.append(f"{path.name}: {speech['no_smear']}: {reason}.")
                     continue
                 told += [f"{path.name}: {said}" for said in picture.notes]
+                if name and len(model.count.find(picture.image)) > 1:  # one label cannot be of all
+                    several.append(path.name)
                 new.append(Cell(picture.image.resize((SIDE, SIDE)), name or None, f"{path.name} {path.parent.name}"))
             try:
                 text = added(laboratory, speech, lambda: laboratory.add(new))
             except LaboratoryError as error:
                 text = error.told(speech)
+            if several:
+                named = ", ".join([*several[:MOST_NAMED], *["…"] * (len(several) > MOST_NAMED)])
+                text += " " + speech("lab_several", number=len(several), photos=named)
             return "\n".join([text, *told])
 
         try:

@@ -298,6 +298,7 @@ def test_a_fields_cells_are_what_the_parts_give_by_hand(published, logits):
     )
     found = find_cells(picture)
     assert [cell["box"] for cell in image["cells"]] == [cell["box"] for cell in found] and len(found) == 3
+    assert count.find(Image.fromarray(picture)) == found
     padded = np.pad(picture, ((500, 500), (500, 500), (0, 0)))  # black beyond the edge
     for cell, find in zip(image["cells"], found, strict=True):
         top, left, bottom, right = (edge + 500 for edge in find["box"])

@@ -630,6 +630,25 @@ def test_a_laboratory_fits_the_network_to_its_cells(visit, tmp_path):
     assert not page.locator("#lab-fitted").inner_text().strip() and page.locator("#lab-download").is_hidden()
 
 
+def test_a_labelled_photo_of_several_cells_is_told(visit, tmp_path):
+    page = visit()
+    page.locator("[role=tab]").nth(2).click()
+    with Image.open(EXAMPLES / "neutrophil.png") as one:
+        both = Image.new("RGB", (2 * one.width, one.height))
+        both.paste(one, (0, 0))
+        both.paste(one, (one.width, 0))
+    both.save(tmp_path / "field.png")
+    files, status = [tmp_path / "field.png", EXAMPLES / "neutrophil.png"], page.locator("#lab-status")
+    page.locator("#lab-files input[type=file]").set_input_files(files)
+    page.wait_for_function("document.querySelector('#lab-status').innerText.includes('New cells: 2')")
+    assert "More than one" not in status.inner_text(), "without a label there is nothing to confuse"
+    page.locator("#lab-label input").click()
+    page.get_by_role("option", name="Neutrophil").click()
+    page.locator("#lab-files input[type=file]").set_input_files(files)
+    page.wait_for_function("document.querySelector('#lab-status').innerText.includes('More than one white cell')")
+    assert "in 1 of them (field.png)" in status.inner_text() and "Smear fields" in status.inner_text()
+
+
 def test_who_presses_while_files_are_read_has_them_counted_in(visit, tmp_path, monkeypatch):
     from threading import Event
 
