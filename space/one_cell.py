@@ -69,7 +69,9 @@ def explain(picture: Picture, said: CellAnswer, model: SmearModel, speech: Words
     elif shows_no_cell(picture.image, said, model):
         verdict, reason = speech["no_cell"], speech["no_cell_why"]
     elif said.reason is not None:
-        verdict, reason = speech.label("unidentified"), speech.get(f"reason_{said.reason}", said.reason)
+        verdict, known = speech.label("unidentified"), f"reason_{said.reason}"
+        least = speech.per_cent(model.network.config.acceptance_threshold or 0)
+        reason = speech(known, least=least) if known in speech else said.reason
     elif said.verdict == model.negatives:
         verdict = speech("none_of_them", number=len(model.subtypes))
         notes = [speech["none_means"], *notes]
