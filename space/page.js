@@ -12,7 +12,16 @@
     for (const part of document.querySelectorAll('.api-docs li.snippet:not([role])')) part.role = 'presentation';
     for (const part of document.querySelectorAll('.api-docs pre:not([tabindex])')) part.tabIndex = 0;
   };
-  new MutationObserver(name)
+  // A Cancel goes when the work ends. Where it had the focus, what had it before has it again: the next Tab goes on from there,
+  // not from the page's top.
+  let before = null, at = null;
+  const seen = part => part?.isConnected && part.checkVisibility() && !part.disabled;
+  document.addEventListener('focusin', event => { if (event.target !== at) [before, at] = [at, event.target]; });
+  const keep = () => {
+    if (document.activeElement !== document.body || !at?.matches('#fields-cancel, #lab-cancel') || seen(at)) return;
+    (seen(before) ? before : document.querySelector('[role=tab][aria-selected=true]'))?.focus({preventScroll: true});
+  };
+  new MutationObserver(() => { name(); keep(); })
     .observe(document.body, {childList: true, subtree: true, attributes: true, attributeFilter: ['aria-label']});
   name();
   // gradio's own button stands unseen in its own foot. Where the address asks for the API page gradio 6.31 takes it for shown

@@ -274,6 +274,22 @@ def test_a_cell_is_named_with_the_keyboard_alone(visit):
     assert page.evaluate("document.activeElement.dataset.cell") is not None, "the next cell has the focus"
 
 
+@pytest.mark.parametrize("end", ["done", "cancelled"])
+def test_the_focus_is_not_lost_with_cancel(end, visit, tmp_path):
+    page = visit()
+    page.locator("[role=tab]").nth(1).focus()
+    page.keyboard.press("Enter")
+    page.locator("#fields input[type=file]").set_input_files(turned_fields(tmp_path, 16))
+    page.locator("#fields-example").focus()
+    page.wait_for_selector("#fields-cancel")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "fields-cancel"
+    if end == "cancelled":
+        page.keyboard.press("Enter")
+    page.wait_for_selector("#fields-cancel", state="hidden")
+    page.wait_for_function("document.activeElement.id === 'fields-example'")
+
+
 def turned_fields(folder, most=40):
     """Write the drawings turned and mirrored: as many fields, each with other cells."""
     from PIL import Image, ImageOps
