@@ -547,6 +547,19 @@ def test_the_chosen_cell_can_be_enlarged(visit):
     assert big.bounding_box()["width"] == small
 
 
+def test_the_enlarged_cell_leaves_place_in_a_low_window(visit):
+    page = visit({"width": PHONE["height"], "height": PHONE["width"]})
+    drawn_fields(page)
+    page.locator("button[data-cell]").first.click()
+    page.locator(".wbc-big").click()
+    page.locator("button[data-cell]").nth(3).click()
+    page.wait_for_function(  # the panel where it is named, and below it the cell that was chosen
+        """() => { const [panel, cell] = ['.wbc-panel', 'button[data-cell][aria-pressed=true]']
+            .map(one => document.querySelector(one).getBoundingClientRect());
+          return panel.top === 0 && panel.bottom <= cell.top && cell.bottom <= innerHeight; }"""
+    )
+
+
 @pytest.mark.parametrize("act", ["name", "total", "download"])
 def test_who_comes_back_after_the_visit_is_told(act, visit, monkeypatch):
     page = visit()
