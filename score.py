@@ -95,7 +95,7 @@ def told(whole: Tally, options: argparse.Namespace, ignored: dict[str, int], rat
         lines.append(f"{whole.cells:,} cells found")
     verdicts = sorted(whole.verdicts.items(), key=lambda row: -row[1])
     lines += [f"  {verdict:<16}{count:>12,}  {count / whole.cells:6.1%}" for verdict, count in verdicts]
-    lines += [f"  error: {error}" for _, error in whole.examples]
+    lines += [f"  error: {error if path in error else f'{path}: {error}'}" for path, error in whole.examples]
     if whole.errors > len(whole.examples):
         lines.append(f"  and {whole.errors - len(whole.examples):,} more; they stand in the column error")
     if ignored:

@@ -120,7 +120,7 @@ def driver(options: argparse.Namespace, images: Sequence[Path], folder: Path) ->
     command = command_for(folder / "driver", out, model, 1)
     command += ["--partition", "64"]  # few files to put together at the end
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-    times = json.loads((out / "_score" / "times.json").read_text(encoding="utf-8"))
+    times = json.loads((out / "__score" / "times.json").read_text(encoding="utf-8"))
     (_, begun), (_, ended) = times["marks"][0], times["marks"][-1]
     heard = DRIVER_CHUNKS - 1
     return {
@@ -145,7 +145,7 @@ def grow(options: argparse.Namespace, images: Sequence[Path], folder: Path) -> l
             sys.exit(f"error: {' '.join(command)} ended with {process.returncode}; see above.")
         memory.ended.set()
         seconds = time.perf_counter() - started
-        times = json.loads((out / "_score" / "times.json").read_text(encoding="utf-8"))
+        times = json.loads((out / "__score" / "times.json").read_text(encoding="utf-8"))
         rows.append({"images": number, "whole_seconds": seconds, "peak_memory_bytes": memory.most, **costs(times)})
         shutil.rmtree(folder / f"{number}")
         shutil.rmtree(out)
@@ -218,7 +218,7 @@ def on_nodes(options: argparse.Namespace, inputs: Path, out: Path, cores: Sequen
     finally:
         os.sched_setaffinity(0, everywhere)
         cluster.shutdown()
-    return costs(json.loads((out / "_score" / "times.json").read_text(encoding="utf-8")))
+    return costs(json.loads((out / "__score" / "times.json").read_text(encoding="utf-8")))
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

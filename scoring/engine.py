@@ -10,15 +10,18 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when ray is imported: no word of a run leaves the machine
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a task without a GPU would warn
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray warns of what its own actor pool does, in every run
+# Else Ray's processes give way to all others, and a run beside one that computes too would hardly start.
+os.environ.setdefault("RAY_worker_niceness", "0")  # noqa: SIM112
 
 import pyarrow as pa
 import ray
@@ -28,7 +31,7 @@ from tqdm import tqdm
 from scoring.access import token_there
 from scoring.locations import ScoringError
 from scoring.manifest import Folder, Manifest, partitions
-from scoring.results import Tally, merge, read_tally, remove, write_whole
+from scoring.results import Tally, merge, read_tally, remove, unmerge, write_whole
 from scoring.stages import Namer, ReadingNamer, Task, Work, read_chunks
 
 logger = logging.getLogger(__name__)
@@ -40,6 +43,8 @@ MOST_THREADS = 4
 STORE_BYTES = 1 << 30  # pixels on their way from tasks to actors; a chunk of 256 is 39 MB
 LEVEL_TOLD = b"Set ray log level from environment variable"  # by which Ray tells of RAY_BACKEND_LOG_LEVEL, set above
 PIXELS_WAITING = 2  # chunks of pixels that a task may be ahead by, 39 MB each
+TOLD_WAITING = 1 << 20  # chunks that are done and not heard of yet: a hundred bytes each
+MOST_SHARING = 8  # tasks that go through the same archive, each for chunks of its own
 MOST_TASKS = 50_000
 MERGES_AT_ONCE = 16
 MERGES_END_SECONDS = 60
@@ -106,6 +111,8 @@ class Progress:
         Of each partition under way, the numbers of its chunks that are done.
     ends
         How many chunks a partition has, once that is known.
+    anew
+        Partitions that are there, with errors, and are to be replaced once they are done again.
     found
         How many images earlier starts had done.
     seconds
@@ -121,6 +128,7 @@ class Progress:
     whole: Tally = field(default_factory=Tally)
     chunks: dict[str, set[int]] = field(default_factory=dict)
     ends: dict[str, int] = field(default_factory=dict)
+    anew: set[str] = field(default_factory=set)
     seconds: dict[str, float] = field(default_factory=dict)
     found: int = 0
     started: float = field(default_factory=time.perf_counter)
@@ -151,30 +159,39 @@ class Progress:
 
 
 def plan(
-    folder: Folder, manifest: Manifest, work: Work, retry_errors: bool, cores: float
+    folder: Folder, manifest: Manifest, work: Work, retry_errors: bool, cores: float, anew: Iterable[str] = ()
 ) -> tuple[list[Task], Progress]:
     """Compare the list with what is there, and give the tasks that are left.
 
     Parameters
     ----------
     retry_errors
-        Do again what ended with errors.
+        Do again the chunks that ended with errors.
     cores
         For how many the work is to be parted.
+    anew
+        Partitions that this start is doing again, begun before the engine failed.
     """
-    place, progress = folder.place, Progress()
+    place, progress = folder.place, Progress(anew=set(anew))
     listed = dict(partitions(manifest, work.partition))
     names = list(listed)
     with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
         tallies = pool.map(lambda name: read_tally(place, folder.partition(name)), names)
         for name, tally in zip(names, tallies, strict=True):
-            if tally is None or (listed[name] and tally.images != listed[name]):
+            if tally is None or (listed[name] and tally.images != listed[name]) or name in progress.anew:
                 progress.chunks[name] = set()
             elif retry_errors and tally.errors:
-                place.filesystem.delete_file(folder.partition(name))
+                progress.anew.add(name)
                 progress.chunks[name] = set()
             else:
                 progress.whole.add(tally)
+        if retry_errors:  # all but what had errors stays done; the partition itself stays until another takes its place
+            again = sorted(progress.anew)
+            list(
+                pool.map(
+                    lambda name: unmerge(place, folder.partition(name), work.chunk, partial(folder.chunk, name)), again
+                )
+            )
         chunks = [
             info.path
             for info in place.filesystem.get_file_info(
@@ -197,10 +214,16 @@ def plan(
             left += progress.ends[name] - len(progress.chunks[name])
     # Short tasks share out the work evenly, and few of them burden the engine little.
     length = max(1, min(math.ceil(work.partition / work.chunk), int(left / (8 * max(1, cores)))), left // MOST_TASKS)
+    archives = {
+        name
+        for name, done in progress.chunks.items()
+        if not listed[name] and (name not in progress.ends or len(done) < progress.ends[name])
+    }
+    sharing = min(MOST_SHARING, max(1, math.ceil(cores / max(1, len(archives)))))
     for name, done in progress.chunks.items():
         if not listed[name]:
-            if name not in progress.ends or len(done) < progress.ends[name]:
-                tasks.append(Task(name, done=frozenset(done)))
+            if name in archives:
+                tasks += [Task(name, turn, done=frozenset(done), every=sharing) for turn in range(sharing)]
             continue
         chunk = 0
         while chunk < progress.ends[name]:
@@ -239,7 +262,7 @@ def run(
     before: int | None = None
     earlier: Progress | None = None
     while True:
-        tasks, progress = plan(folder, manifest, work, retry_errors, cores)
+        tasks, progress = plan(folder, manifest, work, retry_errors, cores, earlier.anew if earlier else ())
         if earlier is None:
             progress.found = progress.whole.images
         else:
@@ -285,9 +308,14 @@ def _own(error: BaseException) -> ScoringError | None:
 
 
 def _stray(folder: Folder) -> list[str]:
-    """List chunks that came after their partition was done: from tasks that were done twice."""
-    selector = arrow_fs.FileSelector(f"{folder.run}/chunks", allow_not_found=True)
-    return [info.path for info in folder.place.filesystem.get_file_info(selector)]
+    """List chunks that came after their partition was done, from tasks that were done twice, and notes of such tasks."""
+    return [
+        info.path
+        for part in ("chunks", "begun")
+        for info in folder.place.filesystem.get_file_info(
+            arrow_fs.FileSelector(f"{folder.run}/{part}", allow_not_found=True)
+        )
+    ]
 
 
 def _work_through(
@@ -301,13 +329,14 @@ def _work_through(
     def put_together(name: str, chunks: set[int]) -> None:
         if name in progress.ends and len(chunks) == progress.ends[name]:
             paths = [folder.chunk(name, number) for number in sorted(chunks)]
-            merging[join.remote(folder.place, folder.partition(name), paths)] = name
+            merging[join.remote(folder.place, folder.partition(name), paths, name in progress.anew)] = name
 
     def finish(all_of_them: bool) -> None:
         while merging and (all_of_them or len(merging) >= MERGES_AT_ONCE):
-            ready, _ = ray.wait(list(merging), num_returns=1)
+            [ready], _ = ray.wait(list(merging), num_returns=1)
+            name = merging.pop(ready)
             ray.get(ready)
-            del merging[ready[0]]
+            progress.anew.discard(name)
 
     try:
         for name, chunks in progress.chunks.items():
@@ -315,7 +344,7 @@ def _work_through(
             finish(False)
         if tasks:
             with Bar(manifest, progress) as bar:
-                for done in _stream(tasks, work, files, actors, cores, threads):
+                for done in _stream(tasks, work, files, actors, cores, threads, parted=work.device != "cpu"):
                     tally = Tally(**json.loads(done["tally"]))
                     chunks = progress.chunks[done["partition"]]
                     if done["chunk"] in chunks:
@@ -334,14 +363,18 @@ def _work_through(
         finish(True)
     except ray.exceptions.RayError:
         if merging:  # else one of them would take away chunks while the next look at what is left counts them
-            ray.wait(list(merging), num_returns=len(merging), timeout=MERGES_END_SECONDS)
+            ended, _ = ray.wait(list(merging), num_returns=len(merging), timeout=MERGES_END_SECONDS)
+            for one in ended:
+                with contextlib.suppress(ray.exceptions.RayError):
+                    ray.get(one)
+                    progress.anew.discard(merging[one])
         raise
 
 
 def _stream(
-    tasks: Sequence[Task], work: Work, files: Mapping[str, bytes], actors: int, cores: float, threads: int
+    tasks: Sequence[Task], work: Work, files: Mapping[str, bytes], actors: int, cores: float, threads: int, parted: bool
 ) -> Iterator[dict]:
-    """Give what is known of each chunk when it is done."""
+    """Give what is known of each chunk when it is done; ``parted``: tasks of their own read for the actors, as for a GPU."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -350,14 +383,12 @@ def _stream(
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it would print comes as an exception, too
     # In a list, so that an actor or a task gets the reference, and can ask for it again when it is started anew.
     common = ray.put({"tasks": list(tasks), "work": work, "files": dict(files)})
-    # Of an archive one task reads all chunks in turn, so that the actors share them only where they come from it.
-    whole = work.device == "cpu" and all(task.partition.startswith("files-") for task in tasks)
-    # Ray Data looks every 0.1 s, and holds up a task that has so many blocks waiting: of tiny ones, all of a task may wait.
-    waiting = max(task.end - task.first for task in tasks) if whole else PIXELS_WAITING
-    context._max_num_blocks_in_streaming_gen_buffer = waiting  # a data set keeps what the context says when it is made
+    # Ray Data looks every 0.1 s, and holds up a task that has so many blocks waiting; a data set keeps what the context says
+    # when it is made.
+    context._max_num_blocks_in_streaming_gen_buffer = PIXELS_WAITING if parted else TOLD_WAITING
     # Blocks that are there already: ray.data.range would ask a whole core for making them, and the actors hold the cores.
     numbers = ray.data.from_arrow([pa.table({"id": [number]}) for number in range(len(tasks))])
-    if whole:
+    if not parted:
         processes = max(1, actors // threads)
         pool = ray.data.ActorPoolStrategy(
             min_size=1,
@@ -404,10 +435,12 @@ class Bar:
         self.bar = tqdm(
             total=total, initial=done, unit=" images", mininterval=interval, smoothing=0.05, dynamic_ncols=True
         )
+        self.bar.set_description("starting")
         return self
 
     def show(self) -> None:
         whole, manifest = self.progress.whole, self.manifest
+        self.bar.set_description(refresh=False)
         if manifest.archives and whole.bytes:
             listed = manifest.file_bytes + manifest.archive_bytes
             self.bar.total = max(whole.images, round(whole.images * listed / whole.bytes))

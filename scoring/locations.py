@@ -259,12 +259,18 @@ def _walk_local(folder: str, source: Input, above: tuple = ()) -> Iterator[Found
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
-                folders.append(entry.path)
-            elif entry.is_file():
-                status = entry.stat()
-                yield Found(entry.path, status.st_size, status.st_mtime_ns)
-            elif entry.is_symlink():  # it leads nowhere: the row says so
+            try:
+                if entry.is_dir():
+                    folders.append(entry.path)
+                    continue
+                if entry.is_file():
+                    status = entry.stat()
+                    yield Found(entry.path, status.st_size, status.st_mtime_ns)
+                    continue
+            except OSError:  # such as of a link that leads to itself
+                if not entry.is_symlink():
+                    raise
+            if entry.is_symlink():  # it leads nowhere: the row says so
                 yield Found(entry.path, 0, 0)
     for path in sorted(folders):
         if source.leads_to(path):

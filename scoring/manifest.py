@@ -2,13 +2,14 @@
 
     OUT/files-000000.parquet        results: 16,384 image files each; there when the partition is done
     OUT/archive-000000.parquet      results of one tar or Parquet file
-    OUT/_score/run.json             what was asked, of which model, how much was found; written last, so it ends the listing
-    OUT/_score/files/000000.list    the image files of a partition
-    OUT/_score/archives/000000.list     archives, 10,000 a file
-    OUT/_score/chunks/              results on their way, see results.py
+    OUT/__score/run.json            what was asked, of which model, how much was found; written last, so it ends the listing
+    OUT/__score/files/000000.list   the image files of a partition
+    OUT/__score/archives/000000.list  archives, 10,000 a file
+    OUT/__score/chunks/             results on their way, see results.py
+    OUT/__score/begun/              a note of each chunk that is being done, see attempts.py
 
-Readers of Parquet folders pass over names that begin with an underscore, and patterns such as OUT/**/*.parquet over other
-endings. Memory: the names of one folder and one partition.
+Readers of Parquet folders pass over names that begin with an underscore, datasets over those that begin with two, and patterns
+such as OUT/**/*.parquet over other endings. Memory: the names of one folder and one partition.
 """
 
 import contextlib
@@ -30,7 +31,7 @@ from scoring.reading import WITHOUT_IMAGES, NoImages, image_column
 from scoring.results import UNFINISHED, remove, write_whole
 
 VERSION = 2
-PARTS = ("files", "archives", "chunks")
+PARTS = ("files", "archives", "chunks", "begun")
 STALE_SECONDS = 3600  # where no lock keeps starts apart, a file that has been written for longer is given up
 ARCHIVES_A_FILE = 10_000
 PARQUETS_AT_ONCE = 16
@@ -70,7 +71,7 @@ class Folder:
 
     @property
     def run(self) -> str:
-        return f"{self.place.path}/_score"
+        return f"{self.place.path}/__score"
 
     @property
     def described(self) -> str:
@@ -84,6 +85,9 @@ class Folder:
 
     def chunk(self, name: str, number: int) -> str:
         return f"{self.run}/chunks/{name}-{number:06}.chunk"
+
+    def begun(self, name: str, number: int) -> str:
+        return f"{self.run}/begun/{name}-{number:06}.json"
 
 
 def open_folder(address: str) -> Folder:
@@ -169,7 +173,7 @@ def _locked(folder: Folder) -> Iterator[None]:
 def _clean(folder: Folder) -> None:
     """Take away what was being written when an earlier start was ended."""
     place = folder.place
-    for part in ("", "/_score", *(f"/_score/{part}" for part in PARTS)):
+    for part in ("", "/__score", *(f"/__score/{part}" for part in PARTS)):
         names = place.filesystem.get_file_info(arrow_fs.FileSelector(place.path + part, allow_not_found=True))
         begun = [info for info in names if UNFINISHED in info.base_name]
         if not place.local:

@@ -1,23 +1,27 @@
 """What a run leaves: rows, in Parquet files that are there whole or not at all, each with a tally of what it holds."""
 
+import contextlib
+import errno
 import json
 import os
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs as arrow_fs
 
-from scoring.locations import Location
+from scoring.locations import Location, ScoringError
 
 EXAMPLES = 5  # errors that a tally quotes
 ROWS_A_GROUP = 8192
 BYTES_A_GROUP = 64 << 20
 TALLY = b"wbc_score"
 UNFINISHED = ".unfinished-"
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # a second try would meet them too
 # On these an object is there once its last byte was sent, and not before.
 APPEAR_WHOLE = (arrow_fs.S3FileSystem, arrow_fs.GcsFileSystem)
 
@@ -107,36 +111,67 @@ def row_schema(labels: Sequence[str], fields: bool, embedding: bool, width: int)
 
 
 def write_whole(place: Location, path: str, content: pa.Buffer | bytes) -> None:
-    """Write a file so that it is there whole or not at all, wherever the program is ended."""
+    """Write a file so that it is there whole or not at all, wherever the program is ended.
+
+    Raises
+    ------
+    ScoringError
+        The disk is full, or does not allow it.
+    """
     with _whole(place, path) as stream:
         stream.write(content)
 
 
 class _whole:
-    """A stream into a file that takes its name only when all is written."""
+    """A stream into a file that takes its name only when all is written; ``beside``: the folder where it stands until then."""
 
-    def __init__(self, place: Location, path: str):
+    def __init__(self, place: Location, path: str, beside: str | None = None):
         self.place, self.path = place, path
-        direct = isinstance(place.filesystem, APPEAR_WHOLE)
-        self.written = path if direct else f"{path}{UNFINISHED}{uuid.uuid4().hex[:12]}"
+        folder, _, name = path.rpartition("/")
+        unfinished = f"{beside or folder}/{name}{UNFINISHED}{uuid.uuid4().hex[:12]}"
+        self.written = path if isinstance(place.filesystem, APPEAR_WHOLE) else unfinished
 
     def __enter__(self):
-        self.stream = self.place.filesystem.open_output_stream(self.written)
+        try:
+            self.stream = self.place.filesystem.open_output_stream(self.written)
+        except OSError as error:
+            self._tell(error)
+            raise
         return self.stream
 
     def __exit__(self, kind, error, trace):
         if kind is not None and self.written == self.path:
             return  # never closed, so never there
-        self.stream.close()
-        if kind is not None:
+        try:
+            self.stream.close()
+            if kind is None:
+                self._give_its_name()
+                return
+        except OSError as fault:
+            error = error or fault
+        with contextlib.suppress(OSError):
             self.place.filesystem.delete_file(self.written)
-        elif self.place.local:
+        self._tell(error)
+        if kind is None:
+            raise error
+
+    def _give_its_name(self) -> None:
+        if self.place.local:
             descriptor = os.open(self.written, os.O_RDONLY)
-            os.fsync(descriptor)  # the name must not outlive the content when the power fails
-            os.close(descriptor)
+            try:
+                os.fsync(descriptor)  # the name must not outlive the content when the power fails
+            finally:
+                os.close(descriptor)
             os.replace(self.written, self.path)
         elif self.written != self.path:
             self.place.filesystem.move(self.written, self.path)
+
+    def _tell(self, error: BaseException) -> None:
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            raise ScoringError(
+                f"{self.place.shown(self.path)} cannot be written ({os.strerror(error.errno)}). Make room or allow it; the "
+                "same command goes on from here."
+            ) from error
 
 
 def write_rows(place: Location, path: str, table: pa.Table, tally: Tally) -> None:
@@ -157,8 +192,13 @@ def read_tally(place: Location, path: str) -> Tally | None:
     return tally if tally.images == metadata.num_rows else None
 
 
-def merge(place: Location, target: str, chunks: Sequence[str]) -> Tally:
+def merge(place: Location, target: str, chunks: Sequence[str], anew: bool = False) -> Tally:
     """Put the chunks of a partition together, in their order, and take them away. To do it again changes nothing.
+
+    Parameters
+    ----------
+    anew
+        The partition that is there is an earlier one, to be replaced.
 
     Raises
     ------
@@ -166,6 +206,8 @@ def merge(place: Location, target: str, chunks: Sequence[str]) -> Tally:
         A chunk is missing, and the partition is not there.
     """
     whole = read_tally(place, target)
+    if whole is not None and anew and all(read_tally(place, path) is not None for path in chunks):
+        whole = None
     if whole is None:
         whole = Tally()
         for path in chunks:
@@ -175,13 +217,56 @@ def merge(place: Location, target: str, chunks: Sequence[str]) -> Tally:
             whole.add(tally)
         with place.filesystem.open_input_file(chunks[0]) as file:
             schema = pq.read_schema(file)
-        with _whole(place, target) as stream:
+        # Beside the chunks: readers of the folder above take every file in it for a result.
+        with _whole(place, target, chunks[0].rpartition("/")[0]) as stream:
             metadata = {TALLY: json.dumps(asdict(whole))}
             with pq.ParquetWriter(stream, schema.with_metadata(metadata), compression="zstd") as writer:
                 for table in _groups(place, chunks):
                     writer.write_table(table.replace_schema_metadata(metadata))
     remove(place, chunks)
     return whole
+
+
+def unmerge(place: Location, partition: str, length: int, chunk_path: Callable[[int], str]) -> None:
+    """Make files again of those chunks of a partition that hold no error; those that are there and the partition stay.
+
+    Where members of an archive were left out, no chunk is made: how many belong to which is not known any more.
+
+    Parameters
+    ----------
+    length
+        Images of a chunk.
+    chunk_path
+        Gives the path of a chunk by its number.
+    """
+    whole = read_tally(place, partition)
+    if whole is None or whole.left_out or whole.empty:
+        return
+    with place.filesystem.open_input_file(partition) as stream:
+        for number, table in enumerate(_cut(pq.ParquetFile(stream), length)):
+            if table["error"].null_count < len(table) or read_tally(place, chunk_path(number)) is not None:
+                continue
+            if "cells" in table.column_names:  # of fields: a list of cells in each row
+                verdicts = pc.struct_field(pc.list_flatten(table["cells"]), "verdict")
+            else:
+                verdicts = table["verdict"]
+            counts = {row["values"]: row["counts"] for row in verdicts.value_counts().to_pylist()}
+            tally = Tally(images=len(table), cells=len(verdicts), verdicts=counts)
+            tally.bytes = round(whole.bytes * len(table) / whole.images)
+            tally.last = (number + 1) * length >= whole.images
+            write_rows(place, chunk_path(number), table, tally)
+
+
+def _cut(file: pq.ParquetFile, length: int) -> Iterator[pa.Table]:
+    """Read a file so many rows at a time."""
+    held = file.schema_arrow.empty_table()
+    for group in range(file.num_row_groups):
+        held = pa.concat_tables([held, file.read_row_group(group)])
+        while len(held) >= length:
+            yield held.slice(0, length).combine_chunks()
+            held = held.slice(length)
+    if len(held):
+        yield held.combine_chunks()
 
 
 def _groups(place: Location, chunks: Sequence[str]) -> Iterable[pa.Table]:

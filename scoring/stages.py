@@ -1,7 +1,7 @@
-"""The two stages that Ray Data runs: a task reads images into pixels, an actor names them and writes their rows.
+"""The two stages that Ray Data runs: images are read into pixels, and named, and their rows written.
 
-Of single files, on processors, an actor does both; a GPU is fed by tasks on the cores beside it, and so are all actors where an
-archive is read.
+On processors an actor does both, a few images at a time, with as many threads as share its process; a GPU is fed by tasks on
+the cores beside it.
 
 A chunk, some hundred images of one partition, is one row of the data set, so that it stays whole on its way; its result is one
 file of a name that the list decides. To do a chunk twice, as when a machine dies, writes the same file twice.
@@ -14,8 +14,8 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,14 +23,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from scoring.attempts import TIMES_ALONE, Attempt
 from scoring.locations import locate, read_input
 from scoring.manifest import Folder, read_listed
 from scoring.reading import Item, check_unchanged, read_archive, read_file
 from scoring.results import Tally, row_schema, write_rows
 
-# Two images of 224 px: on a processor, more at once are no faster and take memory, in each thread; a GPU wants many.
-PIXELS_AT_ONCE = 2 * 224 * 224
-ON_A_GPU = 128
+# Eight images of 224 px: more at once take memory, in each thread, and fewer would fold the norms more often; a GPU wants many.
+PIXELS_AT_ONCE = 8 * 224 * 224
+ON_A_GPU = 32
 MODEL_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 DONE = pa.schema(
     [("partition", pa.string()), ("chunk", pa.int32()), ("tally", pa.string())]
@@ -39,12 +40,14 @@ DONE = pa.schema(
 
 
 class Task(NamedTuple):
-    """What one reading task does: chunks ``first`` to ``end`` of a partition, or of an archive all but ``done``."""
+    """What one task does: chunks ``first`` to ``end`` of a partition; of an archive, of which only reading tells the end, each
+    ``every``-th from ``first`` on, but none that is ``done``."""
 
     partition: str
     first: int = 0
     end: int = 0
     done: frozenset[int] = frozenset()
+    every: int = 1
 
 
 class End(NamedTuple):
@@ -113,6 +116,25 @@ def _processor(content: bytes) -> Any:
     return processor
 
 
+def _seen(items: Iterable[Item], processor: Any, fields: bool, attempt: Attempt) -> Iterator[tuple[dict, list]]:
+    """Look at images; give the row of each, without answers, and the pixels of its cells, (1, 3, H, W) uint8 each."""
+    for number, item in enumerate(items):
+        if attempt.ends_processes(number):
+            fault = f"looking at it has ended the process {TIMES_ALONE} times. Open it in an image viewer and export it as PNG."
+            item = replace(item, data=None, error=f"{_name(item)}: {fault}")
+        with attempt.looking_at(number):
+            row, crops = look(item, fields)
+            # Sizes differ: one at a time, and without rescaling, so that a pixel takes a byte on its way.
+            pixels = [
+                processor(crop, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"].numpy()
+                for crop in crops
+            ]
+        for one in pixels:
+            if one.dtype != np.uint8:
+                raise ValueError(f"The image processor gives {one.dtype} before rescaling; expected uint8.")
+        yield row, pixels
+
+
 def read_chunks(batch: pa.Table, common: Sequence[Any]) -> Iterator[pa.Table]:
     """Do a reading task: give its chunks, each as one row of pixels and of what is known about them.
 
@@ -129,23 +151,18 @@ def read_chunks(batch: pa.Table, common: Sequence[Any]) -> Iterator[pa.Table]:
         An archive has changed since it was listed.
     """
     tasks, work, files = _shared(common)
-    processor = _processor(files[MODEL_FILES[1]])
+    processor, folder = _processor(files[MODEL_FILES[1]]), work.folder()
     for number in batch["id"].to_pylist():
         task = tasks[number]
         spent = Spent()
         for chunk, items, ended in _chunks(task, work):
+            attempt = Attempt(folder.place, folder.begun(task.partition, chunk))
             rows, crops = [], []
-            for item in items:
-                row, seen = look(item, work.fields)
+            for row, seen in _seen(items, processor, work.fields, attempt):
                 rows.append(row)
-                # Sizes differ: one at a time, and without rescaling, so that a pixel takes a byte on its way.
-                crops += [
-                    processor(crop, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"].numpy()
-                    for crop in seen
-                ]
+                crops += seen
+            attempt.end()
             pixels = np.concatenate(crops) if crops else np.zeros((0, 3, 1, 1), np.uint8)  # (cells, 3, H, W)
-            if pixels.dtype != np.uint8:
-                raise ValueError(f"The image processor gives {pixels.dtype} before rescaling; expected uint8.")
             wall, cpu = spent()
             last, left_out, empty = ended()
             yield pa.table(
@@ -199,13 +216,17 @@ def _chunks(task: Task, work: Work) -> Iterator[tuple[int, Iterator[Item], Calla
 
     chunk = 0
     while chunk == 0 or upcoming[0] is not None:
-        if chunk in task.done:
+        if chunk in task.done or chunk % task.every != task.first:
             for _ in part():
                 pass
         else:
             yield chunk, part(), ended
         left_out.clear()  # what is left out after an image, and before the first one, is counted with its chunk
         chunk += 1
+
+
+def _name(item: Item) -> str:
+    return item.member or (item.path if item.row is None else f"{item.path}, row {item.row}")
 
 
 def look(item: Item, fields: bool) -> tuple[dict[str, Any], list[Any]]:
@@ -221,7 +242,7 @@ def look(item: Item, fields: bool) -> tuple[dict[str, Any], list[Any]]:
     if item.data is None:
         return row, []
     row["sha256"] = hashlib.sha256(item.data).hexdigest()
-    name = item.member or (item.path if item.row is None else f"{item.path}, row {item.row}")
+    name = _name(item)
     try:
         read = read_image(item.data, name)
         row |= {"width": read.image.width, "height": read.image.height, "notes": read.notes}
@@ -253,7 +274,6 @@ class Namer:
 
     def __init__(self, common: Sequence[Any]):
         import torch
-        from transformers import AutoImageProcessor
 
         from hub_model.modeling_wbc_resnet import WbcResNetForImageClassification
 
@@ -261,7 +281,7 @@ class Namer:
         self.work, self.device = work, torch.device(work.device)
         if self.device.type == "cpu":
             torch.set_num_threads(1)  # a thread a core, each with images of its own, beats all on one image
-        self.processor = unpack(files, AutoImageProcessor.from_pretrained)
+        self.processor = _processor(files[MODEL_FILES[1]])
         model = unpack(files, WbcResNetForImageClassification.from_pretrained).eval()
         self.model = model.to(self.device, memory_format=torch.channels_last)
         if work.precision == "bfloat16":
@@ -273,22 +293,25 @@ class Namer:
         self.schema = row_schema(self.labels, work.fields, work.embedding, model.num_features)
         self.folder = work.folder()
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        spent, done = Spent(), {name: [] for name in DONE.names}
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """Name what ``read_chunks`` gives, and write it."""
         for position, chunk in enumerate(batch.drop_columns("pixels").to_pylist()):
-            shape, rows = chunk["shape"], json.loads(chunk["rows"])
+            spent = Spent()
             packed = batch["pixels"][position].as_buffer()  # not copied
-            pixels = np.frombuffer(packed, np.uint8).reshape(shape)  # (cells, 3, H, W)
-            answers = iter(self.answers(pixels))
-            tally = Tally(last=chunk["last"], left_out=json.loads(chunk["left_out"]), empty=chunk["empty"])
-            table = pa.Table.from_pylist([self._row(row, answers, tally) for row in rows], self.schema)
-            write_rows(self.folder.place, self.folder.chunk(chunk["partition"], chunk["chunk"]), table, tally)
-            wall, cpu = spent()
-            values = (chunk["partition"], chunk["chunk"], json.dumps(vars(tally)))
-            values += (chunk["wall"], chunk["cpu"], wall, cpu)
-            for name, value in zip(DONE.names, values, strict=True):
-                done[name].append(value)
-        return pa.table(done, schema=DONE)
+            pixels = np.frombuffer(packed, np.uint8).reshape(chunk["shape"])  # (cells, 3, H, W)
+            end = End(chunk["last"], json.loads(chunk["left_out"]), chunk["empty"])
+            tally = self.write(chunk["partition"], chunk["chunk"], json.loads(chunk["rows"]), self.answers(pixels), end)
+            yield done(chunk["partition"], chunk["chunk"], tally, (chunk["wall"], chunk["cpu"]), spent())
+
+    def write(
+        self, partition: str, chunk: int, rows: Sequence[dict[str, Any]], answers: Iterable[dict[str, Any]], end: End
+    ) -> Tally:
+        """Write the rows of a chunk with the answers about their cells, in the same order."""
+        tally = Tally(last=end.last, left_out=dict(end.left_out), empty=list(end.empty))
+        answers = iter(answers)
+        table = pa.Table.from_pylist([self._row(row, answers, tally) for row in rows], self.schema)
+        write_rows(self.folder.place, self.folder.chunk(partition, chunk), table, tally)
+        return tally
 
     def answers(self, pixels: np.ndarray) -> Iterator[dict[str, Any]]:
         """Name cells, given as the image processor leaves them before rescaling, (N, 3, H, W) uint8; as our pipeline does."""
@@ -346,9 +369,45 @@ class ReadingNamer(Namer):
         self.common = common
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """Do reading tasks, given as to ``read_chunks``, and name each chunk as it comes."""
-        for chunk in read_chunks(batch, self.common):
-            yield super().__call__(chunk)
+        """Do tasks, given as to ``read_chunks``; of a chunk's pixels no more are held than the network sees at once."""
+        tasks, work, _ = _shared(self.common)
+        for number in batch["id"].to_pylist():
+            task = tasks[number]
+            spent = Spent()
+            for chunk, items, ended in _chunks(task, work):
+                yield self._chunk(task.partition, chunk, items, ended, spent)
+                spent()  # what the engine made it wait is not the chunk's
+
+    def _chunk(
+        self, partition: str, chunk: int, items: Iterable[Item], ended: Callable[[], End], spent: Spent
+    ) -> pa.Table:
+        attempt = Attempt(self.folder.place, self.folder.begun(partition, chunk))
+        rows: list[dict[str, Any]] = []
+        answers: list[dict[str, Any]] = []
+        waiting: list[np.ndarray] = []
+        reading, naming = np.zeros(2), np.zeros(2)  # seconds of the clock and of the processor
+        for row, seen in _seen(items, self.processor, self.work.fields, attempt):
+            rows.append(row)
+            waiting += seen
+            if sum(one.size for one in waiting) >= 3 * PIXELS_AT_ONCE:
+                reading += spent()
+                answers += self.answers(np.concatenate(waiting))
+                waiting.clear()
+                naming += spent()
+        end = ended()
+        reading += spent()
+        if waiting:
+            answers += self.answers(np.concatenate(waiting))
+        tally = self.write(partition, chunk, rows, answers, end)
+        attempt.end()
+        naming += spent()
+        return done(partition, chunk, tally, reading, naming)
+
+
+def done(partition: str, chunk: int, tally: Tally, reading: Sequence[float], naming: Sequence[float]) -> pa.Table:
+    """Tell of a chunk that is done: what it holds, and the seconds that it took."""
+    values = (partition, chunk, json.dumps(vars(tally)), *reading, *naming)
+    return pa.table({name: [value] for name, value in zip(DONE.names, values, strict=True)}, schema=DONE)
 
 
 def read_model(folder: str | os.PathLike) -> dict[str, bytes]:

@@ -26,7 +26,6 @@ from PIL import Image
 from smear_drawings import draw_field, write_image
 from transformers import pipeline
 
-os.environ["RAY_worker_niceness"] = "0"  # beside other tests, a worker that yields to all of them would never start  # noqa: SIM112
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import score
@@ -174,23 +173,31 @@ def test_every_kind_of_input_gives_the_answers_of_the_plain_doors(cluster, small
     score.main(command)
     assert "nothing was left to do" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in out.glob("*.parquet")} == before
-    assert not list((out / "_score" / "chunks").iterdir())
+    assert not list((out / "__score" / "chunks").iterdir())
     # mended and asked for: the partition with the error is done again
     (cells / "garbage.jpg").write_bytes(images[20])
     score.main([*command, "--retry_errors"])
-    again = result(out)
+    again, times = result(out), json.loads((out / "__score" / "times.json").read_text())
+    assert times["images"] < len(rows) / 2, "what had no error was not done again"
     assert len(again) == len(rows) and again[again.path == str(cells / "garbage.jpg")].error.item() is None
     with pytest.raises(SystemExit, match="begun otherwise: embedding was True, is False"):
         score.main([part for part in command if part != "--embedding"])
 
 
 def test_threads_that_share_a_network_give_the_answers_of_the_plain_door(small_folder, tmp_path):
-    """By the command, on this machine: its cores share one process."""
+    """By the command, on this machine: its cores share one process, and the only archive."""
     cells, out = tmp_path / "cells", tmp_path / "scores"
     cells.mkdir()
     images = {f"{number:02}.png": draw(number) for number in range(48)}
-    for name, image in images.items():
-        (cells / name).write_bytes(encoded(image))
+    with tarfile.open(cells / "shard.tar", "w") as archive:
+        for number, (name, image) in enumerate(images.items()):
+            if number < 24:
+                (cells / name).write_bytes(encoded(image))
+                continue
+            content = encoded(image)
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     command = [
         sys.executable,
@@ -206,11 +213,43 @@ def test_threads_that_share_a_network_give_the_answers_of_the_plain_door(small_f
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     assert all("images" in line for line in lines), "more than the bar"
     rows = result(out)
-    assert sorted(Path(path).name for path in rows.path) == sorted(images)
+    names = [row.member or Path(row.path).name for row in rows.itertuples()]
+    assert sorted(names) == sorted(images)
+    assert list(rows[rows.member.notna()].row) == list(range(24)), "as they lie in the archive"
     plain = pipeline("image-classification", str(small_folder), trust_remote_code=False)
-    for row in rows.itertuples():
-        expected = {answer["label"]: answer["score"] for answer in plain(images[Path(row.path).name], top_k=None)}
+    for row, name in zip(rows.itertuples(), names, strict=True):
+        expected = {answer["label"]: answer["score"] for answer in plain(images[name], top_k=None)}
         assert row.probabilities == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("fields", [False, True], ids=["cells", "fields"])
+def test_read_by_tasks_as_for_a_gpu_the_answers_are_the_same(cluster, small_folder, tmp_path, monkeypatch, fields):
+    from scoring import engine
+
+    cells, stream = tmp_path / "cells", engine._stream
+    cells.mkdir()
+    for number in range(3 if fields else 20):
+        if fields:
+            write_image(cells / f"{number}.png", draw_field(number)[0])
+        else:
+            draw(number).save(cells / f"{number}.png")
+    (cells / "cut.png").write_bytes(b"x")
+    options = ["--model", str(small_folder), "--chunk", "2", *["--fields"] * fields]
+    score.main([str(cells), "--out", str(tmp_path / "one"), *options])
+    monkeypatch.setattr(engine, "_stream", lambda *given, parted: stream(*given, parted=True))
+    score.main([str(cells), "--out", str(tmp_path / "two"), *options])
+    one, two = (result(tmp_path / name).to_dict("records") for name in ("one", "two"))
+    assert len(one) == len(two) == len(list(cells.iterdir()))
+    for own, other in zip(one, two, strict=True):
+        parts = [(own, other)]
+        if fields and own["error"] is None:
+            assert len(own["cells"]) == len(other["cells"]) > 0
+            parts = list(zip(own.pop("cells"), other.pop("cells"), strict=True))
+        for cell, again in parts:
+            if own["error"] is None:
+                assert cell.pop("probabilities") == pytest.approx(again.pop("probabilities"), abs=1e-6)
+                assert cell.pop("energy") == pytest.approx(again.pop("energy"), abs=1e-5)
+        assert str(own) == str(other)
 
 
 def test_a_chunk_is_heard_of_when_it_is_done_and_not_when_its_task_is(cluster, small_folder, tmp_path):
@@ -226,7 +265,7 @@ def test_a_chunk_is_heard_of_when_it_is_done_and_not_when_its_task_is(cluster, s
     with alone(folder):
         list_once(folder, {"inputs": [str(cells)], "column": None}, number, lambda count: None)
         work = Work((str(cells),), str(tmp_path / "out"), 1, number, False, False, None, "float32", "cpu")
-        heard = _stream([Task("files-000000", 0, number)], work, read_model(small_folder), 1, 1, 1)
+        heard = _stream([Task("files-000000", 0, number)], work, read_model(small_folder), 1, 1, 1, parted=False)
         assert next(heard)["chunk"] == 0
         assert chunks_there(tmp_path / "out") < number / 2  # of the same task
         assert [done["chunk"] for done in heard] == list(range(1, number))
@@ -343,7 +382,7 @@ def actor_processes():
 
 
 def chunks_there(out):
-    return len(list((out / "_score" / "chunks").glob("files-*[0-9].chunk"))) + 10 * len(
+    return len(list((out / "__score" / "chunks").glob("files-*[0-9].chunk"))) + 10 * len(
         list(out.glob("files-*.parquet"))
     )
 
@@ -394,4 +433,4 @@ def test_killed_again_and_again_each_image_stands_once(cluster, model_folder, tm
     assert rows.error.isna().all()
     by_content = rows.assign(number=[int(Path(path).stem) % 5 for path in rows.path]).groupby("number").sha256.nunique()
     assert (by_content == 1).all() and rows.sha256.nunique() == 5
-    assert not list((out / "_score" / "chunks").iterdir())
+    assert not list((out / "__score" / "chunks").iterdir())

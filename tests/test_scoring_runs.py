@@ -1,22 +1,31 @@
 """A run's list and files, broken off at each point: what is there is whole, what is left is done, nothing twice."""
 
+import errno
 import io
 import json
 import os
+import subprocess
+import sys
 import tarfile
 from collections import Counter
 
+import datasets
+import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset as arrow_datasets
 import pyarrow.parquet as pq
 import pytest
+import torch
+from conftest import REPOSITORY
 from PIL import Image
 from pyarrow import fs as arrow_fs
 
 import score
-from scoring import engine, results, stages
+from scoring import attempts, engine, results, stages
 from scoring.engine import plan
 from scoring.locations import Location, ScoringError, locate
 from scoring.manifest import Folder, alone, list_once, open_folder, partitions, read_listed
+from scoring.reading import Item
 from scoring.results import Tally, merge, read_tally, remove, row_schema, write_rows
 from scoring.stages import Task, Work
 
@@ -48,6 +57,104 @@ def test_a_file_that_was_begun_is_not_there_until_it_is_whole(place, tmp_path, m
     write_rows(place, f"{tmp_path}/a.parquet", table, tally)
     assert read_tally(place, f"{tmp_path}/a.parquet") == tally
     assert pq.read_table(tmp_path / "a.parquet")["number"].to_pylist() == list(range(5))
+
+
+def test_what_is_being_written_is_in_no_readers_way(place, tmp_path, monkeypatch):
+    """A merge that was ended: pandas, pyarrow and datasets read the folder of results all the same."""
+    folder = begin(tmp_path / "out")
+    write_rows(place, folder.partition("files-000001"), *chunk_of(range(3)))
+    write_rows(place, folder.chunk("files-000000", 0), *chunk_of(range(5)))
+
+    def killed(*names):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(results.os, "replace", killed)
+        with pytest.raises(Killed):
+            merge(place, folder.partition("files-000000"), [folder.chunk("files-000000", 0)])
+    assert [path for path in (tmp_path / "out").rglob("*") if results.UNFINISHED in path.name]
+    assert pd.read_parquet(tmp_path / "out").number.tolist() == [0, 1, 2]
+    assert arrow_datasets.dataset(tmp_path / "out").count_rows() == 3
+    loaded = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"), split="train")
+    assert loaded["number"][:] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("step", ["open_output_stream", "write", "close"])
+def test_a_full_disk_is_told_and_nothing_half_is_left(tmp_path, step):
+    class Stream(io.BytesIO):
+        pass
+
+    class Full:
+        """A filesystem without room."""
+
+        def open_output_stream(self, path):
+            (tmp_path / "half").write_bytes(b"x")
+            if step != "open_output_stream":
+                stream = Stream()
+                setattr(stream, step, self.fails)
+                return stream
+            self.fails()
+
+        def fails(self, *values):
+            raise OSError(errno.ENOSPC, "no room")
+
+        def delete_file(self, path):
+            assert results.UNFINISHED in path
+            (tmp_path / "half").unlink()
+
+    with pytest.raises(ScoringError, match=r"a\.parquet cannot be written \(No space left on device\)\. Make room"):
+        write_rows(Location("out", Full(), "out", ""), "out/a.parquet", *chunk_of([1]))
+    assert step == "open_output_stream" or not (tmp_path / "half").exists()
+
+
+LOOKS = """
+import os, sys
+from scoring.attempts import Attempt
+from scoring.locations import locate
+place = locate(sys.argv[1])
+attempt = Attempt(place, sys.argv[1] + "/note.json")
+for number in range(4):
+    if attempt.ends_processes(number):
+        print("left out", number)
+        continue
+    with attempt.looking_at(number):
+        if number == 2:
+            os._exit(9)
+attempt.end()
+"""
+
+
+def test_an_image_at_which_the_process_ends_again_and_again_is_left_out(tmp_path):
+    ends = []
+    while not ends or ends[-1].returncode:
+        assert len(ends) < 10
+        ends.append(
+            subprocess.run([sys.executable, "-c", LOOKS, tmp_path], capture_output=True, text=True, cwd=REPOSITORY)
+        )
+    assert [end.returncode for end in ends] == [9] * (attempts.TIMES + attempts.TIMES_ALONE) + [0], ends[-1].stderr
+    assert ends[-1].stdout == "left out 2\n" and not list(tmp_path.iterdir())
+
+
+def test_one_that_is_left_out_is_a_row_with_its_error(place, tmp_path):
+    attempt = attempts.Attempt(place, f"{tmp_path}/note.json")
+    attempt.ends[1] = attempts.TIMES_ALONE
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(stream, "PNG")
+    items = [Item(f"{number}.png", data=stream.getvalue()) for number in range(3)]
+
+    def processor(image, **_):
+        return {"pixel_values": torch.zeros((1, 3, 8, 8), dtype=torch.uint8)}
+
+    rows = list(stages._seen(items, processor, False, attempt))
+    assert [len(pixels) for _, pixels in rows] == [1, 0, 1]
+    assert [row["error"] is None for row, _ in rows] == [True, False, True] and rows[1][0]["found"] == []
+    assert rows[1][0]["error"].startswith("1.png: looking at it has ended the process 3 times. Open it in")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"begun": 7}'])
+def test_a_note_that_is_cut_is_none(place, tmp_path, content):
+    (tmp_path / "note.json").write_bytes(content)
+    assert attempts.Attempt(place, f"{tmp_path}/note.json").begun == (8 if b"7" in content else 1)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", "cut", "other"])
@@ -173,8 +280,8 @@ def test_a_restart_that_asks_for_something_else_is_refused(cells, tmp_path):
         ScoringError, match="begun otherwise: model was 'm', is 'other'. Go on with what it was begun with"
     ):
         list_once(folder, asked(cells) | {"model": "other"}, 10, nothing)
-    description = json.loads((tmp_path / "out/_score/run.json").read_text())
-    (tmp_path / "out/_score/run.json").write_text(json.dumps(description | {"version": 0}))
+    description = json.loads((tmp_path / "out/__score/run.json").read_text())
+    (tmp_path / "out/__score/run.json").write_text(json.dumps(description | {"version": 0}))
     with pytest.raises(ScoringError, match="begun by another version"):
         list_once(folder, asked(cells), 10, nothing)
 
@@ -223,10 +330,10 @@ def test_what_an_archive_leaves_out_is_counted_once_however_its_chunks_are_done(
     list_once(folder, asked(*inputs), 10, nothing)
     work = Work(inputs, str(tmp_path / "out"), 2, 10, False, False, None, "float32", "cpu")
 
-    def ends(partition, *done):
+    def ends(partition, *done, turn=0, every=1):
         return {
             chunk: (len(list(items)), *ended())
-            for chunk, items, ended in stages._chunks(Task(partition, done=frozenset(done)), work)
+            for chunk, items, ended in stages._chunks(Task(partition, turn, 0, frozenset(done), every), work)
         }
 
     everything = ends("archive-000000")
@@ -235,6 +342,9 @@ def test_what_an_archive_leaves_out_is_counted_once_however_its_chunks_are_done(
     assert counted == {".cls": 5, ".json": 5, ".txt": 1}
     for done in ((0,), (1,), (0, 1), (2,)):
         assert ends("archive-000000", *done) == {key: end for key, end in everything.items() if key not in done}
+    shared = [ends("archive-000000", turn=turn, every=2) for turn in range(2)]
+    assert [list(part) for part in shared] == [[0, 2], [1]] and shared[0] | shared[1] == everything
+    assert ends("archive-000001", turn=1, every=2) == {}
     assert ends("archive-000001") == {0: (0, True, {".tar without images": 1}, [str(tmp_path / "empty.tar")])}
 
 
@@ -256,13 +366,56 @@ def test_what_is_left_is_planned_from_what_is_there(cells, tmp_path):
     write_rows(place, folder.chunk("files-000000", 3), *chunk_of([1, 2]))  # came after its partition was done
     write_rows(place, folder.chunk("files-000001", 2), *chunk_of([1, 2], last=False))  # on its way
     write_rows(place, folder.partition("files-000002"), *chunk_of(range(2)))  # of other length than listed
-    (tmp_path / "out/_score/chunks/files-000001-000000.chunk").write_bytes(b"PAR1")  # half written, the power failed
+    (tmp_path / "out/__score/chunks/files-000001-000000.chunk").write_bytes(b"PAR1")  # half written, the power failed
     doing, progress = left()
     assert doing == [row for row in everything if row[0] != "files-000000" and row != ("files-000001", 2)]
     assert (progress.whole.images, progress.whole.errors) == (12, 1)
-    assert [path.name for path in (tmp_path / "out/_score/chunks").iterdir()] == ["files-000001-000002.chunk"]
-    assert [row for row in left(retry=True)[0] if row[0] == "files-000000"] == everything[:5]
-    assert not (tmp_path / "out/files-000000.parquet").exists()
+    assert [path.name for path in (tmp_path / "out/__score/chunks").iterdir()] == ["files-000001-000002.chunk"]
+
+
+@pytest.mark.parametrize("fields", [False, True], ids=["cells", "fields"])
+def test_of_a_partition_with_errors_only_their_chunks_are_done_again_and_it_stays_till_then(cells, tmp_path, fields):
+    folder = begin(tmp_path / "out")
+    manifest = list_once(folder, asked(cells), 10, nothing)
+    work = Work((str(cells),), str(tmp_path / "out"), 2, 10, fields, False, None, "float32", "cpu")
+    place, schema = folder.place, row_schema(["a", "b"], fields, False, 512)
+
+    def rows(numbers, bad=()):
+        answer = {"label": "a", "probabilities": {"a": 1, "b": 0}, "verdict": "a", "energy": 0}
+        answers = {"cells": [answer, answer | {"verdict": "b"}]} if fields else answer
+        made = [{"path": f"{n}", **({"error": "bad"} if n in bad else answers)} for n in numbers]
+        count = len(made) - len(set(bad) & set(numbers))
+        verdicts = {"a": count, "b": count} if fields else {"a": count}
+        examples = [[f"{n}", "bad"] for n in numbers if n in bad]
+        tally = Tally(len(made), len(examples), sum(verdicts.values()), 7 * len(made), verdicts, examples)
+        return pa.Table.from_pylist(made, schema), tally
+
+    for number, numbers in enumerate((range(10), range(10, 20), range(20, 23))):
+        write_rows(place, folder.partition(f"files-{number:06}"), *rows(numbers, bad=(3, 22)))
+
+    def left(*values):
+        tasks, progress = plan(folder, manifest, work, *values)
+        return [(task.partition, chunk) for task in tasks for chunk in range(task.first, task.end)], progress
+
+    assert left(False, 1)[0] == []
+    doing, progress = left(True, 1)
+    assert doing == [("files-000000", 1), ("files-000002", 1)] and progress.anew == {"files-000000", "files-000002"}
+    assert (progress.whole.images, progress.whole.errors, progress.whole.bytes) == (20, 0, 140)
+    assert progress.whole.verdicts == ({"a": 20, "b": 20} if fields else {"a": 20})
+    assert pq.read_table(tmp_path / "out").num_rows == 23, "what was there stays till there is something else"
+    # the engine fails: what was done meanwhile is done, and no retry is begun a second time
+    write_rows(place, folder.chunk("files-000000", 1), *rows([2, 3], bad=[3]))
+    doing, progress = left(False, 1, progress.anew)
+    assert doing == [("files-000002", 1)] and progress.whole.errors == 1
+    # put together in the place of the former, as often as it may be tried
+    write_rows(place, folder.chunk("files-000000", 1), *rows([2, 3]))
+    chunks = [folder.chunk("files-000000", number) for number in range(5)]
+    for _ in range(2):
+        whole = merge(place, folder.partition("files-000000"), chunks, True)
+        assert (whole.images, whole.errors) == (10, 0)
+    assert pq.read_table(tmp_path / "out/files-000000.parquet").to_pylist() == rows(range(10))[0].to_pylist()
+    # a start that does not retry takes the former for done
+    assert left(False, 1)[0] == [] and not list((tmp_path / "out/__score/chunks").iterdir())
 
 
 def test_a_start_goes_on_after_the_engine_failed_and_counts_all_that_it_did(cells, tmp_path, monkeypatch):
@@ -291,7 +444,7 @@ def test_a_start_goes_on_after_the_engine_failed_and_counts_all_that_it_did(cell
     monkeypatch.setattr(engine.ray, "nodes", lambda: [])
     progress = engine.run(folder, manifest, work, {})
     assert len(tries) == 2 and (progress.whole.images, progress.here) == (23, 13)
-    times = json.loads((tmp_path / "out/_score/times.json").read_text())
+    times = json.loads((tmp_path / "out/__score/times.json").read_text())
     assert times["images"] == 13 and times["seconds"] == {"naming_cpu_seconds": 3.0}
     assert [done for done, _ in times["marks"]] == [2, 13] and times["begun"] == times["marks"][0][1]
     assert times["marks"][0][1] < times["marks"][1][1]
@@ -299,7 +452,7 @@ def test_a_start_goes_on_after_the_engine_failed_and_counts_all_that_it_did(cell
 
 def test_what_an_ended_run_was_writing_is_taken_away(tmp_path):
     folder = begin(tmp_path)
-    begun = tmp_path / "_score" / "chunks" / "files-000000-000001.chunk.unfinished-0123456789ab"
+    begun = tmp_path / "__score" / "chunks" / "files-000000-000001.chunk.unfinished-0123456789ab"
     begun.write_bytes(b"x")
     begin(tmp_path)
     assert not begun.exists()
@@ -338,7 +491,7 @@ def test_a_fault_is_one_line_with_status_1(tmp_path, cells):
 def test_two_starts_at_once_are_kept_apart_and_the_second_changes_nothing(tmp_path):
     folder = open_folder(str(tmp_path))
     with alone(folder):
-        begun = tmp_path / "_score" / "chunks" / "files-000000-000001.chunk.unfinished-0123456789ab"
+        begun = tmp_path / "__score" / "chunks" / "files-000000-000001.chunk.unfinished-0123456789ab"
         begun.write_bytes(b"x")
         with pytest.raises(ScoringError, match="is being written by another start"), alone(open_folder(str(tmp_path))):
             pass
@@ -355,7 +508,7 @@ def test_without_a_lock_only_what_was_given_up_is_taken_away(tmp_path):
 
     filesystem = arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(fsspec.filesystem("file")))
     folder = Folder(Location(str(tmp_path), filesystem, str(tmp_path), ""))
-    names = [tmp_path / "_score" / "chunks" / f"{number}.chunk.unfinished-0123456789ab" for number in range(2)]
+    names = [tmp_path / "__score" / "chunks" / f"{number}.chunk.unfinished-0123456789ab" for number in range(2)]
     with alone(folder):
         for name in names:
             name.write_bytes(b"x")
