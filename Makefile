@@ -20,11 +20,11 @@ test: environment browser peers  ## everything the project claims
 	$(RUN) -m publishing.third_party --check
 	WBC_CACHE=$(CACHE) $(RUN) -m pytest -n 2 --dist loadfile --durations 25
 
-bench: environment  ## what it costs, beside others, and what moved since the committed result; with DATA=blood-cells on its images
+bench: environment  ## what it costs, beside others, and what moved since the committed result; with DATA=blood-cells on its images; a part of it (OPTIONS='--only latency') into runs/
 	mkdir -p runs
 	git show HEAD:benchmarks/results.json >runs/committed.json 2>/dev/null || cp benchmarks/results.json runs/committed.json
 	$(RUN) -m benchmarks.speed hub_model $(if $(DATA),--data_dir $(word 1,$(DATA))) --compare runs/committed.json $(OPTIONS) \
-	  --out benchmarks/results.json --page benchmarks/README.md
+	  --out $(if $(findstring --only,$(OPTIONS)),runs/bench.json --page runs/bench.md,benchmarks/results.json --page benchmarks/README.md)
 
 # How the shipped weights' laboratories are divided and named: what training held out is what is measured.
 DIVIDED := --validation_share 0.1 --split_seed 3 --test_share pbc=0.2

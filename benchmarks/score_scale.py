@@ -3,20 +3,22 @@
     python benchmarks/score_scale.py hub_model --images blood-cells --out benchmarks/score.json --page docs/score.md
 
 Links to the given images make as many as are asked for. ``--side`` shrinks what the network sees, so that what surrounds the
-network, where growth would show, is most of the work; the rates for the page are measured at the model's own size. Machines are
-Ray's own test cluster: each node is held to one core of its own by the operating system. Times are of a machine with nothing
-else to do, or they say little; processor seconds, which are told beside them, suffer less from company. A short run, to see
-that all works: ``--sizes 1000 3000 --node_images 300 --repeats 1``.
+network, where growth would show, is most of the work; the rates for the page, and what score.py holds as it comes, are measured
+at the model's own size. Machines are Ray's own test cluster: each node is held to one core of its own by the operating system.
+Times are of a machine with nothing else to do, or they say little; processor seconds, which are told beside them, suffer less
+from company. A short run, to see that all works: ``--sizes 1000 3000 --node_images 300 --held_images 300 --repeats 1``.
 """
 
 import argparse
 import json
 import os
 import platform
+import shlex
 import shutil
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
@@ -29,7 +31,8 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.table import compare_conditions, moved, reported
+from benchmarks.table import compare_conditions, moved, reported, source_commit
+from hub_model.pipeline_wbc_resnet import has_bfloat16
 
 ROOT = Path(__file__).resolve().parent.parent
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
@@ -50,6 +53,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--side", type=int, default=64, help="px, what the network sees while growth is measured (default: 64)")
     add("--node_images", type=int, default=2000, help="images for one node and for two, at the model's own size")
+    add("--held_images", type=int, default=2000, help="images of each kind of input whose memory is measured")
     add("--repeats", type=int, default=3, help="of one node and two; the median counts")
     add("--chunk", type=int, default=64, help="images of a chunk")
     add("--out", type=Path, required=True, help="a JSON file")
@@ -130,25 +134,58 @@ def driver(options: argparse.Namespace, images: Sequence[Path], folder: Path) ->
     }
 
 
+def watched(command: Sequence[str], out: Path) -> dict[str, Any]:
+    """Run score.py as a user would, by the command; give its seconds, its memory, and what it noted."""
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    memory = Memory(psutil.Process(process.pid))
+    memory.start()
+    if process.wait():
+        sys.exit(f"error: {' '.join(command)} ended with {process.returncode}; see above.")
+    memory.ended.set()
+    times = json.loads((out / "__score" / "times.json").read_text(encoding="utf-8"))
+    return {"whole_seconds": time.perf_counter() - started, "peak_memory_bytes": memory.most, "times": times}
+
+
 def grow(options: argparse.Namespace, images: Sequence[Path], folder: Path) -> list[dict[str, Any]]:
-    """Score each number of images as a user would, by the command; give the costs."""
+    """Score each number of images; give the costs."""
     model, rows = shrunk(options.model, options.side, folder / "model"), []
     for number in options.sizes:
         link(images, number, folder / f"{number}")
         out = folder / f"scores-{number}"
-        command = command_for(folder / f"{number}", out, model, options.chunk)
-        started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        memory = Memory(psutil.Process(process.pid))
-        memory.start()
-        if process.wait():
-            sys.exit(f"error: {' '.join(command)} ended with {process.returncode}; see above.")
-        memory.ended.set()
-        seconds = time.perf_counter() - started
-        times = json.loads((out / "__score" / "times.json").read_text(encoding="utf-8"))
-        rows.append({"images": number, "whole_seconds": seconds, "peak_memory_bytes": memory.most, **costs(times)})
+        seen = watched(command_for(folder / f"{number}", out, model, options.chunk), out)
+        rows.append({"images": number, **costs(seen.pop("times")), **seen})
         shutil.rmtree(folder / f"{number}")
         shutil.rmtree(out)
+    return rows
+
+
+def hold(options: argparse.Namespace, images: Sequence[Path], folder: Path) -> list[dict[str, Any]]:
+    """Measure the memory of score.py as it comes, at the model's own size, by what it reads and keeps."""
+    number, rows = options.held_images, []
+    link(images, number, folder / "held")
+    (folder / "tars").mkdir()
+    for shard in range(3):
+        with tarfile.open(folder / "tars" / f"{shard}.tar", "w") as archive:
+            for position, image in enumerate(islice(cycle(images), number)):
+                if position % 3 == shard:
+                    archive.add(image, f"{position:07}{image.suffix}")
+    for kind, inputs in (("files", folder / "held"), ("3 tars", folder / "tars")):
+        for extra in ([], ["--embedding"]):
+            out = folder / f"held-{kind}{''.join(extra)}"
+            command = [
+                sys.executable,
+                str(ROOT / "score.py"),
+                str(inputs),
+                "--out",
+                str(out),
+                "--model",
+                str(options.model),
+            ]
+            seen = watched([*command, *extra], out)
+            rows.append(
+                {"inputs": kind, "options": extra, "images": number, "peak_memory_bytes": seen["peak_memory_bytes"]}
+            )
     return rows
 
 
@@ -194,13 +231,23 @@ def nodes(options: argparse.Namespace, images: Sequence[Path], folder: Path) -> 
     }
     report["efficiency"] = two / (2 * one)
     report["stages_of"] = "one node"
+    if has_bfloat16():
+        bfloat16 = [
+            on_nodes(
+                options, folder / "nodes", folder / f"nodes-bfloat16-{repeat}", cores[:1], ["--precision", "bfloat16"]
+            )
+            for repeat in range(options.repeats)
+        ]
+        report["one_node_bfloat16_images_per_second"] = [1000 / cost["milliseconds"] for cost in bfloat16]
     for stage in ("reading", "naming"):
         name = f"{stage}_processor_milliseconds"
         report[name] = statistics.median(cost[name] for cost in stages)
     return report
 
 
-def on_nodes(options: argparse.Namespace, inputs: Path, out: Path, cores: Sequence[int]) -> dict[str, float]:
+def on_nodes(
+    options: argparse.Namespace, inputs: Path, out: Path, cores: Sequence[int], extra: Sequence[str] = ()
+) -> dict[str, float]:
     """Score on a test cluster whose nodes have one core each, held to it."""
     from ray.cluster_utils import Cluster
 
@@ -211,7 +258,7 @@ def on_nodes(options: argparse.Namespace, inputs: Path, out: Path, cores: Sequen
             os.sched_setaffinity(0, {core})  # what a node starts inherits it
             cluster.add_node(num_cpus=1, object_store_memory=400_000_000)
         os.sched_setaffinity(0, everywhere)
-        command = command_for(inputs, out, options.model, options.chunk)
+        command = [*command_for(inputs, out, options.model, options.chunk), *extra]
         subprocess.run(
             command, env=os.environ | {"RAY_ADDRESS": cluster.address}, stdout=subprocess.DEVNULL, check=True
         )
@@ -227,6 +274,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     if not images:
         sys.exit(f"error: {options.images} holds no {', '.join(ENDINGS)}. Name a folder of images of cells.")
     report: dict[str, Any] = {
+        "command": shlex.join(["python", *sys.argv]),
+        "commit": source_commit(ROOT),
         "machine": {"processor": processor_name(), "cores": os.cpu_count(), "load_before": os.getloadavg()[0]},
         "versions": {"python": platform.python_version()},
         "mean_bytes": statistics.mean(path.stat().st_size for path in images),
@@ -239,6 +288,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     try:
         report["nodes"] = nodes(options, images, folder)
         report["growth"] = grow(options, images, folder)
+        report["held"] = hold(options, images, folder)
         report["driver"] = driver(options, images, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -251,7 +301,7 @@ def processor_name() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def judged(growth: Sequence[dict[str, Any]]) -> str:
+def judged(growth: Sequence[dict[str, Any]], held: Sequence[dict[str, Any]]) -> str:
     """Say whether the cost of an image is flat and the memory within its limit."""
     ratios = [row["milliseconds"] / growth[0]["milliseconds"] for row in growth]
     met = all(abs(ratio - 1) <= FLAT for ratio in ratios)
@@ -271,11 +321,24 @@ machine's caches yet, Ray's own processes starting beside it, and cores left wit
         text += f"""
 The middle half of each run, which leaves start and end out: {", ".join(f"{middle:.2f}" for middle in middles)} ms,
 {min(kept):.3f} to {max(kept):.3f} of the first."""
-    most = max(row["peak_memory_bytes"] for row in growth)
+    most = max(row["peak_memory_bytes"] for row in [*growth, *held])
     text += f"""
 
-**Memory beyond Ray's store**, to be at most {MOST_BYTES / 1e9:.0f} GB at any number of images:
+**Memory beyond Ray's store**, to be at most {MOST_BYTES / 1e9:.0f} GB in all that was measured:
 {"met" if most <= MOST_BYTES else "**not met**"}, {most / 1e9:.2f} GB at most."""
+    if held:
+        rows = "\n".join(
+            f"| {row['inputs']} | {' '.join(f'`{option}`' for option in row['options'])} | {row['images']:,} | "
+            f"{row['peak_memory_bytes'] / 1e9:.2f} |"
+            for row in held
+        )
+        text += f"""
+At the model's own size and with the options that score.py has by itself:
+
+| inputs | options | images | GB beyond the store |
+|---|---|--:|--:|
+{rows}
+"""
     return text
 
 
@@ -329,10 +392,19 @@ def page(report: dict[str, Any]) -> str:
         if busy > report["machine"]["cores"] + 1
         else ""
     )
+    measured_by = f"; commit {report['commit'][:12]}, `{report['command']}`" if "commit" in report else ""
+    quick = node.get("one_node_bfloat16_images_per_second")
+    bfloat16 = (
+        f"\nIn bfloat16 (`--precision bfloat16`) the same node does {statistics.median(quick):.1f} images/s, "
+        f"{statistics.median(quick) / one:.2f} times as many."
+        if quick
+        else ""
+    )
     return f"""# A thousand million cells
 
 Rendered by `benchmarks/score_scale.py` from `{report["source"]}`; {report["machine"]["processor"]},
-{report["machine"]["cores"]} cores; Ray {report["versions"]["ray"]}, PyTorch {report["versions"]["torch"]}, float32.
+{report["machine"]["cores"]} cores; Ray {report["versions"]["ray"]}, PyTorch {report["versions"]["torch"]},
+float32{measured_by}.
 {company}
 ## What was measured
 
@@ -342,14 +414,14 @@ With the number of images (network at {report["side"]} px, so that what surround
 |--:|--:|--:|--:|--:|--:|
 {rows}
 
-{judged(growth)}
+{judged(growth, report.get("held", []))}
 Up to four cores share a process and its network, so that four more cores take one process more: most of that memory is
 the libraries of one such process, and of Ray's own.
 
 At the model's own size, a node of one core does {one:.1f} images/s, that is {1000 / one:.1f} ms an image; two nodes do
 {two:.1f}: an efficiency of {node["efficiency"]:.0%} ({node["images"]:,} images, {middle}).
 Of processor time an image takes {reading:.1f} ms to read, decode and resize and {naming:.1f} ms to name and write
-({stages_of}).
+({stages_of}).{bfloat16}
 
 ## The arithmetic
 
@@ -359,7 +431,7 @@ Of processor time an image takes {reading:.1f} ms to read, decode and resize and
 - {machines} machines of {cores} such cores: **{hours:,.1f} hours**; one such machine: {hours * machines / 24:,.1f} days.
 - Images of {report["mean_bytes"] / 1000:.1f} kB are {terabytes:,.1f} TB to read,
   {1e3 * terabytes * 8 / (hours * 3600):,.1f} Gbit/s over all machines.
-- Pixels of single files stay in the process that reads and names them. Where a GPU or an archive parts the two, they are
+- Pixels stay in the process that reads and names them. Where a GPU parts the two, they are
   150,528 bytes an image at 224 px, {150_528 * core * cores / 1e6:,.0f} MB/s within each machine, through shared memory.
 - Results: about 0.1 kB a row, 0.1 TB; with the 512 features 2 kB a row, 2 TB. Files of results: {CELLS / 16384:,.0f}.
 
@@ -375,8 +447,8 @@ rest. Cores are the bottleneck, until a machine's cores ask for more than its ne
    decoding and resizing, {reading:.1f} ms of a core an image, is the bottleneck: an accelerator that names 5,000 images/s needs
    {5 * reading:.0f} cores beside it.
 3. How images lie: a thousand million files take {CELLS / 1000:,.0f} listing requests at an object store, one after
-   another, a day or more; {CELLS // 10_000:,} tars of 10,000 take minutes. One tar or Parquet file is read by one task,
-   {1000 / reading:,.0f} images/s at most, so there should be several times as many as cores.
+   another, a day or more; {CELLS // 10_000:,} tars of 10,000 take minutes. Where there are fewer tars or Parquet files than
+   cores, up to eight tasks read the same one, each naming chunks of its own; so there should be as many as cores.
 """
 
 
@@ -412,6 +484,11 @@ def numbers(report: dict[str, Any]) -> dict[str, float]:
         for stage in ("reading", "naming"):
             found[f"{name}, {stage}, processor ms an image"] = row[f"{stage}_processor_milliseconds"]
         found[f"{name}, GB beyond the store"] = row["peak_memory_bytes"] / 1e9
+    for row in report.get("held", []):
+        name = " ".join([row["inputs"], *row["options"]])
+        found[f"{name}, GB beyond the store"] = row["peak_memory_bytes"] / 1e9
+    if "one_node_bfloat16_images_per_second" in node:
+        found["one node in bfloat16, images a second"] = statistics.median(node["one_node_bfloat16_images_per_second"])
     return found
 
 

@@ -9,6 +9,7 @@ file of a name that the list decides. To do a chunk twice, as when a machine die
 
 import functools
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -244,16 +245,16 @@ def look(item: Item, fields: bool) -> tuple[dict[str, Any], list[Any]]:
         return row, []
     row["sha256"] = hashlib.sha256(item.data).hexdigest()
     name = _name(item)
+    if fields:
+        from hub_model.cell_finding import find_cells
+        from hub_model.pipeline_wbc_resnet import crop_cell
+        from hub_model.smear_gate import why_no_smear
     try:
         read = read_image(item.data, name)
         row |= {"width": read.image.width, "height": read.image.height, "notes": read.notes}
         if not fields:
             row["found"] = [None]
             return row, [read.image]
-        from hub_model.cell_finding import find_cells
-        from hub_model.pipeline_wbc_resnet import crop_cell
-        from hub_model.smear_gate import why_no_smear
-
         if reason := why_no_smear(read.image):
             raise ImageError(f"{name}: {reason}. Leave it out, or take the photo anew.")
     except ImageError as error:
@@ -293,6 +294,20 @@ class Namer:
         self.labels = [labels[number] for number in range(len(labels))]
         self.schema = row_schema(self.labels, work.fields, work.embedding, model.num_features)
         self.folder = work.folder()
+        self._come_first()
+
+    def _come_first(self) -> None:
+        """Do what a process does once, such as to load what reads images, before its first chunk and not in it."""
+        from PIL import Image
+
+        drawn, stream = Image.new("RGB", (64, 64)), io.BytesIO()
+        drawn.save(stream, "JPEG")
+        look(Item("drawn.jpg", data=stream.getvalue()), self.work.fields)
+        pixels = self.processor(drawn, do_rescale=False, do_normalize=False, return_tensors="pt")[
+            "pixel_values"
+        ].numpy()
+        for number in (1, max(1, 3 * PIXELS_AT_ONCE // pixels.size)):
+            list(self.answers(np.repeat(pixels, number, axis=0)))
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Name what ``read_chunks`` gives, and write it."""

@@ -139,6 +139,22 @@ def test_comparing_names_other_machines_and_figures_that_come_and_go():
     ]
 
 
+def test_a_run_of_some_parts_is_compared_in_these_only():
+    old = made_up()
+    old["figures"].append(old["figures"][0] | {"section": "Many files"})
+    old["same_labels"] = {"images": 2, "what": "some", "ways": {}}
+    new = made_up(ratio=0.6)
+    assert len(table.compare(new, old)) == 3
+    new["command"] += " --only latency"
+    assert table.compare(new, old) == ["moved: One image: ours / theirs: 0.5 → 0.6 (+20 %)"]
+
+
+def test_a_section_says_what_its_rows_leave_out():
+    results = made_up()
+    results["figures"][0]["section"] = "8 images through the network at once"
+    assert "two at a time" in table.page(results).replace("\n", " ") and "two at a time" not in table.page(made_up())
+
+
 def test_a_figure_is_compared_though_its_best_batch_is_another():
     old, new = made_up(), made_up(ratio=0.7)
     for run, batch in ((old, 4), (new, 8)):
