@@ -330,12 +330,15 @@ class Namer:
         if place < 0:
             table = pa.Table.from_pylist(written, self.schema)
         else:  # as a block of numbers: by way of Python's own they take many times their memory
-            none = np.zeros(self.model.num_features, np.float32)
             vectors = [row.pop("embedding", None) for row in written]
+            block = np.zeros((len(written), self.model.num_features), np.float32)
+            for number, vector in enumerate(vectors):
+                if vector is not None:
+                    block[number] = vector
             column = pa.FixedSizeListArray.from_arrays(
-                np.concatenate([none if vector is None else vector for vector in vectors]),
+                block.ravel(),
                 type=self.schema.field(place).type,
-                mask=pa.array([vector is None for vector in vectors]),
+                mask=pa.array([vector is None for vector in vectors], pa.bool_()),
             )
             table = pa.Table.from_pylist(written, self.schema.remove(place)).add_column(
                 place, self.schema.field(place), column
