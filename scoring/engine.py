@@ -50,6 +50,7 @@ MERGES_AT_ONCE = 16
 MERGES_END_SECONDS = 60
 MOST_MARKS = 4000
 LOOKS_AT_ONCE = 16
+UNMERGES_AT_ONCE = 4  # each holds a row group or two, of 64 MB with features
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -185,13 +186,11 @@ def plan(
                 progress.chunks[name] = set()
             else:
                 progress.whole.add(tally)
-        if retry_errors:  # all but what had errors stays done; the partition itself stays until another takes its place
-            again = sorted(progress.anew)
-            list(
-                pool.map(
-                    lambda name: unmerge(place, folder.partition(name), work.chunk, partial(folder.chunk, name)), again
-                )
-            )
+    if retry_errors:  # all but what had errors stays done; the partition itself stays until another takes its place
+        with ThreadPoolExecutor(UNMERGES_AT_ONCE) as pool:
+            places = {name: partial(folder.chunk, name) for name in progress.anew}
+            list(pool.map(lambda name: unmerge(place, folder.partition(name), work.chunk, places[name]), places))
+    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
         chunks = [
             info.path
             for info in place.filesystem.get_file_info(
