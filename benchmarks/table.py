@@ -258,7 +258,7 @@ def compare(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
     so = "; ratios may differ for that"
     told = compare_conditions("another machine", *machines, so)
     told += compare_conditions("measured otherwise", new["settings"], old["settings"], so)
-    part = "--only" in new["command"].split()
+    part = any(word.startswith("--only") for word in new["command"].split())
     if old["same_labels"] is not None and new["same_labels"] is None and not part:
         told.append("gone: the count of equal labels, which needs --data_dir")
     told += compare_conditions("another version", new["versions"], old["versions"])

@@ -1,9 +1,10 @@
 """What ends the process that looks at it: an image that does so again and again becomes a row with its error.
 
 The engine starts a process that died anew, and what it was doing with it, for ever; one image that a decoder dies of, or for
-which a machine has no memory, would hold up a run of a thousand million. So each chunk leaves a note while it is done. Where
-notes say that it was begun ``TIMES`` times and never ended, its images are looked at one at a time, each noted before; and one
-at which the process ended ``TIMES_ALONE`` times then is left out. Kills from outside seldom come to the same image so often.
+whose pixels a machine has no memory, would hold up a run of a thousand million. So each chunk leaves a note while it is done.
+Where notes say that it was begun ``TIMES`` times and never ended, its images are looked at one at a time, each noted before;
+and one at which the process ended ``TIMES_ALONE`` times then is left out. Kills from outside seldom come to the same image so
+often. What dies elsewhere, such as in the network, is tried for ever.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from scoring.results import remove, write_whole
 
 TIMES = 2
 TIMES_ALONE = 3
-_one_at_a_time = threading.Lock()  # of threads that share a process, or a death would be counted to each one's image
+_one_at_a_time = threading.Lock()  # of threads that share a process, or a death would be counted to an image of each
 
 
 class Attempt:

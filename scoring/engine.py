@@ -30,8 +30,8 @@ from tqdm import tqdm
 
 from scoring.access import token_there
 from scoring.locations import ScoringError
-from scoring.manifest import Folder, Manifest, partitions
-from scoring.results import Tally, merge, read_tally, remove, unmerge, write_whole
+from scoring.manifest import ARCHIVE, Folder, Manifest, partitions
+from scoring.results import UNFINISHED, Tally, merge, read_tally, remove, unmerge, write_whole
 from scoring.stages import Namer, ReadingNamer, Task, Work, read_chunks
 
 logger = logging.getLogger(__name__)
@@ -112,6 +112,10 @@ class Progress:
         Of each partition under way, the numbers of its chunks that are done.
     ends
         How many chunks a partition has, once that is known.
+    lasts
+        Of each archive under way, the chunks that were said to be its last, where it was read to its end.
+    sums
+        Images and errors of each partition under way.
     anew
         Partitions that are there, with errors, and are to be replaced once they are done again.
     found
@@ -129,6 +133,8 @@ class Progress:
     whole: Tally = field(default_factory=Tally)
     chunks: dict[str, set[int]] = field(default_factory=dict)
     ends: dict[str, int] = field(default_factory=dict)
+    lasts: dict[str, set[int]] = field(default_factory=dict)
+    sums: dict[str, tuple[int, int]] = field(default_factory=dict)
     anew: set[str] = field(default_factory=set)
     seconds: dict[str, float] = field(default_factory=dict)
     found: int = 0
@@ -142,6 +148,21 @@ class Progress:
     def here(self) -> int:
         """How many images this start has done, those included of which it heard nothing because the engine failed."""
         return self.whole.images - self.found
+
+    def note(self, name: str, number: int, tally: Tally) -> None:
+        """Count a chunk that is done."""
+        self.chunks[name].add(number)
+        self.whole.add(tally)
+        images, errors = self.sums.get(name, (0, 0))
+        self.sums[name] = (images + tally.images, errors + tally.errors)
+        if tally.last and name.startswith(ARCHIVE):
+            self.ends[name] = max(self.ends.get(name, 0), number + 1)
+            self.lasts.setdefault(name, set()).add(number)
+
+    def is_whole(self, name: str) -> bool:
+        """Say whether all chunks of a partition are done, and none but its last was said to be that."""
+        end = self.ends.get(name)
+        return end is not None and len(self.chunks[name]) == end and self.lasts.get(name, set()) <= {end - 1}
 
     def go_on_from(self, earlier: "Progress") -> None:
         """Take over what belongs to the start, after the engine failed in it."""
@@ -186,26 +207,27 @@ def plan(
                 progress.chunks[name] = set()
             else:
                 progress.whole.add(tally)
-    if retry_errors:  # all but what had errors stays done; the partition itself stays until another takes its place
+    if progress.anew:  # all but what had errors stays done; the partition itself stays until another takes its place
         with ThreadPoolExecutor(UNMERGES_AT_ONCE) as pool:
             places = {name: partial(folder.chunk, name) for name in progress.anew}
             list(pool.map(lambda name: unmerge(place, folder.partition(name), work.chunk, places[name]), places))
     with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
-        chunks = [
-            info.path
-            for info in place.filesystem.get_file_info(
-                arrow_fs.FileSelector(f"{folder.run}/chunks", allow_not_found=True)
-            )
-        ]
+        chunks = _standing(folder, "chunks")
+        there = []
         for path, tally in zip(chunks, pool.map(lambda path: read_tally(place, path), chunks), strict=True):
             name, _, number = Path(path).stem.rpartition("-")
             if name not in progress.chunks or tally is None or (retry_errors and tally.errors):
                 remove(place, [path])
                 continue
-            progress.chunks[name].add(int(number))
-            progress.whole.add(tally)
-            if tally.last:
-                progress.ends[name] = int(number) + 1
+            there.append((name, int(number), tally))
+        ends = {name: number for name, number, _ in sorted(there, key=lambda row: row[1])}
+        for name, number, tally in there:
+            if (
+                not listed[name] and tally.last and number < ends[name]
+            ):  # the archive could not be read on here, and could by another task
+                remove(place, [folder.chunk(name, number)])
+            else:
+                progress.note(name, number, tally)
     tasks, left = [], 0
     for name in progress.chunks:
         if listed[name]:
@@ -222,7 +244,8 @@ def plan(
     for name, done in progress.chunks.items():
         if not listed[name]:
             if name in archives:
-                tasks += [Task(name, turn, done=frozenset(done), every=sharing) for turn in range(sharing)]
+                turns = min(sharing, progress.ends[name] - len(done)) if name in progress.ends else sharing
+                tasks += [Task(name, turn, done=frozenset(done), every=turns) for turn in range(turns)]
             continue
         chunk = 0
         while chunk < progress.ends[name]:
@@ -237,6 +260,10 @@ def plan(
     return tasks, progress
 
 
+class Unfinished(Exception):
+    """All tasks are done, and do not make these partitions whole: tasks that shared an archive read it to different ends."""
+
+
 def run(
     folder: Folder, manifest: Manifest, work: Work, files: Mapping[str, bytes], retry_errors: bool = False
 ) -> Progress:
@@ -248,7 +275,7 @@ def run(
     Raises
     ------
     ScoringError
-        An archive has changed since it was listed.
+        An archive has changed since it was listed, or is read to another end each time.
     ray.exceptions.RayError
         The engine failed, twice without anything done between.
     """
@@ -279,6 +306,14 @@ def run(
                 raise
             before = progress.whole.images
             logger.warning("Ray failed (%s); going on with what is left.", str(error).strip().splitlines()[-1])
+        except Unfinished as error:
+            if before is not None and progress.whole.images <= before:
+                raise ScoringError(
+                    f"{', '.join(error.args[0][:3])}: an archive was read to another end each time. Look whether it can be "
+                    "read to its end; the same command goes on from here."
+                ) from error
+            before = progress.whole.images
+            logger.warning("%d archives could not be read to their end; reading them again.", len(error.args[0]))
     remove(folder.place, _stray(folder))
     write_whole(folder.place, f"{folder.run}/summary.json", json.dumps(asdict(progress.whole), indent=2).encode())
     times = {"images": progress.here, "seconds": progress.seconds, "driver_seconds": progress.driver_seconds}
@@ -308,27 +343,37 @@ def _own(error: BaseException) -> ScoringError | None:
 
 def _stray(folder: Folder) -> list[str]:
     """List chunks that came after their partition was done, from tasks that were done twice, and notes of such tasks."""
-    return [
-        info.path
-        for part in ("chunks", "begun")
-        for info in folder.place.filesystem.get_file_info(
-            arrow_fs.FileSelector(f"{folder.run}/{part}", allow_not_found=True)
-        )
-    ]
+    return [path for part in ("chunks", "begun") for path in _standing(folder, part)]
+
+
+def _standing(folder: Folder, part: str) -> list[str]:
+    """List the files of a folder of the run that have their names; another start may still be writing others."""
+    selector = arrow_fs.FileSelector(f"{folder.run}/{part}", allow_not_found=True)
+    return [info.path for info in folder.place.filesystem.get_file_info(selector) if UNFINISHED not in info.base_name]
 
 
 def _work_through(
     tasks: Sequence[Task], progress: Progress, folder: Folder, manifest: Manifest, work: Work, files: Mapping[str, bytes],
     actors: int, cores: float, threads: int,
 ) -> None:  # fmt: skip
-    """Run the stages over the tasks; put a partition together once its last chunk is done."""
+    """Run the stages over the tasks; put a partition together once its last chunk is done, and an archive that tasks share once
+    all of them are.
+
+    Raises
+    ------
+    Unfinished
+        Some are not whole then.
+    """
     merging: dict[Any, str] = {}
+    merged: set[str] = set()
+    shared = {task.partition for task in tasks if task.every > 1}
     join = ray.remote(num_cpus=0, max_retries=-1)(merge)
 
-    def put_together(name: str, chunks: set[int]) -> None:
-        if name in progress.ends and len(chunks) == progress.ends[name]:
-            paths = [folder.chunk(name, number) for number in sorted(chunks)]
-            merging[join.remote(folder.place, folder.partition(name), paths, name in progress.anew)] = name
+    def put_together(name: str) -> None:
+        if name not in merged and progress.is_whole(name):
+            paths = [folder.chunk(name, number) for number in sorted(progress.chunks[name])]
+            merging[join.remote(folder.place, folder.partition(name), paths, progress.sums[name])] = name
+            merged.add(name)
 
     def finish(all_of_them: bool) -> None:
         while merging and (all_of_them or len(merging) >= MERGES_AT_ONCE):
@@ -338,27 +383,26 @@ def _work_through(
             progress.anew.discard(name)
 
     try:
-        for name, chunks in progress.chunks.items():
-            put_together(name, chunks)
+        for name in progress.chunks:
+            put_together(name)
             finish(False)
         if tasks:
             with Bar(manifest, progress) as bar:
                 for done in _stream(tasks, work, files, actors, cores, threads, parted=work.device != "cpu"):
-                    tally = Tally(**json.loads(done["tally"]))
-                    chunks = progress.chunks[done["partition"]]
-                    if done["chunk"] in chunks:
+                    partition, chunk = done["partition"], done["chunk"]
+                    if chunk in progress.chunks[partition]:
                         continue  # done twice, since a machine was lost; written once
-                    chunks.add(done["chunk"])
-                    progress.whole.add(tally)
-                    if tally.last:
-                        progress.ends[done["partition"]] = done["chunk"] + 1
+                    progress.note(partition, chunk, Tally(**json.loads(done["tally"])))
                     for name, value in done.items():
                         if name.endswith("_seconds"):
                             progress.seconds[name] = progress.seconds.get(name, 0.0) + value
                     progress.mark(done["reading_wall_seconds"] + done["naming_wall_seconds"])
-                    put_together(done["partition"], chunks)
-                    finish(False)
+                    if partition not in shared:
+                        put_together(partition)
+                        finish(False)
                     bar.show()
+        for name in shared:
+            put_together(name)
         finish(True)
     except ray.exceptions.RayError:
         if merging:  # else one of them would take away chunks while the next look at what is left counts them
@@ -368,6 +412,8 @@ def _work_through(
                     ray.get(one)
                     progress.anew.discard(merging[one])
         raise
+    if left := sorted(progress.chunks.keys() - merged):
+        raise Unfinished(left)
 
 
 def _stream(

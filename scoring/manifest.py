@@ -34,6 +34,7 @@ VERSION = 2
 PARTS = ("files", "archives", "chunks", "begun")
 STALE_SECONDS = 3600  # where no lock keeps starts apart, a file that has been written for longer is given up
 ARCHIVES_A_FILE = 10_000
+ARCHIVE = "archive-"  # begins the name of a partition that is one archive
 PARQUETS_AT_ONCE = 16
 LISTED = pa.schema([("root", pa.int32()), ("path", pa.binary()), ("size", pa.int64()), ("changed", pa.int64())])
 
@@ -350,4 +351,4 @@ def partitions(manifest: Manifest, partition: int) -> Iterator[tuple[str, int]]:
     for number in range(-(-manifest.files // partition)):
         yield f"files-{number:06}", min(partition, manifest.files - number * partition)
     for number in range(manifest.archives):
-        yield f"archive-{number:06}", 0
+        yield f"{ARCHIVE}{number:06}", 0

@@ -129,7 +129,9 @@ class _whole:
         self.place, self.path = place, path
         folder, _, name = path.rpartition("/")
         unfinished = f"{beside or folder}/{name}{UNFINISHED}{uuid.uuid4().hex[:12]}"
-        self.written = path if isinstance(place.filesystem, APPEAR_WHOLE) else unfinished
+        # Of one that is given up half way, Arrow makes a whole object all the same: what is written bit by bit gets a name of
+        # its own there too.
+        self.written = path if isinstance(place.filesystem, APPEAR_WHOLE) and beside is None else unfinished
 
     def __enter__(self):
         try:
@@ -141,7 +143,7 @@ class _whole:
 
     def __exit__(self, kind, error, trace):
         if kind is not None and self.written == self.path:
-            return  # never closed, so never there
+            return
         try:
             self.stream.close()
             if kind is None:
@@ -192,28 +194,30 @@ def read_tally(place: Location, path: str) -> Tally | None:
     return tally if tally.images == metadata.num_rows else None
 
 
-def merge(place: Location, target: str, chunks: Sequence[str], anew: bool = False) -> Tally:
-    """Put the chunks of a partition together, in their order, and take them away. To do it again changes nothing.
+def merge(place: Location, target: str, chunks: Sequence[str], expected: tuple[int, int] | None = None) -> Tally:
+    """Put the chunks of a partition together, in their order, and take them away; a partition that is there is replaced.
+
+    To do it again changes nothing.
 
     Parameters
     ----------
-    anew
-        The partition that is there is an earlier one, to be replaced.
+    expected
+        Images and errors of all chunks, by which a partition that was put together before, its chunks gone, is known from an
+        earlier one.
 
     Raises
     ------
     OSError
-        A chunk is missing, and the partition is not there.
+        A chunk is missing, and the partition is not there or another.
     """
-    whole = read_tally(place, target)
-    if whole is not None and anew and all(read_tally(place, path) is not None for path in chunks):
-        whole = None
+    tallies = [read_tally(place, path) for path in chunks]
+    missing = [path for path, tally in zip(chunks, tallies, strict=True) if tally is None]
+    whole = read_tally(place, target) if missing else None
+    if missing and (whole is None or (expected is not None and (whole.images, whole.errors) != expected)):
+        raise OSError(f"{missing[0]} is missing or damaged. Start the same command again: it is made anew.")
     if whole is None:
         whole = Tally()
-        for path in chunks:
-            tally = read_tally(place, path)
-            if tally is None:
-                raise OSError(f"{path} is missing or damaged. Start the same command again: it is made anew.")
+        for tally in tallies:
             whole.add(tally)
         with place.filesystem.open_input_file(chunks[0]) as file:
             schema = pq.read_schema(file)

@@ -373,7 +373,7 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> tuple[gr.HTML, gr.
             try:
                 text = added(laboratory, speech, lambda: laboratory.add(new))
             except LaboratoryError as error:
-                text = error.told(speech)
+                return "\n".join([error.told(speech), *told])
             if several:
                 named = ", ".join([*several[:MOST_NAMED], *["…"] * (len(several) > MOST_NAMED)])
                 text += " " + speech("lab_several", number=len(several), photos=named)

@@ -17,6 +17,7 @@
   let before = null, at = null;
   const seen = part => part?.isConnected && part.checkVisibility() && !part.disabled;
   document.addEventListener('focusin', event => { if (event.target !== at) [before, at] = [at, event.target]; });
+  document.addEventListener('pointerdown', event => { if (at && !at.contains(event.target)) at = null; });
   const keep = () => {
     if (document.activeElement !== document.body || !at?.matches('#fields-cancel, #lab-cancel') || seen(at)) return;
     (seen(before) ? before : document.querySelector('[role=tab][aria-selected=true]'))?.focus({preventScroll: true});

@@ -410,12 +410,61 @@ def test_of_a_partition_with_errors_only_their_chunks_are_done_again_and_it_stay
     # put together in the place of the former, as often as it may be tried
     write_rows(place, folder.chunk("files-000000", 1), *rows([2, 3]))
     chunks = [folder.chunk("files-000000", number) for number in range(5)]
+    with pytest.raises(OSError, match="files-000000-000009.chunk is missing"):  # what is there is an earlier one
+        merge(place, folder.partition("files-000000"), [folder.chunk("files-000000", 9), *chunks], (12, 0))
     for _ in range(2):
-        whole = merge(place, folder.partition("files-000000"), chunks, True)
+        whole = merge(place, folder.partition("files-000000"), chunks, (10, 0))
         assert (whole.images, whole.errors) == (10, 0)
     assert pq.read_table(tmp_path / "out/files-000000.parquet").to_pylist() == rows(range(10))[0].to_pylist()
     # a start that does not retry takes the former for done
     assert left(False, 1)[0] == [] and not list((tmp_path / "out/__score/chunks").iterdir())
+
+
+def test_tasks_that_read_a_shared_archive_to_different_ends_are_told_and_it_is_read_again(cells, tmp_path, monkeypatch):
+    """Of five chunks one task's reading broke off in the third, which then is no last one; another's chunk is lost."""
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for path in sorted(cells.iterdir())[:10]:
+            archive.add(path, path.name)
+    folder = begin(tmp_path / "out")
+    inputs = (str(tmp_path / "a.tar"),)
+    manifest = list_once(folder, asked(*inputs), 10, nothing)
+    work = Work(inputs, str(tmp_path / "out"), 2, 10, False, False, None, "float32", "cpu")
+    place, name, given = folder.place, "archive-000000", []
+
+    def streams(tasks, *_, **__):
+        given.append(tasks)
+        broken = len(given) == 1 or always
+        for number in (
+            (0, 1, 2, 4) if broken else {chunk for task in tasks for chunk in range(5) if chunk not in task.done}
+        ):
+            table, tally = chunk_of([2 * number, 2 * number + 1], last=number == 4 or (broken and number == 2))
+            write_rows(place, folder.chunk(name, number), table, tally)
+            times = dict.fromkeys(("reading_wall_seconds", "naming_wall_seconds"), 0.0)
+            yield {"partition": name, "chunk": number, "tally": json.dumps(vars(tally)), **times}
+
+    class Here:
+        """Ray, in this process."""
+
+        remote = staticmethod(lambda *call: merge(*call))
+
+    monkeypatch.setattr(engine, "_stream", streams)
+    monkeypatch.setattr(engine.ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(engine.ray, "nodes", lambda: [])
+    monkeypatch.setattr(engine.ray, "remote", lambda **_: lambda function: Here)
+    monkeypatch.setattr(engine.ray, "wait", lambda waiting, **_: (waiting[:1], waiting[1:]))
+    monkeypatch.setattr(engine.ray, "get", lambda one: one)
+    monkeypatch.setattr(Tally, "__hash__", object.__hash__, raising=False)
+    always = True
+    with pytest.raises(ScoringError, match="archive-000000: an archive was read to another end each time"):
+        engine.run(folder, manifest, work, {})
+    assert not (tmp_path / "out/archive-000000.parquet").exists()
+    assert [task.every for task in given[0]] == [2, 2], "it is shared"
+    always = False
+    given.append(None)
+    progress = engine.run(folder, manifest, work, {})
+    assert given[-1][0].done == {0, 1, 4} and (progress.whole.images, progress.here) == (10, 4)
+    assert pq.read_table(tmp_path / "out/archive-000000.parquet")["number"].to_pylist() == list(range(10))
+    assert not list((tmp_path / "out/__score/chunks").iterdir())
 
 
 def test_a_start_goes_on_after_the_engine_failed_and_counts_all_that_it_did(cells, tmp_path, monkeypatch):
