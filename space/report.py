@@ -27,6 +27,7 @@ THUMBNAIL, SMALLEST_THUMBNAIL, GAP = 12.5, 5.0, 0.8  # mm
 THUMBNAIL_SIDE = 192  # px: granules are to be seen
 SURROUNDINGS = 1.25  # side of a thumbnail, in sides of its cell's box
 LOG_HEAD, LOG_LINE, LOG_FOOT = 14, 4.2, 8  # mm of a further page: its head, a line of a list, its foot
+LOG_SIZE = 7.5
 LINES = {"warnings": 6, "overlaps": 3, "refused": 4, "reviewed": 5}  # at most; six warnings are all there can be
 
 
@@ -181,8 +182,8 @@ class _Page(FPDF):
             for letter in text
         )
 
-    def wrapped(self, text: str, size: float, most: int, colour=INK) -> None:
-        """Write a text over as many lines as it needs, `most` at most."""
+    def broken(self, text: str, size: float) -> list[str]:
+        """Break a text into lines that fit, at its spaces."""
         self.set_font("DejaVu", "", size)
         words, lines = self.printable(text).split(" "), [""]
         for word in words:
@@ -191,6 +192,11 @@ class _Page(FPDF):
                 lines[-1] = longer
             else:
                 lines.append(word)
+        return lines
+
+    def wrapped(self, text: str, size: float, most: int, colour=INK) -> None:
+        """Write a text over as many lines as it needs, `most` at most."""
+        lines = self.broken(text, size)
         if len(lines) > most:
             lines = [*lines[: most - 1], " ".join(lines[most - 1 :])]
         for line in lines:
@@ -324,20 +330,21 @@ class _Page(FPDF):
     ) -> None:
         """Write lists whole on pages of their own, each headed and numbered, with the weights that the count was made with."""
         fitting = int((HEIGHT - 2 * MARGIN - LOG_HEAD - LOG_FOOT) / LOG_LINE)
-        sheets = [
-            (name, first, lines[first : first + fitting])
-            for name, lines in lists.items()
-            for first in range(0, len(lines), fitting)
-        ]
+        sheets = []
+        for name, entries in lists.items():
+            told = [f"{place}. {entry}" for place, entry in enumerate(entries, 1)]
+            if name != "reviewed":  # a change's ends say all; of a refusal no part can be spared
+                told = [line for entry in told for line in self.broken(entry, LOG_SIZE)]
+            sheets += [(name, told[first : first + fitting]) for first in range(0, len(told), fitting)]
         model = {key: value or texts.REPORT_UNKNOWN for key, value in differential["model"].items()}
-        for number, (name, first, lines) in enumerate(sheets, 2):
+        for number, (name, lines) in enumerate(sheets, 2):
             self.add_page()
             heading = texts.REPORT_FURTHER.format(date=f"{date:%Y-%m-%d}", page=number, pages=len(sheets) + 1)
             self.write_line(f"{texts.REPORT_TITLE}: {texts.REPORT_SECTIONS[name]}", 11, "B")
             self.write_line(" · ".join(filter(None, [heading, title])), 8, colour=GREY)
             self.set_y(MARGIN + LOG_HEAD)
-            for place, line in enumerate(lines, first + 1):
-                self.write_line(f"{place}. {line}", 7.5, height=LOG_LINE)
+            for line in lines:
+                self.write_line(line, LOG_SIZE, height=LOG_LINE)
             self.set_y(HEIGHT - MARGIN - LOG_FOOT + 2)
             self.wrapped(texts.REPORT_MODEL.format(**model, schema=differential["schema"]), 5.8, 2, GREY)
 

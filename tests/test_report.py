@@ -175,6 +175,9 @@ def test_every_refused_photo_and_every_note_stands_in_the_report():
     assert len(others) == 2 and all("Photos refused, counted nowhere" in text for text in others)
     told = "\n".join(others).splitlines()
     assert [line for line in told if "bad" in line] == [f"{k}. {why}" for k, why in enumerate(refused, 1)]
+    whys = [f"{k}.png: {'nothing of it can be read ' * 12}because of reason {k}." for k in range(5)]
+    told = sheets(written([image(cell())] + [image(refused=why) for why in whys]))[1]
+    assert [why in " ".join(told.split()) for why in whys] == [True] * 5, "no part of a reason is left out"
     assert ["page 2 of 4" in behind, "page 3 of 4" in others[0], "page 4 of 4" in others[1]] == [True] * 3
 
 
