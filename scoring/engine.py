@@ -222,9 +222,8 @@ def plan(
             there.append((name, int(number), tally))
         ends = {name: number for name, number, _ in sorted(there, key=lambda row: row[1])}
         for name, number, tally in there:
-            if (
-                not listed[name] and tally.last and number < ends[name]
-            ):  # the archive could not be read on here, and could by another task
+            # Of an archive that could not be read on here, and could by another task.
+            if not listed[name] and tally.last and number < ends[name]:
                 remove(place, [folder.chunk(name, number)])
             else:
                 progress.note(name, number, tally)

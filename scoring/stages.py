@@ -126,15 +126,16 @@ def _seen(items: Iterable[Item], processor: Any, fields: bool, attempt: Attempt)
             item = replace(item, data=None, error=f"{_name(item)}: {fault}")
         with attempt.looking_at(number):
             row, crops = look(item, fields)
-            # Sizes differ: one at a time, and without rescaling, so that a pixel takes a byte on its way.
-            pixels = [
-                processor(crop, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"].numpy()
-                for crop in crops
-            ]
-        for one in pixels:
-            if one.dtype != np.uint8:
-                raise ValueError(f"The image processor gives {one.dtype} before rescaling; expected uint8.")
+            pixels = [_resized(crop, processor) for crop in crops]  # sizes differ: one at a time
         yield row, pixels
+
+
+def _resized(image: Any, processor: Any) -> np.ndarray:
+    """Turn an image into pixels (1, 3, H, W), uint8: without rescaling, so that a pixel takes a byte on its way."""
+    pixels = processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"].numpy()
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"The image processor gives {pixels.dtype} before rescaling; expected uint8.")
+    return pixels
 
 
 def read_chunks(batch: pa.Table, common: Sequence[Any]) -> Iterator[pa.Table]:
@@ -303,9 +304,7 @@ class Namer:
         drawn, stream = Image.new("RGB", (64, 64)), io.BytesIO()
         drawn.save(stream, "JPEG")
         look(Item("drawn.jpg", data=stream.getvalue()), self.work.fields)
-        pixels = self.processor(drawn, do_rescale=False, do_normalize=False, return_tensors="pt")[
-            "pixel_values"
-        ].numpy()
+        pixels = _resized(drawn, self.processor)
         for number in (1, max(1, 3 * PIXELS_AT_ONCE // pixels.size)):
             list(self.answers(np.repeat(pixels, number, axis=0)))
 
@@ -329,7 +328,7 @@ class Namer:
         place = self.schema.get_field_index("embedding")
         if place < 0:
             table = pa.Table.from_pylist(written, self.schema)
-        else:  # as a block of numbers: by way of Python's own they take many times their memory
+        else:  # one block of numbers, not a list in each row
             vectors = [row.pop("embedding", None) for row in written]
             block = np.zeros((len(written), self.model.num_features), np.float32)
             for number, vector in enumerate(vectors):
