@@ -12,11 +12,12 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,7 +63,7 @@ class End(NamedTuple):
 
 @dataclass(frozen=True)
 class Work:
-    """What all tasks share; see score.py's options."""
+    """What all tasks share; see score.py's options. ``start`` tells this start of the program from others."""
 
     inputs: tuple[str, ...]
     out: str
@@ -73,6 +74,7 @@ class Work:
     column: str | None
     precision: str
     device: str
+    start: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def folder(self) -> Folder:
         return Folder(locate(self.out))
@@ -159,7 +161,7 @@ def read_chunks(batch: pa.Table, common: Sequence[Any]) -> Iterator[pa.Table]:
         task = tasks[number]
         spent = Spent()
         for chunk, items, ended in _chunks(task, work):
-            attempt = Attempt(folder.place, folder.begun(task.partition, chunk))
+            attempt = Attempt(folder.place, folder.begun(task.partition, chunk), work.start)
             rows, crops = [], []
             for row, seen in _seen(items, processor, work.fields, attempt):
                 rows.append(row)
@@ -413,7 +415,7 @@ class ReadingNamer(Namer):
     def _chunk(
         self, partition: str, chunk: int, items: Iterable[Item], ended: Callable[[], End], spent: Spent
     ) -> pa.Table:
-        attempt = Attempt(self.folder.place, self.folder.begun(partition, chunk))
+        attempt = Attempt(self.folder.place, self.folder.begun(partition, chunk), self.work.start)
         rows: list[dict[str, Any]] = []
         answers: list[dict[str, Any]] = []
         waiting: list[np.ndarray] = []

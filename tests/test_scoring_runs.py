@@ -135,6 +135,29 @@ def test_an_image_at_which_the_process_ends_again_and_again_is_left_out(tmp_path
     assert ends[-1].stdout == "left out 2\n" and not list(tmp_path.iterdir())
 
 
+DIES = """
+import os, sys
+from scoring.attempts import Attempt
+from scoring.locations import locate
+attempt = Attempt(locate(sys.argv[1]), sys.argv[1] + "/note.json", sys.argv[2])
+with attempt.looking_at(0):
+    pass
+os._exit(9)
+"""
+
+
+def test_a_chunk_that_ends_the_process_at_none_of_its_images_ends_the_run(tmp_path):
+    def start(name):
+        command = [sys.executable, "-c", DIES, str(tmp_path), name]
+        return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+
+    for _ in range(attempts.TIMES + attempts.TIMES_ELSEWHERE):
+        assert start("one").returncode == 9
+    told = start("one")
+    assert told.returncode == 1 and "the process ended 5 times while this chunk was done, and at none of its images" in told.stderr
+    assert start("another").returncode == 9  # a later start of the program, perhaps with more memory, tries anew
+
+
 def test_one_that_is_left_out_is_a_row_with_its_error(place, tmp_path):
     attempt = attempts.Attempt(place, f"{tmp_path}/note.json")
     attempt.ends[1] = attempts.TIMES_ALONE
