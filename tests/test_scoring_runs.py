@@ -154,7 +154,8 @@ def test_a_chunk_that_ends_the_process_at_none_of_its_images_ends_the_run(tmp_pa
     for _ in range(attempts.TIMES + attempts.TIMES_ELSEWHERE):
         assert start("one").returncode == 9
     told = start("one")
-    assert told.returncode == 1 and "the process ended 5 times while this chunk was done, and at none of its images" in told.stderr
+    assert told.returncode == 1
+    assert "the process ended 5 times while this chunk was done, and at none of its images" in told.stderr
     assert start("another").returncode == 9  # a later start of the program, perhaps with more memory, tries anew
 
 
