@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -43,12 +44,16 @@ def crop_cell(image: Image.Image, box: Sequence[int]) -> Image.Image:
         box: (row_min, col_min, row_max, col_max), px, as ``find_cells`` gives it.
 
     Returns:
-        The square about the middle of the box; black where it reaches over the field's edge, as in training.
+        The square about the middle of the box; where it reaches over the field's edge, the field's mirror image, as in
+        training: black there cost a network that had never seen the laboratory three points.
     """
     row_min, col_min, row_max, col_max = box
     side = max(2, round(max(row_max - row_min, col_max - col_min) * WINDOW))
     left, top = round((col_min + col_max - side) / 2), round((row_min + row_max - side) / 2)
-    return image.crop((left, top, left + side, top + side))
+    right, bottom = left + side, top + side
+    inside = image.crop((max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height)))
+    beyond = [(max(-top, 0), max(bottom - image.height, 0)), (max(-left, 0), max(right - image.width, 0)), (0, 0)]
+    return Image.fromarray(np.pad(np.asarray(inside.convert("RGB")), beyond, mode="reflect"))
 
 
 class WbcClassificationPipeline(ImageClassificationPipeline):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import cv2
 import jsonschema
 import numpy as np
 import pytest
@@ -299,7 +300,7 @@ def test_a_fields_cells_are_what_the_parts_give_by_hand(published, logits):
     found = find_cells(picture)
     assert [cell["box"] for cell in image["cells"]] == [cell["box"] for cell in found] and len(found) == 3
     assert count.find(Image.fromarray(picture)) == found
-    padded = np.pad(picture, ((500, 500), (500, 500), (0, 0)))  # black beyond the edge
+    padded = np.pad(picture, ((500, 500), (500, 500), (0, 0)), mode="reflect")
     for cell, find in zip(image["cells"], found, strict=True):
         top, left, bottom, right = (edge + 500 for edge in find["box"])
         side = round(max(bottom - top, right - left) * WINDOW)
@@ -328,11 +329,19 @@ def test_a_fields_cells_are_what_the_parts_give_by_hand(published, logits):
     jsonschema.validate(document, json.loads((REPOSITORY / "hub_model" / "differential.schema.json").read_text()))
 
 
-def test_a_crop_at_the_corner_is_black_beyond_the_field():
+def test_a_crop_at_the_corner_shows_the_mirrored_field_beyond_it():
     picture, _ = draw_field(3, [(10, 10)])
     crop = np.asarray(crop_cell(Image.fromarray(picture), (0, 0, 60, 60)))
-    assert crop.shape == (105, 105, 3)
-    assert not crop[:22].any() and not crop[:, :22].any() and (crop[22:, 22:] == picture[:83, :83]).all()
+    assert crop.shape == (105, 105, 3) and (crop[22:, 22:] == picture[:83, :83]).all()
+    mirrored = cv2.copyMakeBorder(picture, 22, 0, 22, 0, cv2.BORDER_REFLECT_101)  # as training's warp does
+    assert (crop == mirrored[:105, :105]).all()
+
+
+def test_a_crop_wider_than_the_field_is_mirrored_on_both_sides():
+    picture, _ = draw_field(3, [(30, 30)])
+    small = picture[:60, :60]
+    crop = np.asarray(crop_cell(Image.fromarray(small), (0, 0, 60, 60)))
+    assert (crop == cv2.copyMakeBorder(small, 22, 23, 22, 23, cv2.BORDER_REFLECT_101)).all()
 
 
 def test_a_field_may_come_in_every_form(published, tmp_path):
