@@ -44,8 +44,8 @@ def crop_cell(image: Image.Image, box: Sequence[int]) -> Image.Image:
         box: (row_min, col_min, row_max, col_max), px, as ``find_cells`` gives it.
 
     Returns:
-        The square about the middle of the box; where it reaches over the field's edge, the field's mirror image: filled
-        with black, more cells stayed unidentified.
+        The square about the middle of the box, with the field's mirror image where it reaches over the field's edge: one
+        of the borders that training draws.
     """
     row_min, col_min, row_max, col_max = box
     side = max(2, round(max(row_max - row_min, col_max - col_min) * WINDOW))
