@@ -115,20 +115,34 @@ def read_archive(place: Location, found: Found, column: str | None, left_out: Co
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose header is looked at: the library takes a damaged one for the archive's end."""
+    """A member whose header is looked at: the library takes a damaged one for the archive's end.
+
+    After a damaged one the next whole one is looked for, block by block, as GNU tar does; its checksum tells it from content.
+    """
 
     @classmethod
     def fromtarfile(cls, archive):
-        try:
+        if archive.inside:  # the second header of a member with a long name, which must not be another member's
             return super().fromtarfile(archive)
-        except tarfile.EOFHeaderError:
-            archive.ended = True
-            raise
-        except tarfile.EmptyHeaderError:  # the file ends where a header should be
-            raise
-        except tarfile.HeaderError as error:
-            archive.damage = str(error)
-            raise
+        first = None
+        while True:
+            archive.inside = True
+            try:
+                return super().fromtarfile(archive)
+            except tarfile.EmptyHeaderError as error:  # the file ends where a header should be
+                raise first or error from None
+            except tarfile.EOFHeaderError:
+                if first is None:
+                    archive.ended = True
+                    raise
+            except (tarfile.InvalidHeaderError, tarfile.SubsequentHeaderError) as error:
+                first = first or tarfile.InvalidHeaderError(str(error))
+                archive.damage = archive.damage or str(error)
+            except tarfile.HeaderError as error:
+                archive.damage = archive.damage or str(error)
+                raise
+            finally:
+                archive.inside = False
 
 
 class _Tar(tarfile.TarFile):
@@ -139,15 +153,18 @@ class _Tar(tarfile.TarFile):
     ended
         Its end mark was met.
     damage
-        What was wrong with the header after which nothing more was read.
+        What was wrong with the header before the member that was read last; with none read, nothing whole came after it.
+    inside
+        A header is being read.
     """
 
-    ended, damage, tarinfo = False, None, _Member
+    ended, damage, inside, tarinfo = False, None, False, _Member
 
 
 def _read_tar(place: Location, found: Found, path: str, left_out: Counter) -> Iterator[Item]:
     row = 0
     cut = f"{path}: the archive is damaged or cut short after {{}} images ({{}}); what follows is lost. Copy it again."
+    lost = f"{path}: damaged after {{}} entries; what stood before {{!r}} is lost ({{}}). Copy it again."
     checked = False
     try:
         with (
@@ -158,6 +175,9 @@ def _read_tar(place: Location, found: Found, path: str, left_out: Counter) -> It
             member = archive.next()
             while member is not None:
                 name = plain_text(member.name)
+                if archive.damage:
+                    yield Item(path, row=row, error=lost.format(row, name, archive.damage))
+                    archive.damage, row = None, row + 1
                 if member.isdir() or PurePosixPath(name).name.startswith("."):
                     pass
                 elif kind_of(name) == "image":

@@ -210,14 +210,38 @@ def test_a_tar_cut_between_members_is_told_from_a_whole_one(tmp_path):
     assert first.data == MEMBERS[0][1] and "its end mark is missing" in last.error
 
 
-def test_a_header_overwritten_in_the_middle_is_no_end(tmp_path):
-    path = tar_of(tmp_path / "a.tar", MEMBERS[::2])
+@pytest.mark.parametrize("damaged", range(6))
+@pytest.mark.parametrize("long", [False, True], ids=["short names", "long names"])
+def test_a_header_overwritten_loses_its_image_and_no_other(tmp_path, damaged, long):
+    prefix = (
+        "folder/" * 30 if long else ""
+    )  # a long name takes a header and a block of its own before the member's header
+    path = tar_of(tmp_path / "a.tar", [(prefix + name, content) for name, content in MEMBERS[::2]])
+    with tarfile.open(path) as archive:
+        places = [member.offset_data - 512 for member in archive]
     content = bytearray(path.read_bytes())
-    second = 512 + -(-len(MEMBERS[0][1]) // 512) * 512
-    content[second : second + 512] = b"\x55" * 512
+    content[places[damaged] : places[damaged] + 512] = b"\x55" * 512
     path.write_bytes(content)
-    first, last = items_of(path)
-    assert first.data == MEMBERS[0][1] and "damaged or cut short after 1 images" in last.error
+    items = items_of(path)
+    expected = [content for _, content in MEMBERS[::2]]
+    expected[damaged] = None
+    assert [item.data for item in items] == expected and [item.row for item in items] == list(range(6))
+    assert all((item.member is None) == (item.data is None) == bool(item.error) for item in items)
+    told = items[damaged].error
+    if damaged == 5:
+        assert "damaged or cut short after 5 images" in told and "what follows is lost" in told
+    else:
+        assert f"damaged after {damaged} entries" in told and MEMBERS[::2][damaged + 1][0] in told
+
+
+def test_zeros_in_what_a_damaged_header_leaves_behind_are_no_end(tmp_path):
+    path = tar_of(tmp_path / "a.tar", [("dark.bmp", bytes(5000)), *MEMBERS[::2]])
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    first, *others = items_of(path)
+    assert "damaged after 0 entries" in first.error
+    assert [item.data for item in others] == [content for _, content in MEMBERS[::2]]
 
 
 def test_what_stands_behind_the_end_of_a_tar_is_told(tmp_path):
