@@ -48,8 +48,7 @@ def shows_no_cell(image: Image.Image, said: CellAnswer, model: SmearModel) -> bo
     """
     if said.no_smear is not None or said.verdict in model.subtypes or red_density(image) >= NUCLEUS:
         return False
-    [seen] = model.count([image])["images"]
-    return seen["refused"] is None and not seen["cells"]
+    return not model.count.find(image)
 
 
 def red_density(image: Image.Image) -> float:
