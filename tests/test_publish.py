@@ -466,7 +466,12 @@ def test_all_that_is_wrong_is_told_at_once_and_nothing_is_pushed(desk, tmp_path,
     tree = tree_of(tmp_path / "project")
     monkeypatch.setattr(publish, "ROOT", tree)
     (tree / "hub_model" / "training_args.bin").write_bytes(b"\x80\x04\x95pickle")
-    edit(tree, "hub_model/README.md", "0.92\n", "0.98\n")
+    card = tree / "hub_model" / "README.md"
+    told, changed = re.subn(
+        r"(type: accuracy\n      value: )[\d.]+\n", r"\g<1>0.123\n", card.read_text("utf-8"), count=1
+    )
+    assert changed
+    card.write_text(told, "utf-8")
     (tree / "hub_dataset" / "notes.csv").write_text("a\n1\n")
     with (tree / "space" / "texts.py").open("a") as stream:
         stream.write(f'\nTOKEN = "{"hf_" + "a1B2" * 8}"\n')
