@@ -246,6 +246,18 @@ def counts_table(evidence: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def missed_by_intervals(evidence: Mapping[str, Any], least: float) -> list[str]:
+    """List the classes whose intervals, though the laboratory was named, held the truth in less than ``least`` of the draws."""
+    missed = []
+    for report in evidence["counts"]:
+        for scene in report["scenes"]:
+            classes = scene["ways"]["laboratory named"]["classes"]
+            rows = [f"{name} ({percent(row['coverage'])})" for name, row in classes.items() if row["coverage"] < least]
+            if rows:
+                missed.append(f"{scene['laboratory']}, {scene['cells']}: {', '.join(rows)}")
+    return missed
+
+
 def gate_table(evidence: Mapping[str, Any]) -> str:
     """Write how many smears were refused as none, and how many pictures of anything else."""
     lines = ["| pictures of | number | refused | |", "|---|--:|--:|--:|"]

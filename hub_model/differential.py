@@ -39,7 +39,7 @@ REFERENCE_RANGES = {
 LEVEL = 0.95
 USUAL_COUNTS = (200, 400)  # cells; 400 are the reference method's, CLSI H20-A2
 FEWEST_CELLS = 100
-
+FEWEST_OF_A_CLASS = 10  # validation cells: of fewer, one more or less moves an error by a tenth and more
 LOW_TOTAL = 100.0  # white cells in a microlitre: likelier a count in thousands
 REVIEW_SHARE = 0.1  # of the cells counted, unidentified
 
@@ -133,7 +133,7 @@ def count_cells(
         "laboratory": laboratory,
         "laboratory_weights": weights,
     }
-    differential["warnings"] = _warnings(differential, machine, confusion, fits)
+    differential["warnings"] = _warnings(differential, machine, confusion, negatives, fits)
     differential["methods"] = METHODS if weights else METHODS[:2]
     differential["references"] = REFERENCES if references is None else []
     differential["model"] = {key: (model or {}).get(key) for key in ("name", "revision", "sha256")}
@@ -288,9 +288,14 @@ def _absolute(row: dict[str, Any], total: float | None) -> None:
 
 
 def _warnings(
-    differential: Mapping[str, Any], machine: Mapping[str, int], confusion: Mapping | None, fits: bool
+    differential: Mapping[str, Any],
+    machine: Mapping[str, int],
+    confusion: Mapping | None,
+    negatives: str | None,
+    fits: bool,
 ) -> list[str]:
     images, counted = differential["images"], differential["cells"]["counted"]
+    laboratory = differential["laboratory"]
     warnings = []
     if images["refused"]:
         were = "was refused and is" if images["refused"] == 1 else "were refused and are"
@@ -316,11 +321,25 @@ def _warnings(
         warnings.append(f"{left} of {counted} cells{share} {are} unidentified: {rest}.")
     if not confusion:
         warnings.append("How often this model errs was not measured: the intervals cover sampling alone.")
-    elif differential["laboratory"] is None:
+    elif laboratory is None:
         warnings.append(
             "The classifier's errors were measured in other laboratories than, perhaps, this slide's: the adjusted figures "
             "hold only if it errs here as it does there."
         )
+    else:
+        known = {
+            row["class"]: sum(confusion[laboratory].get(row["class"], {}).values()) for row in differential["rows"]
+        }
+        few = [
+            f"{name} ({cells})"
+            for name, cells in known.items()
+            if name not in (negatives, UNIDENTIFIED) and cells < FEWEST_OF_A_CLASS
+        ]
+        if few:
+            warnings.append(
+                f"How the classifier errs in {laboratory} was counted on few cells of {', '.join(few)}: the adjusted figures "
+                "of these, and of what they are taken for, may be far from true."
+            )
     if not fits:
         warnings.append(
             "The verdicts on this slide are unlike those in every laboratory where errors were measured: do not trust the "

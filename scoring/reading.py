@@ -163,8 +163,8 @@ class _Tar(tarfile.TarFile):
 
 def _read_tar(place: Location, found: Found, path: str, left_out: Counter) -> Iterator[Item]:
     row = 0
-    cut = f"{path}: the archive is damaged or cut short after {{}} images ({{}}); what follows is lost. Copy it again."
-    lost = f"{path}: damaged after {{}} entries; what stood before {{!r}} is lost ({{}}). Copy it again."
+    cut = f"{path}: the archive is damaged or cut short after {{}} rows ({{}}); what follows is lost. Copy it again."
+    lost = f"{path}: damaged after {{}} rows ({{}}); what stood before {{!r}} is lost. Copy it again."
     checked = False
     try:
         with (
@@ -176,7 +176,7 @@ def _read_tar(place: Location, found: Found, path: str, left_out: Counter) -> It
             while member is not None:
                 name = plain_text(member.name)
                 if archive.damage:
-                    yield Item(path, row=row, error=lost.format(row, name, archive.damage))
+                    yield Item(path, row=row, error=lost.format(row, archive.damage, name))
                     archive.damage, row = None, row + 1
                 if member.isdir() or PurePosixPath(name).name.startswith("."):
                     pass
@@ -198,7 +198,7 @@ def _read_tar(place: Location, found: Found, path: str, left_out: Counter) -> It
                 )
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
-        told = f"{path}: the check at the archive's end fails ({reason}): of its {row} images, scored as they came, some may "
+        told = f"{path}: the check at the archive's end fails ({reason}): of its {row} rows, scored as they came, some may "
         told += "be damaged. Copy it again."
         yield Item(path, row=row, error=told if checked else cut.format(row, reason))
 

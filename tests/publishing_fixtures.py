@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import publish
 from publishing import hub as hub_module
 from publishing import releasing
 
-__all__ = ["Desk", "compose_once", "desk_of", "sit_down", "start_quickly", "tree_of"]
+__all__ = ["Desk", "compose_once", "desk_of", "sit_down", "start_quickly", "state_another_accuracy", "tree_of"]
 OWN = ("hub_model", "hub_dataset", "space", "LICENSE", "pyproject.toml", "model_card.md")
 KEPT_WAITS = (0.0, 0.0)  # seconds; as often as it takes for "again" and no longer
 
@@ -108,3 +109,12 @@ def start_quickly(desk, composed, monkeypatch, tmp_path):
 
     monkeypatch.setattr(releasing, "export", export)
     return tree
+
+
+def state_another_accuracy(card: Path) -> None:
+    """Change the first accuracy in the head of a rendered card, whatever it is."""
+    text, changed = re.subn(
+        r"(    - type: accuracy\n      value: )[\d.]+\n", r"\g<1>0.123\n", card.read_text("utf-8"), count=1
+    )
+    assert changed
+    card.write_text(text, "utf-8")

@@ -286,6 +286,23 @@ def test_warnings_say_what_a_reader_must_know():
     assert "was not measured" in count(slide(neutrophil=100))["warnings"][0]
 
 
+def test_a_named_laboratory_warns_of_classes_whose_errors_were_counted_on_few_cells():
+    errors = {name: {name: 10} for name in LABELS} | {
+        "monocyte": {"monocyte": 4, "neutrophil?": 5},
+        "other": {"other": 1},
+    }
+    del errors["basophil"]
+    tables = {"here": errors, "there": SURE}
+
+    def told(laboratory):
+        warnings = count(slide(neutrophil=200), confusion=tables, laboratory=laboratory)["warnings"]
+        return [warning for warning in warnings if "few cells" in warning]
+
+    (warning,) = told("here")
+    assert "errs in here was counted on few cells of monocyte (9), basophil (0): the adjusted figures" in warning
+    assert told("there") == told(None) == []
+
+
 def test_the_same_cells_give_the_same_figures():
     errors = {"here": {name: {name: 50, f"{name}?": 5, "monocyte?": 2} for name in LABELS}}
     images = slide(neutrophil=120, lymphocyte=50, unidentified=12)

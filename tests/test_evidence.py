@@ -31,6 +31,7 @@ from evaluation.evidence_tables import (
     finding_table,
     gate_table,
     heads_table,
+    missed_by_intervals,
     stranger_table,
     unseen_table,
 )
@@ -233,6 +234,15 @@ def test_tables_are_whole_and_show_the_reports(folder):
         assert shown in table, table
         rows = [line for line in table.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in rows}) == 1, table
+
+
+def test_classes_whose_intervals_miss_the_truth_too_often_are_listed():
+    def scene(lab, **coverage):
+        classes = {name: {"coverage": value} for name, value in coverage.items()}
+        return {"laboratory": lab, "cells": "test", "ways": {"laboratory named": {"classes": classes}}}
+
+    scenes = [scene("here", a=0.95, b=0.8), scene("there", a=0.24, b=0.95, c=0.79)]
+    assert missed_by_intervals({"counts": [{"scenes": scenes}]}, 0.8) == ["there, test: a (24.0 %), c (79.0 %)"]
 
 
 def test_photos_named_wrongly_every_time_are_those_that_all_networks_share():

@@ -461,17 +461,12 @@ def test_an_empty_repository_made_by_hand_is_filled(desk, tree):
 
 
 def test_all_that_is_wrong_is_told_at_once_and_nothing_is_pushed(desk, tmp_path, monkeypatch):
-    from publishing_fixtures import tree_of
+    from publishing_fixtures import state_another_accuracy, tree_of
 
     tree = tree_of(tmp_path / "project")
     monkeypatch.setattr(publish, "ROOT", tree)
     (tree / "hub_model" / "training_args.bin").write_bytes(b"\x80\x04\x95pickle")
-    card = tree / "hub_model" / "README.md"
-    told, changed = re.subn(
-        r"(type: accuracy\n      value: )[\d.]+\n", r"\g<1>0.123\n", card.read_text("utf-8"), count=1
-    )
-    assert changed
-    card.write_text(told, "utf-8")
+    state_another_accuracy(tree / "hub_model" / "README.md")
     (tree / "hub_dataset" / "notes.csv").write_text("a\n1\n")
     with (tree / "space" / "texts.py").open("a") as stream:
         stream.write(f'\nTOKEN = "{"hf_" + "a1B2" * 8}"\n')

@@ -213,9 +213,7 @@ def test_a_tar_cut_between_members_is_told_from_a_whole_one(tmp_path):
 @pytest.mark.parametrize("damaged", range(6))
 @pytest.mark.parametrize("long", [False, True], ids=["short names", "long names"])
 def test_a_header_overwritten_loses_its_image_and_no_other(tmp_path, damaged, long):
-    prefix = (
-        "folder/" * 30 if long else ""
-    )  # a long name takes a header and a block of its own before the member's header
+    prefix = "folder/" * 30 if long else ""  # a long name takes a header and a block of its own before the member's
     path = tar_of(tmp_path / "a.tar", [(prefix + name, content) for name, content in MEMBERS[::2]])
     with tarfile.open(path) as archive:
         places = [member.offset_data - 512 for member in archive]
@@ -229,9 +227,9 @@ def test_a_header_overwritten_loses_its_image_and_no_other(tmp_path, damaged, lo
     assert all((item.member is None) == (item.data is None) == bool(item.error) for item in items)
     told = items[damaged].error
     if damaged == 5:
-        assert "damaged or cut short after 5 images" in told and "what follows is lost" in told
+        assert "damaged or cut short after 5 rows" in told and "what follows is lost" in told
     else:
-        assert f"damaged after {damaged} entries" in told and MEMBERS[::2][damaged + 1][0] in told
+        assert f"damaged after {damaged} rows" in told and MEMBERS[::2][damaged + 1][0] in told
 
 
 def test_zeros_in_what_a_damaged_header_leaves_behind_are_no_end(tmp_path):
@@ -240,7 +238,7 @@ def test_zeros_in_what_a_damaged_header_leaves_behind_are_no_end(tmp_path):
     content[100] ^= 1
     path.write_bytes(content)
     first, *others = items_of(path)
-    assert "damaged after 0 entries" in first.error
+    assert "damaged after 0 rows" in first.error
     assert [item.data for item in others] == [content for _, content in MEMBERS[::2]]
 
 
