@@ -31,7 +31,7 @@ from evaluation import doors
 from evaluation.command import require_least, run
 from evaluation.evidence import SENT
 from evaluation.javascript_doors import library_version
-from evaluation.onnx_files import FLOAT, FOLDER, QUANTIZED, WEIGHTS, check_export
+from evaluation.onnx_files import FLOAT, FOLDER, QUANTIZED, WEIGHTS, check_export, describe
 from evaluation.picking import pick_images, picked
 from evaluation.results import environment, package_versions, to_text, weights_sha256, write_text
 
@@ -98,8 +98,15 @@ def list_doors(options: argparse.Namespace, address: str | None) -> list[doors.D
     return found + ([doors.space(address)] if address else [])
 
 
+def exports(folder: Path) -> list[Path]:
+    """List the ONNX files that are sent through doors: the one in float, and that in 8 bits where there is one."""
+    files = [folder / FOLDER / file for file in (FLOAT, QUANTIZED)]
+    return [file for file in files if file.name == FLOAT or file.is_file()]
+
+
 def start_report(options: argparse.Namespace, images: Sequence[Path]) -> dict[str, Any]:
-    """Give the report to be filled: the one in ``--out``, if it is of the same weights, pictures and versions, or a new one."""
+    """Give the report to be filled: the one in ``--out``, if it is of the same weights and ONNX files, pictures and versions, or
+    a new one."""
     versions = environment() | package_versions("onnxruntime", "gradio", "gradio_client")
     if options.node_modules:
         versions["transformers.js"] = library_version(options.node_modules)
@@ -108,6 +115,7 @@ def start_report(options: argparse.Namespace, images: Sequence[Path]) -> dict[st
         digest.update(hashlib.sha256(image.read_bytes()).digest())
     report = {
         WEIGHTS: weights_sha256(options.folder),
+        "onnx_sha256": {file["file"]: file["sha256"] for file in map(describe, exports(options.folder))},
         "pictures": {source.resolve().name: count for source, count in picked(options.images, images).items()},
         "pictures_sha256": digest.hexdigest(),
         "reference": doors.REFERENCE.how,
@@ -121,7 +129,9 @@ def start_report(options: argparse.Namespace, images: Sequence[Path]) -> dict[st
             raise ValueError(f"{options.out} is no report ({error}). Remove it, or name another file.") from error
         if before | {"doors": {}} == report:
             return before
-        logger.info("%s is of other weights, pictures or versions: all doors are measured anew", options.out)
+        logger.info(
+            "%s is of other weights, ONNX files, pictures or versions: all doors are measured anew", options.out
+        )
     return report
 
 
@@ -134,9 +144,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         Pictures or files that are missing, an ONNX file of other weights, a door that cannot be opened.
     """
     images = pick_images(options.images, options.count)
-    for file in (FLOAT, QUANTIZED):
-        if file == FLOAT or (options.folder / FOLDER / file).is_file():
-            check_export(options.folder / FOLDER / file)
+    for file in exports(options.folder):
+        check_export(file)
     report = start_report(options, images)
     known = report["doors"]
     with ExitStack() as stack:

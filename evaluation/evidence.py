@@ -195,7 +195,8 @@ def _validate_agreement(found: Any, where: str, largest: str) -> None:
 
 
 def _validate_doors(report: Any, where: str, sha256: str) -> None:
-    require_keys(report, {"weights_sha256", "pictures", "pictures_sha256", "reference", "doors", "versions"}, where)
+    keys = {"weights_sha256", "onnx_sha256", "pictures", "pictures_sha256", "reference", "doors", "versions"}
+    require_keys(report, keys, where)
     weights = report["weights_sha256"]
     require(weights == sha256, f"{where}.weights_sha256", weights, f"{sha256}, of the weights that are shipped")
     for name, door in report["doors"].items():

@@ -159,6 +159,11 @@ def test_the_command_reports_each_door_and_ends_with_an_error_where_one_differs(
     monkeypatch.setattr(doors, "DOORS", (doors.Door(onnx.name, onnx.how, unwanted, onnx.tolerances),))
     measure_doors.main(options)
     assert json.loads(out.read_text()) == report
+    quantized_before = report | {"onnx_sha256": report["onnx_sha256"] | {"onnx/model_quantized.onnx": "12" * 32}}
+    out.write_text(json.dumps(quantized_before))
+    with pytest.raises(AssertionError, match="not measured again"):
+        measure_doors.main(options)
+    out.write_text(json.dumps(report))
 
     def crooked(folder, images):
         return doors.through_plain(folder, images)[:, ::-1]
