@@ -105,8 +105,7 @@ def exports(folder: Path) -> list[Path]:
 
 
 def start_report(options: argparse.Namespace, images: Sequence[Path]) -> dict[str, Any]:
-    """Give the report to be filled: the one in ``--out``, if it is of the same weights and ONNX files, pictures and versions, or
-    a new one."""
+    """Give the report to be filled: ``--out``'s, if of the same weights, ONNX files, pictures and versions, or a new one."""
     versions = environment() | package_versions("onnxruntime", "gradio", "gradio_client")
     if options.node_modules:
         versions["transformers.js"] = library_version(options.node_modules)
