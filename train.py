@@ -202,6 +202,9 @@ class RecipeArguments:
         default=0.45, metadata={"help": "how often that class shows red cells, platelets and empty ground"}
     )
     oddity_share: float = field(default=0.1, metadata={"help": "how often it shows a picture that is no smear"})
+    oddity_stain_share: float = field(
+        default=0.0, metadata={"help": "how often such a picture takes on the colours of a smear"}
+    )
     exchange_share: float = field(
         default=0.0, metadata={"help": "how often an image takes on the colours of another laboratory's image"}
     )
@@ -234,7 +237,7 @@ class RecipeArguments:
             self.draws_per_epoch = 1000 if self.adjusts_a_checkpoint else 6400
 
     def __post_init__(self):
-        for name in ("ground_share", "oddity_share", "exchange_share", "class_balance"):
+        for name in ("ground_share", "oddity_share", "oddity_stain_share", "exchange_share", "class_balance"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"--{name} {getattr(self, name)}: expected a share from 0 to 1.")
         if self.negatives and self.class_balance < 1:
@@ -632,8 +635,8 @@ def main() -> None:
         ready.fit, processor, ready.resolution, recipe.draws_per_epoch, augmentation,
         seed=arguments.seed, cache_mb=data_arguments.cache_mb,
         negatives=labels.index(recipe.negatives) if recipe.negatives else None,
-        ground_share=recipe.ground_share, oddity_share=recipe.oddity_share, exchange_share=recipe.exchange_share,
-        class_balance=recipe.class_balance,
+        ground_share=recipe.ground_share, oddity_share=recipe.oddity_share, oddity_stain_share=recipe.oddity_stain_share,
+        exchange_share=recipe.exchange_share, class_balance=recipe.class_balance,
     )  # fmt: skip
     photos = draws.fill_cache()
     trainer = EmaTrainer(

@@ -136,7 +136,7 @@ class PlannedDraws(TrainingDraws):
     def _survey(self, rows: Sequence[int]) -> tuple[list[tuple[int, int]], tuple[int, int, int], list]:
         """Give the sizes of a photo's levels, its bright ground, and the colours about the cell of each of its rows."""
         pyramid = halvings(np.asarray(open_image(self.images[rows[0]]["image"])))
-        colours = [read_colours_about(pyramid, self.boxes[row]) if self.exchange_share else None for row in rows]
+        colours = [read_colours_about(pyramid, self.boxes[row]) if self.carries_colours else None for row in rows]
         return [level.shape[:2] for level in pyramid], bright_ground(pyramid[-1]), colours
 
     def _write(self, task: tuple[int, int]) -> None:

@@ -7,12 +7,23 @@ import numpy as np
 
 
 def draw_oddity(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Draw a picture that shows no smear: noise, a texture, a gradient, a pattern, shapes or a page of text.
+    """Draw a picture that shows no smear: noise, a texture, a gradient, a pattern, shapes, leaves, strokes or a page of text.
+
+    Three in ten are two pictures laid over each other, and three in ten are out of focus.
 
     Returns:
         (side, side, 3), uint8 RGB.
     """
-    kinds = (_plain, _noise, _texture, _texture, _gradient, _pattern, _shapes, _shapes, _page)
+    image = _draw(rng, side)
+    if rng.random() < 0.3:
+        image = cv2.addWeighted(image, share := rng.uniform(0.3, 0.7), _draw(rng, side), 1 - share, 0)
+    if rng.random() < 0.3:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, side / 40))
+    return image
+
+
+def _draw(rng: np.random.Generator, side: int) -> np.ndarray:
+    kinds = (_plain, _noise, _texture, _texture, _gradient, _pattern, _shapes, _leaves, _leaves, _strokes, _page)
     return kinds[rng.integers(len(kinds))](rng, side)
 
 
@@ -70,6 +81,43 @@ def _shapes(rng: np.random.Generator, side: int) -> np.ndarray:
             cv2.polylines(image, [corners], False, _colour(rng), int(rng.integers(1, 6)))
         else:
             cv2.fillPoly(image, [corners], _colour(rng))
+    return image
+
+
+def _leaves(rng: np.random.Generator, side: int) -> np.ndarray:
+    """Draw squares, corners and discs of a few colours that fall over one another until nothing shows between them.
+
+    Such "dead leaves", their sizes falling as a power, are as natural images are in many statistics (Lee, Mumford & Huang
+    2001), and teach what photographs teach (Baradad et al. 2021).
+    """
+    image = _texture(rng, side)
+    palette = rng.integers(0, 256, (int(rng.integers(2, 7)), 3))
+    spread, rough = rng.uniform(0, 40), rng.random() < 0.5
+    for radius in np.sort(side * 0.03 * rng.pareto(1.5, int(rng.integers(40, 160))) + 2)[::-1]:
+        colour = np.clip(palette[rng.integers(len(palette))] + rng.normal(0, spread, 3), 0, 255).tolist()
+        middle, radius = rng.integers(0, side, 2), min(radius, side / 2)
+        if rng.random() < 0.3:
+            cv2.circle(image, middle.tolist(), round(radius), colour, -1)
+            continue
+        angles = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(3, 7))))
+        corners = middle + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        cv2.fillPoly(image, [corners.round().astype(np.int32)], colour)
+    if rough:
+        grain = rng.normal(0, rng.uniform(4, 25), (side, side, 1))
+        image = np.clip(image + grain, 0, 255).astype(np.uint8)
+    return image
+
+
+def _strokes(rng: np.random.Generator, side: int) -> np.ndarray:
+    """Draw bent lines: a scribble, wires, roots."""
+    image = _gradient(rng, side) if rng.random() < 0.5 else _plain(rng, side)
+    bend, colours = rng.uniform(0.02, 0.5), [_colour(rng) for _ in range(int(rng.integers(1, 4)))]
+    for _ in range(int(rng.integers(1, 12))):
+        headings = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, bend, 80))
+        steps = np.stack([np.cos(headings), np.sin(headings)], axis=1) * side / 40
+        path = (rng.uniform(0, side, 2) + np.cumsum(steps, axis=0)).round().astype(np.int32)
+        thickness = int(rng.integers(1, max(2, side // 20)))
+        cv2.polylines(image, [path], False, colours[rng.integers(len(colours))], thickness, cv2.LINE_AA)
     return image
 
 

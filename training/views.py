@@ -11,7 +11,7 @@ import torch
 
 from evaluation.measure import open_image
 from training.augment import Augmentation, halvings
-from training.colour import Colours, blend, carry_colours, read_colours
+from training.colour import Colours, blend, carry_colours, change_colour, read_colours
 from training.oddities import draw_oddity
 
 # What the cell of a single-cell image takes at most, as shares of its height and width.
@@ -65,6 +65,8 @@ class TrainingDraws(torch.utils.data.Dataset):
         cache_mb: decoded photos kept in memory, MiB.
         negatives: number of the class that also says "no white cell here", or None. Of its draws ``ground_share`` are
             windows without white cells of any laboratory's images, and ``oddity_share`` pictures that are no smear.
+        oddity_stain_share: how often a picture that is no smear takes on the colours of an image of a smear, so that colour
+            alone does not tell.
         exchange_share: how often an image takes on the colours of an image of another laboratory.
         class_balance: 1 draws every class equally often, 0 each as often as its images lie there; between: the shares are
             the counts to the power of 1 - class_balance.
@@ -82,6 +84,7 @@ class TrainingDraws(torch.utils.data.Dataset):
         negatives: int | None = None,
         ground_share: float = 0.45,
         oddity_share: float = 0.1,
+        oddity_stain_share: float = 0.0,
         exchange_share: float = 0.0,
         class_balance: float = 1.0,
     ):
@@ -96,7 +99,9 @@ class TrainingDraws(torch.utils.data.Dataset):
         self.seed = seed
         self.epoch = 0
         self.negatives = negatives
-        self.ground_share, self.oddity_share, self.exchange_share = ground_share, oddity_share, exchange_share
+        self.ground_share, self.oddity_share = ground_share, oddity_share
+        self.oddity_stain_share, self.exchange_share = oddity_stain_share, exchange_share
+        self.carries_colours = exchange_share > 0 or oddity_stain_share > 0
         self.labs = data["lab"][:] if "lab" in data.column_names else [""] * len(data)
         self.labs_with_boxes = {lab for lab, cells in zip(self.labs, self.cells, strict=True) if cells}
         labels, groups = data["label"][:], data["group"][:]
@@ -132,7 +137,7 @@ class TrainingDraws(torch.utils.data.Dataset):
         if self.labels[place] == self.negatives:
             kind = rng.random() if self.trees[place] else rng.uniform(0, self.ground_share + self.oddity_share)
             if kind < self.oddity_share:
-                return draw_oddity(rng, side)
+                return self._oddity(rng, side)
             if kind < self.oddity_share + self.ground_share:
                 return self._ground(rng, side)
         row = _descend(self.trees[place], rng)
@@ -151,7 +156,14 @@ class TrainingDraws(torch.utils.data.Dataset):
             image = self.augmentation.ground(pyramid, rng, side, cells, self.others[row], colours)
             if image is not None:
                 return image
-        return draw_oddity(rng, side)
+        return self._oddity(rng, side)
+
+    def _oddity(self, rng: np.random.Generator, side: int) -> np.ndarray:
+        image = draw_oddity(rng, side)
+        if rng.random() < self.oddity_stain_share:
+            stained = self._read_colours(_descend(self.rows_of_lab, rng))
+            image = change_colour(image, carry_colours(read_colours(image), stained))
+        return image
 
     def _exchange(self, rng: np.random.Generator, row: int) -> np.ndarray | None:
         """Draw the map (3, 4) that gives a row the colours of an image of another laboratory, or None."""
@@ -173,7 +185,7 @@ class TrainingDraws(torch.utils.data.Dataset):
             if self._cache_left <= 0:
                 break
             self._pyramid(row)
-            if self.exchange_share:
+            if self.carries_colours:
                 self._read_colours(row)
 
     def _pyramid(self, row: int) -> list[np.ndarray]:
