@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import cv2
 import numpy as np
 import pytest
 
@@ -23,13 +24,30 @@ def test_the_same_state_gives_the_same_picture_and_the_next_draw_another():
 
 def test_every_kind_has_its_turn(monkeypatch):
     seen = Counter()
-    kinds = ["_plain", "_noise", "_texture", "_gradient", "_pattern", "_shapes", "_page"]
+    kinds = ["_plain", "_noise", "_texture", "_gradient", "_pattern", "_shapes", "_leaves", "_strokes", "_page"]
+    plain = np.zeros((64, 64, 3), np.uint8)
     for name in kinds:
-        monkeypatch.setattr(oddities, name, lambda rng, side, name=name: seen.update([name]))
+        monkeypatch.setattr(oddities, name, lambda rng, side, name=name: seen.update([name]) or plain)
     rng = np.random.default_rng(0)
     for _ in range(900):
         draw_oddity(rng, 64)
-    assert set(seen) == set(kinds) and min(seen.values()) > 60  # 100 or more are expected
+    assert set(seen) == set(kinds) and min(seen.values()) > 70  # 106 or more are expected
+    assert 1050 < seen.total() < 1290  # three in ten lay a second one over the first
+
+
+def test_leaves_cover_the_ground_with_few_colours_and_sharp_edges():
+    """Of dead leaves most of the picture is even, and what changes, changes at once; of photographs' spectrum nothing is."""
+    for seed in range(8):
+        levels = oddities._leaves(np.random.default_rng(seed), 160).astype(int)
+        steps = np.abs(np.diff(cv2.medianBlur(levels.astype(np.uint8), 5).astype(int), axis=1)).max(axis=2)
+        assert (steps <= 12).mean() > 0.6 and (steps > 40).mean() > 0.005, seed
+
+
+def test_strokes_leave_most_of_their_ground_bare():
+    for seed in range(8):
+        image = oddities._strokes(np.random.default_rng(seed), 160)
+        edges = np.abs(np.diff(image.astype(int), axis=1)).max(axis=2) > 25
+        assert 0 < edges.mean() < 0.25, seed
 
 
 def kind(image):

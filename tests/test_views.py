@@ -444,6 +444,30 @@ def test_where_one_laboratory_has_no_room_another_gives_the_ground(collection, t
     assert found == {Told.oddity: 100}
 
 
+def test_pictures_that_are_no_smear_take_on_a_smears_colours_where_asked(collection, monkeypatch):
+    """The mean optical density of a stained one is that about a cell of some image; the others stay as drawn."""
+    drawn = np.random.default_rng(0).integers(100, 156, (48, 48, 3), np.uint8)
+    monkeypatch.setattr(views, "draw_oddity", lambda rng, side: drawn)
+
+    def tell_image(image, size, return_tensors):
+        return {"pixel_values": [image]}
+
+    def seen(**options):
+        options |= {"negatives": 2, "ground_share": 0, "oddity_share": 1}
+        draws = TrainingDraws(collection, tell_image, SMALL, 720, lambda pyramid, *_: pyramid[0], **options)
+        images = [draw["pixel_values"] for draw in (draws[k] for k in range(720)) if draw["labels"] == 2]
+        return images, np.array([draws._read_colours(row).mean for row in range(len(collection))])
+
+    assert all((image == drawn).all() for image in seen()[0])
+    images, smears = seen(oddity_stain_share=1)
+    means = np.array([read_colours(image).mean for image in images])
+    distances = np.abs(means[:, None] - smears).max(axis=2)
+    assert distances.min(axis=1).max() < 0.05
+    assert len(set(distances.argmin(axis=1))) > 4  # many of the images look alike
+    changed = sum((image != drawn).any() for image in seen(oddity_stain_share=0.25)[0])
+    assert near_share(changed, 240, 0.25)
+
+
 def test_negatives_and_exchanged_colours_depend_on_seed_epoch_and_number_alone(collection, processor):
     def draws(seed=7, epoch=1, **options):
         made = TrainingDraws(
