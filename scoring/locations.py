@@ -193,8 +193,11 @@ def read_input(address: str) -> Input:
         info = _info(place, base)
         if info is not None and info.type == arrow_fs.FileType.Directory:
             return Input(Location(place.address, place.filesystem, base, place.prefix), tuple(parts[wild:]))
+    # The Hub answers alike for what is not there and for what is hidden.
+    hidden = " If it is private or gated, `hf auth login` with a token that may read it." if place.prefix == "hf://" else ""
     raise ScoringError(
         f"{address}: nothing is there; expected a file, a folder, or a pattern in quotes such as 'cells/*.jpg'. Correct it."
+        + hidden
     )
 
 
@@ -210,6 +213,8 @@ def _info(place: Location, path: str) -> arrow_fs.FileInfo | None:
 
 def list_input(source: Input, without: Location, ignored: Counter) -> Iterator[Found]:
     """Give the files of an input one by one, in no particular order; what is held is the names of one folder at a time.
+
+    Of ``gs://`` the names of all folders below the input are held.
 
     Parameters
     ----------
@@ -279,9 +284,13 @@ def _walk_local(folder: str, source: Input, above: tuple = ()) -> Iterator[Found
 
 def _walk(place: Location, folder: str, source: Input) -> Iterator[Found]:
     folders = []
-    for info in place.filesystem.get_file_info(arrow_fs.FileSelector(folder, recursive=False)):
+    # pyarrow's listing of one folder of gs:// leaves out the folders in it that were not made as such, which is most of them
+    # (apache/arrow#35993): there the whole of it is listed at once, and held.
+    at_once = place.filesystem.type_name == "gcs"
+    for info in place.filesystem.get_file_info(arrow_fs.FileSelector(folder, recursive=at_once)):
         if info.type == arrow_fs.FileType.Directory:
-            folders.append(info.path)
+            if not at_once:
+                folders.append(info.path)
         else:
             yield Found(info.path, info.size or 0, info.mtime_ns or 0)
     for path in sorted(folders):
