@@ -18,6 +18,7 @@ IMAGES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 PARQUETS = (".parquet", ".pq")
 MOST_ENDINGS = 20
+GS_PATIENCE = 60  # s that Google's storage is tried for, where the address says nothing; pyarrow's own are 15 minutes
 WILD = re.compile(r"[*?\[]")
 
 
@@ -116,6 +117,8 @@ def _cut(rest: str, wild: int) -> tuple[str, str]:
 
 
 def _open(address: str) -> tuple[arrow_fs.FileSystem, str]:
+    if address.startswith(("gs://", "gcs://")) and "retry_limit_seconds=" not in address:
+        address += f"{'&' if '?' in address else '?'}retry_limit_seconds={GS_PATIENCE}"
     try:
         return arrow_fs.FileSystem.from_uri(address)
     except pa.ArrowInvalid as error:
@@ -194,7 +197,9 @@ def read_input(address: str) -> Input:
         if info is not None and info.type == arrow_fs.FileType.Directory:
             return Input(Location(place.address, place.filesystem, base, place.prefix), tuple(parts[wild:]))
     # The Hub answers alike for what is not there and for what is hidden.
-    hidden = " If it is private or gated, `hf auth login` with a token that may read it." if place.prefix == "hf://" else ""
+    hidden = (
+        " If it is private or gated, `hf auth login` with a token that may read it." if place.prefix == "hf://" else ""
+    )
     raise ScoringError(
         f"{address}: nothing is there; expected a file, a folder, or a pattern in quotes such as 'cells/*.jpg'. Correct it."
         + hidden

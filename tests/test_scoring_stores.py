@@ -17,6 +17,7 @@ from peers_fixtures import overlaid
 from PIL import Image
 from pyarrow import fs as arrow_fs
 
+from scoring import locations
 from scoring.locations import ScoringError, list_input, locate, read_input
 from scoring.reading import read_file
 
@@ -79,6 +80,17 @@ def test_a_bucket_is_listed_with_folders_that_nobody_made(bucket):
     assert found_in(address + bucket, without=f"{address}/lab{bucket}") == {"gs://cells/plain/a.jpg": b"a.jpg"}
     with pytest.raises(ScoringError, match="nothing is there"):
         read_input(f"{address}/nowhere{bucket}")
+
+
+def test_a_storage_that_does_not_answer_is_told_in_time(monkeypatch):
+    monkeypatch.setattr(locations, "GS_PATIENCE", 1)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # nobody listens
+        address = f"gs://anonymous@cells/lab?endpoint_override=127.0.0.1:{closed.getsockname()[1]}&scheme=http"
+        begun = time.monotonic()
+        with pytest.raises(ScoringError, match=r"cannot be looked at .*Correct the address, or allow it"):
+            read_input(address)
+    assert time.monotonic() - begun < 30  # pyarrow's own patience is 15 minutes
 
 
 def test_a_bucket_is_scored_into_itself_and_a_second_start_does_nothing_again(bucket):
