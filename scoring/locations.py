@@ -289,8 +289,8 @@ def _walk_local(folder: str, source: Input, above: tuple = ()) -> Iterator[Found
 
 def _walk(place: Location, folder: str, source: Input) -> Iterator[Found]:
     folders = []
-    # pyarrow's listing of one folder of gs:// leaves out the folders in it that were not made as such, which is most of them
-    # (apache/arrow#35993): there the whole of it is listed at once, and held.
+    # pyarrow's listing of one folder of gs:// leaves out the folders in it that nobody made as such, as where files were merely
+    # uploaded (apache/arrow#35993): there the whole of it is listed at once, and held.
     at_once = place.filesystem.type_name == "gcs"
     for info in place.filesystem.get_file_info(arrow_fs.FileSelector(folder, recursive=at_once)):
         if info.type == arrow_fs.FileType.Directory:

@@ -85,10 +85,10 @@ def _shapes(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def _leaves(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Draw squares, corners and discs of a few colours that fall over one another until nothing shows between them.
+    """Draw corners and discs of a few colours that lie over one another and over a texture, few large and many small.
 
-    Such "dead leaves", their sizes falling as a power, are as natural images are in many statistics (Lee, Mumford & Huang
-    2001), and teach what photographs teach (Baradad et al. 2021).
+    Such "dead leaves" share statistics with natural images (Lee, Mumford & Huang 2001) and have been learnt from in place of
+    photographs (Baradad et al. 2021).
     """
     image = _texture(rng, side)
     palette = rng.integers(0, 256, (int(rng.integers(2, 7)), 3))
