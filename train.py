@@ -28,7 +28,7 @@ import logging
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
@@ -72,8 +72,8 @@ from smears.photos import boxes_on_copies, name_photos, photos_at_hand, photos_b
 from smears.splits import VALIDATION_SHARE, hold_out
 from training.augment import Augmentation, read_augmentation
 from training.device_views import DevicePhotos, PlannedDraws, Planner, collate, fits
-from training.finish import fit_temperature, fold_temperature, predict_logits
-from training.init_from import init_from
+from training.finish import average_weights, fit_temperature, fold_temperature, predict_logits
+from training.init_from import init_from, load_companion
 from training.operating_points import choose_operating_points
 from training.packing import Pack, read_pack, write_pack
 from training.trainer import EmaTrainer, WallClock, claim, newest_checkpoint
@@ -190,6 +190,10 @@ class RecipeArguments:
     )
     statistics_batches: int = field(
         default=40, metadata={"help": "batches that re-estimate the batch-norm statistics at the end"}
+    )
+    average_with: list[str] = field(
+        default_factory=list,
+        metadata={"help": "folders of checkpoints whose weights are averaged with the trained ones at the end"},
     )
     augment: list[str] = field(
         default_factory=list, metadata={"help": "NAME=VALUE: how far images are changed, see training/augment.py"}
@@ -442,14 +446,26 @@ def validation_metrics(report: ClassificationReport, prediction) -> dict[str, fl
 
 
 def finish_model(
-    trainer: EmaTrainer, draws: TrainingDraws, validation: PlainViews, batches: int
+    trainer: EmaTrainer,
+    draws: TrainingDraws,
+    validation: PlainViews,
+    batches: int,
+    companions: Sequence[WbcResNetForImageClassification] = (),
 ) -> tuple[WbcResNetForImageClassification, float]:
     """Take the averaged weights, refresh their statistics at the final size, calibrate, and find the operating point.
+
+    Args:
+        trainer: after its last step.
+        draws: what it learnt from.
+        validation: what is held out.
+        batches: how many batches estimate the statistics.
+        companions: checkpoints whose weights are averaged with the trained ones.
 
     Returns:
         The model, with its thresholds in the configuration, and the temperature that its linear layer was divided by.
     """
     model, workers = trainer.ema.module, max(2, trainer.args.dataloader_num_workers)
+    average_weights(model, companions)
     draws.set_epoch(draws.resolution.total_epochs)  # beyond training: draws it has not seen, at the size that ships
     loader = torch.utils.data.DataLoader(
         draws,
@@ -523,6 +539,11 @@ def ancestry(source: str | None) -> dict | None:
     return {"source": earlier["model"]["name"], "sha256": earlier["model"]["sha256"]} | earlier["training"]
 
 
+def identify(source: str) -> dict[str, str]:
+    """Say which weights a checkpoint's folder holds."""
+    return {"source": Path(source).name, "sha256": weights_sha256(source)}
+
+
 def commit_or_unknown() -> dict[str, str | bool]:
     """Say which commit runs, before it can change; a copy without git has none to name, see ``git_commit``."""
     try:
@@ -543,6 +564,7 @@ class Prepared:
         shown: what progress is shown on.
         calibration: what the temperature is fitted on.
         model: the network.
+        companions: the networks that its weights are averaged with at the end.
         resolution: the input side for each epoch.
         augmentation: how an image is changed.
         destination: the repository that the finished model goes to, if any.
@@ -554,6 +576,7 @@ class Prepared:
     shown: datasets.Dataset
     calibration: datasets.Dataset
     model: WbcResNetForImageClassification
+    companions: list[WbcResNetForImageClassification]
     resolution: GrowingResolution
     augmentation: Augmentation
     destination: str | None
@@ -603,12 +626,16 @@ def prepare(data_arguments: DataArguments, recipe: RecipeArguments, arguments: S
                     "share, or leave it out of --measure_splits."
                 )
     model = build_model(labels, recipe.init_from)
+    companions = [load_companion(model, folder) for folder in recipe.average_with]
     data = " ".join(find_fingerprints(data_arguments, laboratories).values())
     identity = {"labels": labels, "data": data, "images": len(fit), "seed": arguments.seed}
     identity |= asdict(recipe) | {name: getattr(arguments, name) for name in RECORDED_ARGUMENTS}
+    del identity["average_with"]  # it begins after the last step, so that a finished training can be averaged later
     if arguments.should_save:
         claim(arguments.output_dir, identity)
-    return Prepared(laboratories, data, fit, shown, calibration, model, resolution, augmentation, destination)
+    return Prepared(
+        laboratories, data, fit, shown, calibration, model, companions, resolution, augmentation, destination
+    )
 
 
 def main() -> None:
@@ -657,7 +684,7 @@ def main() -> None:
         return
 
     model, temperature = finish_model(
-        trainer, draws, PlainViews(ready.calibration, processor), recipe.statistics_batches
+        trainer, draws, PlainViews(ready.calibration, processor), recipe.statistics_batches, ready.companions
     )
     folder = Path(arguments.output_dir) / "model"
     save_folder(model, processor, folder)
@@ -676,6 +703,7 @@ def main() -> None:
         "n_photos": len(set(ready.fit["photo"])),
         "temperature": temperature,
         "started_from": ancestry(recipe.init_from),
+        "averaged_with": [identify(folder) for folder in recipe.average_with],
         "recipe": asdict(recipe) | {name: getattr(arguments, name) for name in RECORDED_ARGUMENTS},
     }
     # The one place where the test images are looked at: after everything is fixed.

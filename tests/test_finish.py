@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from training.finish import (
+    average_weights,
     fit_temperature,
     fold_temperature,
     predict_logits,
@@ -14,6 +15,38 @@ from training.finish import (
 
 def images(number, side=64, seed=0):
     return torch.randn(number, 3, side, side, generator=torch.Generator().manual_seed(seed)) * 0.8 + 0.3
+
+
+# A mean of weights
+
+
+def small_network(seed):
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 2))
+    network(images(8, side=8, seed=seed))  # statistics of its own
+    return network
+
+
+def test_weights_and_statistics_are_the_plain_mean_and_the_others_stay():
+    networks = [small_network(seed) for seed in range(3)]
+    networks[1](images(2, side=8))  # another count of batches
+    before = [{name: tensor.clone() for name, tensor in network.state_dict().items()} for network in networks]
+    average_weights(networks[0], networks[1:])
+    for name, tensor in networks[0].state_dict().items():
+        if name == "1.num_batches_tracked":
+            assert int(tensor) == 1
+        else:
+            expected = sum(np.float64(state[name]) for state in before) / 3
+            np.testing.assert_allclose(tensor, expected, rtol=1e-5, atol=1e-7, err_msg=name)
+    for network, state in zip(networks[1:], before[1:], strict=True):
+        assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+
+
+def test_a_mean_with_nothing_changes_nothing():
+    network = small_network(1)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    average_weights(network, [])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
 # Logits

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from hub_model.tensor_names import torchvision_names
-from training.init_from import init_from, load_resnet50
+from training.init_from import init_from, load_companion, load_resnet50
 
 TAKEN = ("conv1.", "bn1.", "layer1.", "layer2.")
 LEFT_OUT = ("layer3.", "layer4.", "fc.")
@@ -226,3 +226,35 @@ def test_the_labels_decide_not_their_number(model_folder):
 
 def test_the_left_out_prefixes_cover_a_whole_resnet50(resnet50):
     assert all(name.startswith(TAKEN + LEFT_OUT) for name in resnet50)
+
+
+# A companion to be averaged with
+
+
+def test_a_companion_brings_all_its_weights(model_folder, model):
+    stored = load_companion(fresh(), model_folder).state_dict()
+    assert stored.keys() == model.state_dict().keys()
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "labels", [LABELS[:3], LABELS[::-1], (*LABELS, "platelet"), tuple(name.upper() for name in LABELS)], ids=str
+)
+def test_a_companion_of_other_classes_or_another_order_is_refused(model_folder, labels):
+    with pytest.raises(ValueError, match=r"averaged class by class\. Name a checkpoint of the same classes"):
+        load_companion(fresh(labels), model_folder)
+
+
+def test_a_companion_of_another_network_is_refused(tmp_path):
+    config = ResNetConfig(depths=[3, 4, 1, 1], hidden_sizes=[256, 512, 64, 64], num_labels=4)
+    config.id2label = dict(enumerate(LABELS))
+    ResNetForImageClassification(config).save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"network\.\S+ in .* has shape \(.*\), for which .* Name a checkpoint of this"
+    ):
+        load_companion(fresh(), tmp_path)
+
+
+def test_a_companion_that_is_no_folder_of_a_checkpoint_is_refused(model, tmp_path):
+    with pytest.raises(ValueError, match=r"holds no config\.json; expected a folder that save_pretrained wrote"):
+        load_companion(model, tmp_path)

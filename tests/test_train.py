@@ -37,7 +37,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, Hf
 
 import train
 import validate
-from evaluation.results import read_results
+from evaluation.results import read_results, weights_sha256
 from smears.laboratories import divide, load_laboratory, rename_classes
 from smears.loading import DataError, fingerprint, load_folder
 from smears.photos import boxes_on_copies, name_photos
@@ -241,6 +241,31 @@ def test_training_starts_from_earlier_weights_on_images_of_ones_own(trained, tmp
     assert results["results"][0]["n_images"] == 4 and results["results"][0]["dataset"] == "my_cells"
     assert results["training"]["n_images"] == 12
     assert "Loaded" in said and str(source) in said
+
+
+def test_a_finished_training_is_averaged_with_other_checkpoints_without_learning_again(archive, trained, tmp_path):
+    output = tmp_path / "again"
+    shutil.copytree(trained[0], output)
+    torch.manual_seed(9)
+    other = checkpoint_of(tmp_path / "other", LABELS)
+    finish(start("--data_dir", archive, "--output_dir", output, "--average_with", other))
+    stored = load_file(trained[0] / f"checkpoint-{STEPS}" / "ema.safetensors")
+    record = read_results(output / "model" / "eval_results.json")["training"]
+    mean, drawn = (
+        train.WbcResNetForImageClassification.from_pretrained(folder).state_dict()
+        for folder in (output / "model", other)
+    )
+    for name, tensor in mean.items():
+        if "running" in name or "num_batches" in name:
+            continue  # estimated anew
+        expected = (stored[f"module.{name}"] + drawn[name]) / 2
+        expected = expected / record["temperature"] if name.startswith("network.fc") else expected
+        torch.testing.assert_close(tensor, expected, rtol=1e-5, atol=1e-7, msg=lambda m, name=name: f"{name}: {m}")
+    assert record["averaged_with"] == [{"source": "other", "sha256": weights_sha256(other)}]
+    assert record["samples_seen"] == EPOCHS * 32
+    for file in ("model.safetensors", "ema.safetensors"):
+        where = Path(f"checkpoint-{STEPS}") / file
+        assert (output / where).read_bytes() == (trained[0] / where).read_bytes()
 
 
 def checkpoint_of(folder, labels, **settings):
@@ -540,6 +565,14 @@ def test_images_must_come_from_one_place(monkeypatch, arguments):
         SystemExit, match="^error: Name the images: one of --data_dir FOLDER, --dataset_name ID and --packed FOLDER"
     ):
         train.main()
+
+
+def test_a_checkpoint_that_cannot_be_averaged_with_is_refused_before_the_training(archive, monkeypatch, tmp_path):
+    other = checkpoint_of(tmp_path / "other", LABELS[::-1])
+    words = ["--data_dir", str(archive), "--output_dir", str(tmp_path / "run"), *QUICK, "--average_with", str(other)]
+    with pytest.raises(ValueError, match=f"^{re.escape(str(other))} names .*averaged class by class"):
+        train.prepare(*train.parse(words))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

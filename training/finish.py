@@ -1,9 +1,25 @@
-"""What follows the last step: logits of what is held out, and a temperature folded into the linear layer."""
+"""What follows the last step: a mean of weights, logits of what is held out, and a temperature folded into the linear layer."""
+
+from collections.abc import Sequence
 
 import torch
 from scipy.optimize import minimize_scalar
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
+
+
+@torch.no_grad()
+def average_weights(model: nn.Module, others: Sequence[nn.Module]) -> None:
+    """Replace the weights of ``model`` by the plain mean of its own and those of ``others``, networks of the same tensors.
+
+    Networks that went on from common weights lie in one basin, where the mean often errs less than each of them ("model
+    soups", Wortsman et al. 2022, arXiv:2203.05482). Batch-norm statistics are averaged too, but those of a mean of weights are
+    others: estimate them anew.
+    """
+    theirs = [other.state_dict() for other in others]
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():  # the count of batches is no average
+            tensor.copy_(torch.stack([tensor, *(other[name].to(tensor.device) for other in theirs)]).mean(dim=0))
 
 
 @torch.no_grad()

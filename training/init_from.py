@@ -51,21 +51,7 @@ def load_folder(model: PreTrainedModel, folder: str | Path) -> list[str]:
         ValueError: a file is missing, or a tensor is missing, unexpected or of another shape.
     """
     folder = Path(folder)
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise ValueError(f"{folder} holds no {name}; expected a folder that save_pretrained wrote.")
-    try:
-        stored, report = type(model).from_pretrained(folder, output_loading_info=True)
-    except (RuntimeError, SafetensorError, ValueError, TypeError, OSError) as error:
-        raise ValueError(
-            f"{folder} is no checkpoint of this network or of transformers' ResNet that fits its config.json: {error}"
-        ) from error
-    for problem in ("missing_keys", "unexpected_keys"):
-        if report[problem]:
-            raise ValueError(
-                f"{folder / 'model.safetensors'} does not fit the config.json beside it: {problem.replace('_', ' ')} "
-                f"{sorted(report[problem])}. Save the checkpoint again with save_pretrained."
-            )
+    stored = _read_checkpoint(type(model), folder)
     tensors = stored.network.state_dict()
     theirs, ours = _labels(stored), _labels(model)
     known = set(ours) & set(theirs) if stored.num_features == model.num_features else set()
@@ -80,6 +66,28 @@ def load_folder(model: PreTrainedModel, folder: str | Path) -> list[str]:
         ]
         tensors[name] = torch.stack(rows)
     return _copy(tensors, model.network, STEM_AND_STAGES + LINEAR, DEEPER_STAGES, folder)
+
+
+def load_companion(model: PreTrainedModel, folder: str | Path) -> PreTrainedModel:
+    """Read a checkpoint of ``model``'s own classes and sizes, to be averaged with it, see ``training.finish``.
+
+    Raises:
+        ValueError: it has other classes, another order of them, or tensors of other shapes.
+    """
+    stored = _read_checkpoint(type(model), Path(folder))
+    if _labels(stored) != _labels(model):
+        raise ValueError(
+            f"{folder} names {_labels(stored)}, the training {_labels(model)}: weights are averaged class by class. Name a "
+            "checkpoint of the same classes in the same order."
+        )
+    ours = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    for name, tensor in stored.state_dict().items():
+        if ours.get(name) != tensor.shape:
+            raise ValueError(
+                f"{name} in {folder} has shape {tuple(tensor.shape)}, for which the network has no place. Name a checkpoint of "
+                "this network."
+            )
+    return stored
 
 
 def load_resnet50(model: nn.Module, path: str | Path) -> list[str]:
@@ -97,6 +105,26 @@ def load_resnet50(model: nn.Module, path: str | Path) -> list[str]:
     path = Path(path)
     network = getattr(model, "network", model)
     return _copy(_read(path), network, STEM_AND_STAGES, DEEPER_STAGES + LINEAR, path)
+
+
+def _read_checkpoint(kind: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
+    """Load a folder with all its tensors, or say what it lacks."""
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} holds no {name}; expected a folder that save_pretrained wrote.")
+    try:
+        stored, report = kind.from_pretrained(folder, output_loading_info=True)
+    except (RuntimeError, SafetensorError, ValueError, TypeError, OSError) as error:
+        raise ValueError(
+            f"{folder} is no checkpoint of this network or of transformers' ResNet that fits its config.json: {error}"
+        ) from error
+    for problem in ("missing_keys", "unexpected_keys"):
+        if report[problem]:
+            raise ValueError(
+                f"{folder / 'model.safetensors'} does not fit the config.json beside it: {problem.replace('_', ' ')} "
+                f"{sorted(report[problem])}. Save the checkpoint again with save_pretrained."
+            )
+    return stored
 
 
 def _labels(model: PreTrainedModel) -> list[str]:
