@@ -219,6 +219,9 @@ class RecipeArguments:
             "choices": ["auto", "host", "device"],
         },
     )
+    mixup: float = field(
+        default=0.0, metadata={"help": "how strongly images are laid over each other, see training/mixup.py; 0: never"}
+    )
     class_balance: float = field(
         default=1.0, metadata={"help": "1: every class is drawn equally often; 0: as often as its images lie there"}
     )
@@ -244,6 +247,8 @@ class RecipeArguments:
         for name in ("ground_share", "oddity_share", "oddity_stain_share", "exchange_share", "class_balance"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"--{name} {getattr(self, name)}: expected a share from 0 to 1.")
+        if not 0 <= self.mixup < float("inf"):
+            raise ValueError(f"--mixup {self.mixup}: expected 0 (never) or a strength above it, such as 0.2.")
         if self.negatives and self.class_balance < 1:
             raise ValueError(
                 "--class_balance below 1 counts images, and --negatives draws without any: leave out one of them."
@@ -677,6 +682,7 @@ def main() -> None:
         compute_metrics=partial(validation_metrics, ClassificationReport(labels)),
         callbacks=[clock := WallClock()],
         ema_decay=recipe.ema_decay,
+        mixup=recipe.mixup,
     )
     del photos
     trainer.train(resume_from_checkpoint=newest_checkpoint(arguments.output_dir))

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
+from training.mixup import mix_images, mixed_loss
 from training.width import images_of_steps, share_batch_norms, share_batches, share_of_loss
 
 logger = logging.getLogger(__name__)
@@ -36,11 +37,23 @@ class EmaTrainer(Trainer):
     Args:
         ema_decay: how much of the average stays at each step, 0 <= decay < 1; 0 keeps the last weights.
         draw: makes the pixels of a planned batch on the device, see ``training.device_views``; else they come as they are.
+        mixup: how strongly training images are laid over each other, see ``training.mixup``; 0 leaves them alone. A process
+            mixes its own images: where several share a batch, this is not what one process learns.
     """
 
-    def __init__(self, *args, ema_decay: float = 0.999, draw: Callable[[dict], dict] | None = None, **kwargs):
+    def __init__(
+        self,
+        *args,
+        ema_decay: float = 0.999,
+        draw: Callable[[dict], dict] | None = None,
+        mixup: float = 0.0,
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
         self.draw = draw
+        if not 0 <= mixup < float("inf"):
+            raise ValueError(f"mixup is {mixup}; expected 0 (none) or a strength above it (0.2 is usual).")
+        self.mixup = mixup
         if not 0 <= ema_decay < 1:
             raise ValueError(f"ema_decay is {ema_decay}; expected 0 <= decay < 1 (0.999 is usual).")
         self.ema_decay = ema_decay
@@ -83,10 +96,20 @@ class EmaTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Give the mean loss; in training over several processes scaled by this process's share of the step's images."""
         images = len(inputs["labels"])
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if model.training and self.mixup:
+            loss, outputs = self._compute_mixed_loss(model, inputs)
+        else:
+            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if self.args.world_size > 1 and model.training:
             loss = loss * share_of_loss(images, self.accelerator)
         return (loss, outputs) if return_outputs else loss
+
+    def _compute_mixed_loss(self, model, inputs):
+        seed = (self.args.seed, self.state.global_step, self.args.process_index)  # a resumed training mixes the same
+        pixels, partners, own = mix_images(inputs["pixel_values"], self.mixup, seed)
+        outputs = model(pixel_values=pixels)
+        smoothing = self.args.label_smoothing_factor
+        return mixed_loss(outputs.logits, inputs["labels"], partners, own, smoothing), outputs
 
     def _prepare_inputs(self, inputs: dict) -> dict:
         """Bring a batch to the device, and make its pixels there where it is planned only."""
