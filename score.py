@@ -33,7 +33,7 @@ from typing import Any
 from tqdm import tqdm
 
 from scoring.access import show_token_where_asked
-from scoring.locations import ScoringError, locate
+from scoring.locations import ScoringError, locate, without_secrets
 from scoring.manifest import alone, list_once, open_folder
 from scoring.results import Tally
 from scoring.stages import Work, read_model
@@ -90,7 +90,9 @@ def counted(endings: dict[str, int]) -> str:
 
 def told(whole: Tally, options: argparse.Namespace, ignored: dict[str, int], rate: str) -> str:
     """Write the summary of a run."""
-    lines = [f"{whole.images:,} images, {whole.errors:,} of them with an error, in {options.out}{rate}"]
+    lines = [
+        f"{whole.images:,} images, {whole.errors:,} of them with an error, in {without_secrets(options.out)}{rate}"
+    ]
     if options.fields:
         lines.append(f"{whole.cells:,} cells found")
     verdicts = sorted(whole.verdicts.items(), key=lambda row: -row[1])
@@ -136,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         whole = score(options)
     except (ScoringError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {without_secrets(str(error))}")
     except KeyboardInterrupt:
         print("\nended; the same command goes on from here", file=sys.stderr)
         sys.exit(130)

@@ -533,6 +533,13 @@ def save_folder(model: WbcResNetForImageClassification, processor, folder: Path)
             shutil.copy2(source, folder / source.name)
 
 
+def identify(source: str | Path) -> dict[str, str]:
+    """Say which weights a checkpoint's folder holds, by the name that its own record gives them."""
+    path = Path(source) / "eval_results.json"
+    name = read_results(path)["model"]["name"] if path.is_file() else Path(source).name
+    return {"source": name, "sha256": weights_sha256(source)}
+
+
 def ancestry(source: str | None) -> dict | None:
     """Give the record of the training that ``--init_from`` starts from, if its folder has one."""
     if source is None:
@@ -542,11 +549,6 @@ def ancestry(source: str | None) -> dict | None:
         return {"source": Path(source).name}
     earlier = read_results(path)
     return {"source": earlier["model"]["name"], "sha256": earlier["model"]["sha256"]} | earlier["training"]
-
-
-def identify(source: str) -> dict[str, str]:
-    """Say which weights a checkpoint's folder holds."""
-    return {"source": Path(source).name, "sha256": weights_sha256(source)}
 
 
 def commit_or_unknown() -> dict[str, str | bool]:

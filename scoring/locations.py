@@ -20,10 +20,23 @@ PARQUETS = (".parquet", ".pq")
 MOST_ENDINGS = 20
 GS_PATIENCE = 60  # s that Google's storage is tried for, where the address says nothing; pyarrow's own are 15 minutes
 WILD = re.compile(r"[*?\[]")
+ADDRESS = re.compile(r"[A-Za-z][\w+.-]*://\S+")
+PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*@")
+SECRET_OPTION = re.compile(
+    r"([?&][^=&]*(?:secret|token|passw(?:or)?d|credential|signature|sig|key)=)[^&]*", re.IGNORECASE
+)
+
+
+def without_secrets(text: str) -> str:
+    """Replace passwords and signatures in the addresses of a text by ``***``: what is told may be stored or passed on."""
+    return ADDRESS.sub(lambda found: SECRET_OPTION.sub(r"\1***", PASSWORD.sub(r"\1:***@", found.group())), text)
 
 
 class ScoringError(ValueError):
-    """A run cannot start or go on; the message says what came, what was expected, and what to do."""
+    """A run cannot start or go on; the message says what came, without its secrets, what was expected, and what to do."""
+
+    def __init__(self, message: str):
+        super().__init__(without_secrets(message))
 
 
 class Found(NamedTuple):
@@ -79,7 +92,8 @@ class Location:
 
     def shown(self, path: str) -> str:
         """Write a path of this filesystem as it stands in the results."""
-        return plain_text(self.prefix + path)
+        whole = not self.local and not self.prefix  # the path is the address
+        return plain_text(without_secrets(path) if whole else self.prefix + path)
 
 
 def locate(address: str) -> Location:

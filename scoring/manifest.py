@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as arrow_fs
 
-from scoring.locations import Found, Location, ScoringError, kind_of, list_input, locate, read_input
+from scoring.locations import Found, Location, ScoringError, kind_of, list_input, locate, read_input, without_secrets
 from scoring.reading import WITHOUT_IMAGES, NoImages, image_column
 from scoring.results import UNFINISHED, remove, write_whole
 
@@ -46,7 +46,7 @@ class Manifest:
     Attributes
     ----------
     asked
-        What decides the results: inputs, model, options. A restart must ask the same.
+        What decides the results: inputs, without their secrets, model, options. A restart must ask the same.
     files, archives
         How many image files and how many archives.
     file_bytes, archive_bytes
@@ -219,7 +219,7 @@ def list_once(folder: Folder, asked: dict[str, Any], partition: int, tell: Any) 
         _same(manifest, asked, place.address)
         return manifest
     sources = [read_input(address) for address in asked["inputs"]]
-    manifest, ignored = Manifest(asked), Counter()
+    manifest, ignored = Manifest(_kept(asked)), Counter()
     files, archives = _Lists(folder, "files", partition), _Lists(folder, "archives", ARCHIVES_A_FILE)
     unseen: list[tuple] = []  # Parquet files whose columns were not looked at yet
     faults: list[ScoringError] = []  # of Parquet files in which not one column of images shows
@@ -297,15 +297,19 @@ class _Lists:
             self.waiting = []
 
 
+def _kept(asked: dict[str, Any]) -> dict[str, Any]:
+    """What may lie beside the results: who reads them is not given the key to the images."""
+    return asked | {"inputs": [without_secrets(address) for address in asked["inputs"]]}
+
+
 def _same(manifest: Manifest, asked: dict[str, Any], address: str) -> None:
     if manifest.version != VERSION:
         raise ScoringError(
             f"{address} was begun by another version of this program ({manifest.version}, this is {VERSION}). "
             "Name another --out."
         )
-    other = {
-        name: (manifest.asked.get(name), value) for name, value in asked.items() if manifest.asked.get(name) != value
-    }
+    begun = _kept(manifest.asked)
+    other = {name: (begun.get(name), value) for name, value in _kept(asked).items() if begun.get(name) != value}
     if other:
         told = "; ".join(f"{name} was {was!r}, is {now!r}" for name, (was, now) in other.items())
         raise ScoringError(

@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 
 from scoring.attempts import TIMES_ALONE, Attempt
-from scoring.locations import locate, read_input
+from scoring.locations import locate, read_input, without_secrets
 from scoring.manifest import Folder, read_listed
 from scoring.reading import Item, check_unchanged, read_archive, read_file
 from scoring.results import Tally, row_schema, write_rows
@@ -241,7 +241,8 @@ def look(item: Item, fields: bool) -> tuple[dict[str, Any], list[Any]]:
     """
     from hub_model.image_reading import ImageError, read_image
 
-    row = {"path": item.path, "member": item.member, "row": item.row, "error": item.error, "found": []}
+    error = item.error and without_secrets(item.error)  # of a storage, it may repeat an address
+    row = {"path": item.path, "member": item.member, "row": item.row, "error": error, "found": []}
     row["bytes"] = len(item.data or b"")
     row |= {"sha256": None, "width": None, "height": None, "notes": []}
     if item.data is None:

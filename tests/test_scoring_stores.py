@@ -1,4 +1,4 @@
-"""Images that lie elsewhere: in Google's storage, as its emulator answers, and on the Hub, as the loopback one does."""
+"""Images that lie elsewhere: in Google's and Amazon's storage, as emulators answer, and on the Hub, as our own one does."""
 
 import io
 import os
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,8 +19,10 @@ from PIL import Image
 from pyarrow import fs as arrow_fs
 
 from scoring import locations
-from scoring.locations import ScoringError, list_input, locate, read_input
+from scoring.locations import ScoringError, list_input, locate, read_input, without_secrets
 from scoring.reading import read_file
+
+SECRET = "wJalrXUtnFEMI+K7MDENG"
 
 
 def picture(seed):
@@ -28,15 +31,13 @@ def picture(seed):
     return stream.getvalue()
 
 
-@pytest.fixture(scope="module")
-def bucket():
-    """Google's storage with one empty bucket, ``cells``: how to open it, as an option of an address."""
+def serve(*command):
+    """Start a server of tests/peers on a free port, and yield the port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "gcp_storage_emulator", "start", "--host=127.0.0.1", f"--port={port}"]
     server = subprocess.Popen(
-        [*command, "--in-memory", "--default-bucket=cells", "--quiet"],
+        [sys.executable, "-m", *(word.format(port=port) for word in command)],
         env=overlaid("storage"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -48,19 +49,56 @@ def bucket():
                     break
             time.sleep(0.1)
         else:
-            pytest.fail("the emulator of Google's storage does not answer")
-        yield f"?endpoint_override=127.0.0.1:{port}&scheme=http&retry_limit_seconds=20"
+            pytest.fail(f"{command[0]} does not answer")
+        yield port
     finally:
         server.kill()
         server.wait()
 
 
-def put(options, files):
-    store, _ = arrow_fs.FileSystem.from_uri(f"gs://anonymous@cells{options}")
-    for path, content in files.items():
-        with store.open_output_stream(f"cells/{path}") as stream:
-            stream.write(content)
-    return store
+@pytest.fixture(scope="module")
+def google():
+    """Google's storage with one empty bucket, ``cells``."""
+    command = ["gcp_storage_emulator", "start", "--host=127.0.0.1", "--port={port}", "--in-memory"]
+    for port in serve(*command, "--default-bucket=cells", "--quiet"):
+        yield Bucket("gs://anonymous@", f"?endpoint_override=127.0.0.1:{port}&scheme=http&retry_limit_seconds=20")
+
+
+@pytest.fixture(scope="module")
+def amazon():
+    """Amazon's storage with one empty bucket, ``cells``, opened with a secret in the address."""
+    for port in serve("moto.server", "--host=127.0.0.1", "--port={port}"):
+        options = f"?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+        found = Bucket(f"s3://anna:{SECRET}@", options)
+        store, _ = arrow_fs.FileSystem.from_uri(found.address() + "&allow_bucket_creation=true")
+        store.create_dir("cells")
+        yield found
+
+
+@pytest.fixture(params=["google", "amazon"])
+def bucket(request):
+    return request.getfixturevalue(request.param)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """How the bucket ``cells`` of a storage is opened, and how what lies in it is shown."""
+
+    start: str
+    options: str
+
+    def address(self, path=""):
+        return f"{self.start}cells/{path}{self.options}"
+
+    def shown(self, path):
+        return f"{self.start.partition('://')[0]}://cells/{path}"
+
+    def put(self, files):
+        store, _ = arrow_fs.FileSystem.from_uri(self.address())
+        for path, content in files.items():
+            with store.open_output_stream(f"cells/{path}") as stream:
+                stream.write(content)
+        return store
 
 
 def found_in(address, without="/nowhere"):
@@ -71,15 +109,17 @@ def found_in(address, without="/nowhere"):
 
 def test_a_bucket_is_listed_with_folders_that_nobody_made(bucket):
     files = {f"plain/{name}": name.encode() for name in ("a.jpg", "lab/b.jpg", "lab/deep/c.png", ".hidden/d.png")}
-    put(bucket, files | {"plain/lab/notes.txt": b"x", "plainer/e.jpg": b"x"})
-    address = "gs://anonymous@cells/plain"
-    shown = {f"gs://cells/{path}": content for path, content in files.items() if "hidden" not in path}
-    assert found_in(address + bucket) == shown
-    assert found_in(f"{address}/*/*.jpg{bucket}") == {"gs://cells/plain/lab/b.jpg": b"lab/b.jpg"}
-    assert found_in(f"{address}/lab/deep/c.png{bucket}") == {"gs://cells/plain/lab/deep/c.png": b"lab/deep/c.png"}
-    assert found_in(address + bucket, without=f"{address}/lab{bucket}") == {"gs://cells/plain/a.jpg": b"a.jpg"}
-    with pytest.raises(ScoringError, match="nothing is there"):
-        read_input(f"{address}/nowhere{bucket}")
+    bucket.put(files | {"plain/lab/notes.txt": b"x", "plainer/e.jpg": b"x"})
+    shown = {bucket.shown(path): content for path, content in files.items() if "hidden" not in path}
+    assert found_in(bucket.address("plain")) == shown
+    assert found_in(bucket.address("plain/*/*.jpg")) == {bucket.shown("plain/lab/b.jpg"): b"lab/b.jpg"}
+    one = "plain/lab/deep/c.png"
+    assert found_in(bucket.address(one)) == {bucket.shown(one): b"lab/deep/c.png"}
+    without = bucket.address("plain/lab")
+    assert found_in(bucket.address("plain"), without) == {bucket.shown("plain/a.jpg"): b"a.jpg"}
+    with pytest.raises(ScoringError, match="nothing is there") as told:
+        read_input(bucket.address("plain/nowhere"))
+    assert SECRET not in str(told.value)
 
 
 def test_a_storage_that_does_not_answer_is_told_in_time(monkeypatch):
@@ -94,31 +134,63 @@ def test_a_storage_that_does_not_answer_is_told_in_time(monkeypatch):
 
 
 def test_a_bucket_is_scored_into_itself_and_a_second_start_does_nothing_again(bucket):
-    store = put(bucket, {f"smears/lab{number % 2}/{number}.png": picture(number) for number in range(6)})
-    command = [sys.executable, str(REPOSITORY / "score.py"), f"gs://anonymous@cells/smears{bucket}"]
-    command += ["--out", f"gs://anonymous@cells/smears/scores{bucket}", "--model", str(REPOSITORY / "hub_model")]
+    store = bucket.put({f"smears/lab{number % 2}/{number}.png": picture(number) for number in range(6)})
+    command = [sys.executable, str(REPOSITORY / "score.py"), bucket.address("smears")]
+    command += ["--out", bucket.address("smears/scores"), "--model", str(REPOSITORY / "hub_model")]
     environment = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "RAY_TMPDIR")}
     said = []
     for _ in range(2):
+        # A key may have been replaced since: the run is still the same.
+        command = [word.replace(SECRET, SECRET[::-1]) for word in command]
         done = subprocess.run([*command, "--chunk", "2"], env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
         said.append(done.stdout)
-        files = store.get_file_info(arrow_fs.FileSelector("cells/smears/scores", recursive=False))
+        files = store.get_file_info(arrow_fs.FileSelector("cells/smears/scores", recursive=True))
         rows = pq.ParquetFile(
             store.open_input_file(next(one.path for one in files if one.path.endswith(".parquet")))
         ).read()
-        expected = sorted(f"gs://cells/smears/lab{number % 2}/{number}.png" for number in range(6))
+        expected = sorted(bucket.shown(f"smears/lab{number % 2}/{number}.png") for number in range(6))
         assert sorted(rows["path"].to_pylist()) == expected
         assert rows["error"].null_count == 6
+        written = {
+            one.path: store.open_input_file(one.path).read() for one in files if one.type == arrow_fs.FileType.File
+        }
+        assert "cells/smears/scores/__score/run.json" in written
+        for secret in (SECRET, SECRET[::-1]):
+            assert secret not in done.stdout + done.stderr
+            assert not [path for path, content in written.items() if secret.encode() in content]
     assert "6 images, 0 of them with an error" in said[0] and "6 of them now" in said[0]
     assert "nothing was left to do" in said[1]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("s3://AKIA12:s3cr+t@cells/lab?region=x failed", "s3://AKIA12:***@cells/lab?region=x failed"),
+        ("https://a.org/c.png?sv=1&sig=Ab%2B&se=2", "https://a.org/c.png?sv=1&sig=***&se=2"),
+        ("'https://a.org/c.png?X-Amz-Security-Token=t&X-Amz-Signature=s'", None),
+        ("sftp://anna:pass@host:22/cells and s3://cells?secret_key=abc", None),
+        ("gs://anonymous@cells/x?retry_limit_seconds=1", "gs://anonymous@cells/x?retry_limit_seconds=1"),
+        ("s3://cells/12:30/a@b.jpg", "s3://cells/12:30/a@b.jpg"),
+        ("/home/anna/a:b@c.jpg?key=1", "/home/anna/a:b@c.jpg?key=1"),
+        ("C:\\cells\\a.jpg", "C:\\cells\\a.jpg"),
+    ],
+)
+def test_what_is_told_of_an_address_is_without_its_secrets(said, told):
+    found = without_secrets(said)
+    if told is not None:
+        assert found == told
+    else:
+        assert found.count("***") == 2
+        assert not [secret for secret in ("=t&", "=s'", "pass@", "=abc") if secret in found]
+    assert str(ScoringError(said)) == found
 
 
 READ = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from collections import Counter
-from scoring.locations import ScoringError, list_input, locate, read_input
+from scoring.locations import ScoringError, list_input, locate, read_input, without_secrets
 from scoring.reading import read_file
 
 told = {}
