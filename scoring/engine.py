@@ -92,8 +92,16 @@ def engine(store_bytes: int = STORE_BYTES) -> Iterator[None]:
         # "local", or it would join whatever Ray already runs on this machine, and be refused
         options |= {"address": "local", "num_cpus": cores}
         options |= {"object_store_memory": store_bytes, "include_dashboard": False}
-    with unsaid(LEVEL_TOLD):
-        ray.init(**options)
+    try:
+        with unsaid(LEVEL_TOLD):
+            ray.init(**options)
+    except Exception as error:  # Ray raises Exception itself where its processes do not come up in time
+        if type(error) is not Exception:
+            raise
+        raise ScoringError(
+            f"Ray does not start ({' '.join(str(error).split())}). Start again when less else runs here, and if that does not "
+            "help, look into the newest logs below /tmp/ray."
+        ) from error
     try:
         yield
     finally:

@@ -621,3 +621,15 @@ def test_patterns_over_all_folders_find_results_only(cells, tmp_path):
     write_rows(folder.place, folder.chunk("files-000000", 0), *chunk_of([1]))
     write_rows(folder.place, folder.partition("files-000001"), *chunk_of([1]))
     assert [path.name for path in (tmp_path / "out").rglob("*.parquet")] == ["files-000001.parquet"]
+
+
+def test_a_ray_that_does_not_come_up_is_told_in_a_line(monkeypatch):
+    def late(**_):
+        raise Exception("The current node timed out during startup. This could happen.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(engine.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(engine.ray, "init", late)
+    told = r"Ray does not start \(The current node timed out .*Start again when less"
+    with pytest.raises(ScoringError, match=told), engine.engine():
+        pytest.fail("there is no engine")
