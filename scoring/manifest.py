@@ -34,6 +34,7 @@ VERSION = 2
 PARTS = ("files", "archives", "chunks", "begun")
 STALE_SECONDS = 3600  # where no lock keeps starts apart, a file that has been written for longer is given up
 ARCHIVES_A_FILE = 10_000
+FORMER_RUN = "_score"  # where earlier versions kept their notes
 ARCHIVE = "archive-"  # begins the name of a partition that is one archive
 PARQUETS_AT_ONCE = 16
 LISTED = pa.schema([("root", pa.int32()), ("path", pa.binary()), ("size", pa.int64()), ("changed", pa.int64())])
@@ -107,6 +108,11 @@ def open_folder(address: str) -> Folder:
         )
         foreign = [info.base_name for info in entries if info.base_name.endswith(".parquet")]
         if foreign and not _begun(folder):
+            if any(info.base_name == FORMER_RUN for info in entries):
+                raise ScoringError(
+                    f"{address} holds a run of an earlier version of this program, whose notes stand in {FORMER_RUN}. Go on with "
+                    "it in that version, or name another --out."
+                )
             raise ScoringError(
                 f"{address} holds {sorted(foreign)[0]} but no run of this program; expected an empty or a new folder, or one "
                 "in which a run was begun. Name another --out."

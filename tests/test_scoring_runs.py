@@ -310,6 +310,13 @@ def test_a_restart_that_asks_for_something_else_is_refused(cells, tmp_path):
         list_once(folder, asked(cells), 10, nothing)
 
 
+def test_a_run_of_an_earlier_version_is_told_as_such(tmp_path):
+    (tmp_path / "_score").mkdir()
+    (tmp_path / "files-000000.parquet").write_bytes(b"x")
+    with pytest.raises(ScoringError, match=r"holds a run of an earlier version of this program.*_score\. Go on with it in"):
+        open_folder(str(tmp_path))
+
+
 def test_a_folder_with_other_parquet_files_is_left_alone(tmp_path):
     (tmp_path / "mine.parquet").write_bytes(b"x")
     with pytest.raises(ScoringError, match="holds mine.parquet but no run of this program"):
