@@ -110,8 +110,8 @@ def open_folder(address: str) -> Folder:
         if foreign and not _begun(folder):
             if any(info.base_name == FORMER_RUN for info in entries):
                 raise ScoringError(
-                    f"{address} holds a run of an earlier version of this program, whose notes stand in {FORMER_RUN}. Go on with "
-                    "it in that version, or name another --out."
+                    f"{address} holds a run of an earlier version of this program, whose notes stand in {FORMER_RUN}. Go on "
+                    "with it in that version, or name another --out."
                 )
             raise ScoringError(
                 f"{address} holds {sorted(foreign)[0]} but no run of this program; expected an empty or a new folder, or one "

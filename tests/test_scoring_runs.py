@@ -313,7 +313,9 @@ def test_a_restart_that_asks_for_something_else_is_refused(cells, tmp_path):
 def test_a_run_of_an_earlier_version_is_told_as_such(tmp_path):
     (tmp_path / "_score").mkdir()
     (tmp_path / "files-000000.parquet").write_bytes(b"x")
-    with pytest.raises(ScoringError, match=r"holds a run of an earlier version of this program.*_score\. Go on with it in"):
+    with pytest.raises(
+        ScoringError, match=r"holds a run of an earlier version of this program.*_score\. Go on with it in"
+    ):
         open_folder(str(tmp_path))
 
 
