@@ -193,7 +193,7 @@ class RecipeArguments:
     )
     average_with: list[str] = field(
         default_factory=list,
-        metadata={"help": "folders of checkpoints whose weights are averaged with the trained ones at the end"},
+        metadata={"help": "folders of checkpoints, averaged as they lie there with the trained weights at the end"},
     )
     augment: list[str] = field(
         default_factory=list, metadata={"help": "NAME=VALUE: how far images are changed, see training/augment.py"}
@@ -572,6 +572,7 @@ class Prepared:
         calibration: what the temperature is fitted on.
         model: the network.
         companions: the networks that its weights are averaged with at the end.
+        averaged_with: which weights these are, as they are recorded.
         resolution: the input side for each epoch.
         augmentation: how an image is changed.
         destination: the repository that the finished model goes to, if any.
@@ -584,6 +585,7 @@ class Prepared:
     calibration: datasets.Dataset
     model: WbcResNetForImageClassification
     companions: list[WbcResNetForImageClassification]
+    averaged_with: list[dict[str, str]]
     resolution: GrowingResolution
     augmentation: Augmentation
     destination: str | None
@@ -633,16 +635,24 @@ def prepare(data_arguments: DataArguments, recipe: RecipeArguments, arguments: S
                     "share, or leave it out of --measure_splits."
                 )
     model = build_model(labels, recipe.init_from)
+    finished = (Path(arguments.output_dir) / "model").resolve()
+    if finished in (Path(folder).resolve() for folder in recipe.average_with):
+        raise ValueError(
+            f"--average_with {finished}: the mean is written there, in place of what it is made of. Copy that folder first."
+        )
     companions = [load_companion(model, folder) for folder in recipe.average_with]
+    averaged_with = [identify(folder) for folder in recipe.average_with]
     data = " ".join(find_fingerprints(data_arguments, laboratories).values())
     identity = {"labels": labels, "data": data, "images": len(fit), "seed": arguments.seed}
     identity |= asdict(recipe) | {name: getattr(arguments, name) for name in RECORDED_ARGUMENTS}
     del identity["average_with"]  # it begins after the last step, so that a finished training can be averaged later
+    if not recipe.mixup:
+        del identity["mixup"]  # which a training that was begun before there was any does not name
     if arguments.should_save:
         claim(arguments.output_dir, identity)
     return Prepared(
-        laboratories, data, fit, shown, calibration, model, companions, resolution, augmentation, destination
-    )
+        laboratories, data, fit, shown, calibration, model, companions, averaged_with, resolution, augmentation, destination,
+    )  # fmt: skip
 
 
 def main() -> None:
@@ -711,7 +721,7 @@ def main() -> None:
         "n_photos": len(set(ready.fit["photo"])),
         "temperature": temperature,
         "started_from": ancestry(recipe.init_from),
-        "averaged_with": [identify(folder) for folder in recipe.average_with],
+        "averaged_with": ready.averaged_with,
         "recipe": asdict(recipe) | {name: getattr(arguments, name) for name in RECORDED_ARGUMENTS},
     }
     # The one place where the test images are looked at: after everything is fixed.

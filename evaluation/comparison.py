@@ -31,7 +31,7 @@ HOW_SPLIT = {
 }
 LABORATORY = "blood-cells"  # whose TEST the others measured on
 OFFICIAL = {
-    "TEST": "recipe and stage on held-out photos; the last stage was begun when TEST of the one before was known",
+    "TEST": "recipe, stage and mean on held-out photos; TEST of the stages before had been measured by then",
     "TEST, leak-free": "the same; TEST without the photos that overlap TRAIN, directly or through another",
 }
 

@@ -21,15 +21,31 @@ MOST_ENDINGS = 20
 GS_PATIENCE = 60  # s that Google's storage is tried for, where the address says nothing; pyarrow's own are 15 minutes
 WILD = re.compile(r"[*?\[]")
 ADDRESS = re.compile(r"[A-Za-z][\w+.-]*://\S+")
-PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*@")
+AUTHORITY = re.compile(r"(?<=://)[^/@:]*:[^/@]*(?=@)")
+# Where a key was written raw, its slashes seem to end the authority: all up to the last "@" goes, but for a port.
+RAW_SECRET = re.compile(r"(?<=://)([^/@:]*):(?!\d+(?:/|$))\S*@")
+OPTIONS = re.compile(r"\?[\w.-]+=")
 SECRET_OPTION = re.compile(
-    r"([?&][^=&]*(?:secret|token|passw(?:or)?d|credential|signature|sig|key)=)[^&]*", re.IGNORECASE
+    r"([?&](?:[\w-]*(?:secret|token|passw(?:or)?d|credential|signature|(?:access|account|api|private|secret|shared)[_-]?key)|sig)=)[^&\s]*",
+    re.IGNORECASE,
 )
+NAMED_BEFORE_AT = "github://"  # whose addresses say organisation:repository@revision
 
 
 def without_secrets(text: str) -> str:
     """Replace passwords and signatures in the addresses of a text by ``***``: what is told may be stored or passed on."""
-    return ADDRESS.sub(lambda found: SECRET_OPTION.sub(r"\1***", PASSWORD.sub(r"\1:***@", found.group())), text)
+
+    def mask(found: re.Match) -> str:
+        address = SECRET_OPTION.sub(r"\1***", found.group())
+        return address if address.startswith(NAMED_BEFORE_AT) else RAW_SECRET.sub(r"\1:***@", address)
+
+    return ADDRESS.sub(mask, text)
+
+
+def without_keys(address: str) -> str:
+    """Write an address that could be opened as what it names, whichever key it is opened with."""
+    address = SECRET_OPTION.sub(r"\1***", address) if "://" in address else address
+    return address if address.startswith(NAMED_BEFORE_AT) else AUTHORITY.sub("***", address, count=1)
 
 
 class ScoringError(ValueError):
@@ -93,7 +109,7 @@ class Location:
     def shown(self, path: str) -> str:
         """Write a path of this filesystem as it stands in the results."""
         whole = not self.local and not self.prefix  # the path is the address
-        return plain_text(without_secrets(path) if whole else self.prefix + path)
+        return plain_text(without_keys(path) if whole else self.prefix + path)
 
 
 def locate(address: str) -> Location:
@@ -109,8 +125,10 @@ def locate(address: str) -> Location:
         path = os.path.abspath(os.path.expanduser(rest if mark else address))
         return Location(path, arrow_fs.LocalFileSystem(), path, "")
     try:
-        # pyarrow reads wildcards as parts of an address that it must refuse; they are put back after it.
-        pattern = WILD.search(rest.partition("?endpoint_override")[0]) if "?" in rest else WILD.search(rest)
+        # pyarrow reads wildcards as parts of an address that it must refuse; they are put back after it. The "?" that begins
+        # the options is none.
+        begun = OPTIONS.search(rest)
+        pattern = WILD.search(rest, 0, begun.start() if begun else len(rest))
         base, options = (rest, "") if pattern is None else _cut(rest, pattern.start())
         filesystem, path = _open(f"{scheme}://{base}{options}")
         if pattern is not None:
@@ -126,8 +144,8 @@ def locate(address: str) -> Location:
 
 def _cut(rest: str, wild: int) -> tuple[str, str]:
     """Part an address before the component with the first wildcard, and give the options at its end."""
-    options = re.search(r"\?\w+=.*$", rest)
-    return rest[:wild].rpartition("/")[0], options.group(0) if options else ""
+    options = OPTIONS.search(rest)
+    return rest[:wild].rpartition("/")[0], rest[options.start() :] if options else ""
 
 
 def _open(address: str) -> tuple[arrow_fs.FileSystem, str]:

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as arrow_fs
 
-from scoring.locations import Found, Location, ScoringError, kind_of, list_input, locate, read_input, without_secrets
+from scoring.locations import Found, Location, ScoringError, kind_of, list_input, locate, read_input, without_keys
 from scoring.reading import WITHOUT_IMAGES, NoImages, image_column
 from scoring.results import UNFINISHED, remove, write_whole
 
@@ -251,6 +251,8 @@ def list_once(folder: Folder, asked: dict[str, Any], partition: int, tell: Any) 
             if any(earlier.covers(source.place, found.path) for earlier in sources[:root]):
                 continue  # named twice, scored once
             kind = kind_of(found.path)
+            if source.is_file and not source.place.local:
+                found = found._replace(path="")  # it is the input's own, with a signature at times, see ``read_listed``
             if kind == "parquet":
                 unseen.append((root, found))
                 if len(unseen) == PARQUETS_AT_ONCE:
@@ -305,7 +307,7 @@ class _Lists:
 
 def _kept(asked: dict[str, Any]) -> dict[str, Any]:
     """What may lie beside the results: who reads them is not given the key to the images."""
-    return asked | {"inputs": [without_secrets(address) for address in asked["inputs"]]}
+    return asked | {"inputs": [without_keys(address) for address in asked["inputs"]]}
 
 
 def _same(manifest: Manifest, asked: dict[str, Any], address: str) -> None:
@@ -326,8 +328,9 @@ def _same(manifest: Manifest, asked: dict[str, Any], address: str) -> None:
 def _column(place: Location, found: Found, column: str | None) -> str | ScoringError:
     """Look for the images of a Parquet file; give their column, or what is wrong with it."""
     try:
-        with place.filesystem.open_input_file(found.path) as file:
-            return image_column(pq.read_schema(file), column, place.shown(found.path))
+        path = found.path or place.path
+        with place.filesystem.open_input_file(path) as file:
+            return image_column(pq.read_schema(file), column, place.shown(path))
     except ScoringError as error:
         return error
     except (OSError, ValueError, pa.ArrowException):
@@ -348,7 +351,7 @@ def _write_listed(folder: Folder, kind: str, number: int, listed: Sequence[tuple
 
 
 def read_listed(folder: Folder, kind: str, number: int) -> list[tuple[int, Found]]:
-    """Give what stands in a file of the list: (number of the input, file)."""
+    """Give what stands in a file of the list: (number of the input, file); a path that is empty is the input's own."""
     with folder.place.filesystem.open_input_file(folder.listed(kind, number)) as file:
         rows = pq.ParquetFile(file).read().to_pydict()
     paths = (path.decode("utf-8", "surrogateescape") for path in rows["path"])

@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 
 from scoring.attempts import TIMES_ALONE, Attempt
-from scoring.locations import locate, read_input, without_secrets
+from scoring.locations import Found, Location, locate, read_input, without_secrets
 from scoring.manifest import Folder, read_listed
 from scoring.reading import Item, check_unchanged, read_archive, read_file
 from scoring.results import Tally, row_schema, write_rows
@@ -197,12 +197,14 @@ def _chunks(task: Task, work: Work) -> Iterator[tuple[int, Iterator[Item], Calla
         for chunk in range(task.first, task.end):
             part = listed[chunk * work.chunk : (chunk + 1) * work.chunk]
             last = (chunk + 1) * work.chunk >= len(listed)
-            yield chunk, (read_file(places[root], found) for root, found in part), lambda last=last: End(last)
+            items = (read_file(places[root], _whole(places[root], found)) for root, found in part)
+            yield chunk, items, lambda last=last: End(last)
         return
     from scoring.manifest import ARCHIVES_A_FILE
 
     root, found = read_listed(folder, "archives", int(number) // ARCHIVES_A_FILE)[int(number) % ARCHIVES_A_FILE]
     place = read_input(work.inputs[root]).place
+    found = _whole(place, found)
     check_unchanged(place, found)
     left_out: Counter = Counter()
     items = read_archive(place, found, work.column, left_out)
@@ -228,6 +230,10 @@ def _chunks(task: Task, work: Work) -> Iterator[tuple[int, Iterator[Item], Calla
             yield chunk, part(), ended
         left_out.clear()  # what is left out after an image, and before the first one, is counted with its chunk
         chunk += 1
+
+
+def _whole(place: Location, found: Found) -> Found:
+    return found if found.path else found._replace(path=place.path)
 
 
 def _name(item: Item) -> str:

@@ -1,13 +1,16 @@
 """Images that lie elsewhere: in Google's and Amazon's storage, as emulators answer, and on the Hub, as our own one does."""
 
+import http.server
 import io
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,8 +22,10 @@ from PIL import Image
 from pyarrow import fs as arrow_fs
 
 from scoring import locations
-from scoring.locations import ScoringError, list_input, locate, read_input, without_secrets
+from scoring.locations import ScoringError, list_input, locate, read_input, without_keys, without_secrets
+from scoring.manifest import alone, list_once, open_folder, read_listed
 from scoring.reading import read_file
+from scoring.stages import Task, Work, _chunks
 
 SECRET = "wJalrXUtnFEMI+K7MDENG"
 
@@ -140,8 +145,8 @@ def test_a_bucket_is_scored_into_itself_and_a_second_start_does_nothing_again(bu
     environment = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "RAY_TMPDIR")}
     said = []
     for _ in range(2):
-        # A key may have been replaced since: the run is still the same.
-        command = [word.replace(SECRET, SECRET[::-1]) for word in command]
+        # A key may have been replaced since, with its name: the run is still the same.
+        command = [word.replace(f"anna:{SECRET}", f"otto:{SECRET[::-1]}") for word in command]
         done = subprocess.run([*command, "--chunk", "2"], env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
         said.append(done.stdout)
@@ -170,6 +175,11 @@ def test_a_bucket_is_scored_into_itself_and_a_second_start_does_nothing_again(bu
         ("https://a.org/c.png?sv=1&sig=Ab%2B&se=2", "https://a.org/c.png?sv=1&sig=***&se=2"),
         ("'https://a.org/c.png?X-Amz-Security-Token=t&X-Amz-Signature=s'", None),
         ("sftp://anna:pass@host:22/cells and s3://cells?secret_key=abc", None),
+        ("s3://AKIA12:s3c/r+t@cells/lab", "s3://AKIA12:***@cells/lab"),  # malformed, and told of
+        ("s3://AKIA12:se@cret@cells/lab", "s3://AKIA12:***@cells/lab"),
+        ("sftp://host:22/anna@home.jpg", "sftp://host:22/anna@home.jpg"),
+        ("github://anna:cells@main/lab", "github://anna:cells@main/lab"),
+        ("https://a.org/c?key=1.png&page=2", "https://a.org/c?key=1.png&page=2"),
         ("gs://anonymous@cells/x?retry_limit_seconds=1", "gs://anonymous@cells/x?retry_limit_seconds=1"),
         ("s3://cells/12:30/a@b.jpg", "s3://cells/12:30/a@b.jpg"),
         ("/home/anna/a:b@c.jpg?key=1", "/home/anna/a:b@c.jpg?key=1"),
@@ -184,6 +194,53 @@ def test_what_is_told_of_an_address_is_without_its_secrets(said, told):
         assert found.count("***") == 2
         assert not [secret for secret in ("=t&", "=s'", "pass@", "=abc") if secret in found]
     assert str(ScoringError(said)) == found
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("s3://AKIA1:a@cells/x?region=r", "s3://AKIA2:b@cells/x?region=r", True),
+        ("https://a.org/c.png?v=1&sig=A", "https://a.org/c.png?v=1&sig=B", True),
+        ("https://a.org/c.png?v=1&sig=A", "https://a.org/c.png?v=2&sig=A", False),
+        ("github://anna:cells@main/x", "github://anna:other@main/x", False),
+        ("s3://a:1@cells/x@1.png", "s3://a:1@cells/x@2.png", False),
+        ("sftp://anna@host/x", "sftp://otto@host/x", False),
+        ("/cells/a:b@c?sig=1", "/cells/a:b@c?sig=2", False),
+    ],
+)
+def test_an_address_names_the_same_whichever_key_opens_it(one, other, same):
+    assert (without_keys(one) == without_keys(other)) == same
+
+
+@pytest.fixture
+def website(tmp_path):
+    """A web server of the folder ``site``; it takes whatever stands behind a ``?``."""
+    (tmp_path / "site").mkdir()
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "site"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", tmp_path / "site"
+        server.shutdown()
+
+
+def test_a_signed_address_is_read_and_its_signature_stored_nowhere(website, tmp_path):
+    address, site = website
+    for name in "ab":
+        (site / f"{name}.png").write_bytes(name.encode())
+    asked = {"inputs": [f"{address}/{name}.png?v=1&sig={SECRET}" for name in "ab"], "column": None}
+    folder = open_folder(str(tmp_path / "out"))
+    with alone(folder):
+        list_once(folder, asked, 10, lambda number: None)
+    listed = read_listed(folder, "files", 0)
+    assert [root for root, _ in listed] == [0, 1]
+    work = Work(tuple(asked["inputs"]), folder.place.address, 10, 10, False, False, None, "float32", "cpu")
+    ((_, items, _),) = _chunks(Task("files-000000", 0, 1), work)
+    read = list(items)
+    assert [(item.path, item.data) for item in read] == [
+        (f"{address}/{name}.png?v=1&sig=***", name.encode()) for name in "ab"
+    ]
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert written and not [path for path in written if SECRET.encode() in path.read_bytes()]
 
 
 READ = """

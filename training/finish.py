@@ -13,8 +13,8 @@ def average_weights(model: nn.Module, others: Sequence[nn.Module]) -> None:
     """Replace the weights of ``model`` by the plain mean of its own and those of ``others``, networks of the same tensors.
 
     Networks that went on from common weights lie in one basin, where the mean often errs less than each of them ("model
-    soups", Wortsman et al. 2022, arXiv:2203.05482). Batch-norm statistics are averaged too, but those of a mean of weights are
-    others: estimate them anew.
+    soups", Wortsman et al. 2022, arXiv:2203.05482). Linear layers are taken as they are, divided by a temperature or not, and
+    batch-norm statistics are averaged too: of a mean, fit and estimate both anew.
     """
     theirs = [other.state_dict() for other in others]
     for name, tensor in model.state_dict().items():

@@ -54,6 +54,7 @@ class EmaTrainer(Trainer):
         if not 0 <= mixup < float("inf"):
             raise ValueError(f"mixup is {mixup}; expected 0 (none) or a strength above it (0.2 is usual).")
         self.mixup = mixup
+        self._mixed = (-1, 0)  # step, and how many of its batches were mixed (gradient accumulation takes several)
         if not 0 <= ema_decay < 1:
             raise ValueError(f"ema_decay is {ema_decay}; expected 0 <= decay < 1 (0.999 is usual).")
         self.ema_decay = ema_decay
@@ -105,7 +106,11 @@ class EmaTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def _compute_mixed_loss(self, model, inputs):
-        seed = (self.args.seed, self.state.global_step, self.args.process_index)  # a resumed training mixes the same
+        if self.state.global_step != self._mixed[0]:
+            self._mixed = (self.state.global_step, 0)
+        # A resumed training mixes the same.
+        seed = (self.args.seed, *self._mixed, self.args.process_index)
+        self._mixed = (self._mixed[0], self._mixed[1] + 1)
         pixels, partners, own = mix_images(inputs["pixel_values"], self.mixup, seed)
         outputs = model(pixel_values=pixels)
         smoothing = self.args.label_smoothing_factor
