@@ -89,3 +89,17 @@ def test_a_resumed_training_mixes_as_one_that_went_through(tmp_path):
 def test_a_strength_that_is_none_is_refused(tmp_path, value):
     with pytest.raises(ValueError, match=r"mixup is .*; expected 0 \(none\) or a strength above it"):
         make_trainer(tmp_path, mixup=value)
+
+
+def test_batches_that_are_accumulated_into_a_step_have_shares_of_their_own(tmp_path, monkeypatch):
+    seeds = []
+
+    def note(pixels, strength, seed):
+        seeds.append(seed)
+        return mix_images(pixels, strength, seed)
+
+    monkeypatch.setattr("training.trainer.mix_images", note)
+    trainer = make_trainer(tmp_path, epochs=2, mixup=0.5)
+    trainer.args.gradient_accumulation_steps = 2
+    trainer.train()
+    assert trainer.state.global_step == 2 and len(seeds) == 4 and len(set(seeds)) == 4

@@ -591,6 +591,26 @@ def test_a_checkpoint_that_cannot_be_averaged_with_is_refused_before_the_trainin
     assert not (tmp_path / "run").exists()
 
 
+def test_a_mean_is_not_written_over_what_it_is_made_of(archive, monkeypatch, tmp_path):
+    own = checkpoint_of(tmp_path / "run" / "model", LABELS)
+    words = ["--data_dir", str(archive), "--output_dir", str(tmp_path / "run"), *QUICK, "--average_with", str(own)]
+    with pytest.raises(
+        ValueError, match=r"^--average_with .*model: the mean is written there.* Copy that folder first"
+    ):
+        train.prepare(*train.parse(words))
+
+
+def test_a_training_is_the_same_whether_it_knows_of_later_options_that_are_not_used(archive, tmp_path):
+    words = ["--data_dir", str(archive), "--output_dir", str(tmp_path / "run"), *QUICK]
+    train.prepare(*train.parse(words))
+    begun = json.loads((tmp_path / "run" / "training.json").read_text())
+    assert begun["sides"] == [64] and "mixup" not in begun and "average_with" not in begun
+    other = checkpoint_of(tmp_path / "other", LABELS)
+    train.prepare(*train.parse([*words, "--average_with", str(other)]))  # the same training, averaged at its end
+    with pytest.raises(ValueError, match=r"holds a training with mixup = None, now it is 0\.2"):
+        train.prepare(*train.parse([*words, "--mixup", "0.2"]))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
