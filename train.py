@@ -547,8 +547,7 @@ def ancestry(source: str | None) -> dict | None:
     path = Path(source) / "eval_results.json"
     if not path.is_file():
         return {"source": Path(source).name}
-    earlier = read_results(path)
-    return {"source": earlier["model"]["name"], "sha256": earlier["model"]["sha256"]} | earlier["training"]
+    return identify(source) | read_results(path)["training"]
 
 
 def commit_or_unknown() -> dict[str, str | bool]:

@@ -583,7 +583,7 @@ def test_images_must_come_from_one_place(monkeypatch, arguments):
         train.main()
 
 
-def test_a_checkpoint_that_cannot_be_averaged_with_is_refused_before_the_training(archive, monkeypatch, tmp_path):
+def test_a_checkpoint_that_cannot_be_averaged_with_is_refused_before_the_training(archive, tmp_path):
     other = checkpoint_of(tmp_path / "other", LABELS[::-1])
     words = ["--data_dir", str(archive), "--output_dir", str(tmp_path / "run"), *QUICK, "--average_with", str(other)]
     with pytest.raises(ValueError, match=f"^{re.escape(str(other))} names .*averaged class by class"):
@@ -591,7 +591,7 @@ def test_a_checkpoint_that_cannot_be_averaged_with_is_refused_before_the_trainin
     assert not (tmp_path / "run").exists()
 
 
-def test_a_mean_is_not_written_over_what_it_is_made_of(archive, monkeypatch, tmp_path):
+def test_a_mean_is_not_written_over_what_it_is_made_of(archive, tmp_path):
     own = checkpoint_of(tmp_path / "run" / "model", LABELS)
     words = ["--data_dir", str(archive), "--output_dir", str(tmp_path / "run"), *QUICK, "--average_with", str(own)]
     with pytest.raises(
