@@ -337,9 +337,17 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
 
     def put_aside(visit: Visit) -> None:
         """Keep the slide that another follows, where a person has worked on it."""
-        if visit.slide is not None and visit.slide.answer["changes"]:
-            visit.former = visit.slide
-        visit.slide = None
+        if visit.slide is not None:
+            visit.untouched, visit.slide = visit.slide, None
+            keep_changed(visit)
+
+    def keep_changed(visit: Visit) -> bool:
+        """Let the slide that was put aside be brought back if something is changed in it; say whether that is so."""
+        untouched = visit.untouched
+        if untouched is None or not untouched.answer["changes"]:
+            return False
+        visit.former, visit.untouched = untouched, None
+        return True
 
     def shown_anew(visit: Visit, speech: Words) -> dict[Any, Any]:
         """Show the visit's slide with all that belongs to it, its options too."""
@@ -406,19 +414,26 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
     def change(request: gr.Request, event: gr.EventData) -> dict[Any, Any]:
         visit = visits.of(request.session_hash)
         asked = event._data if isinstance(event._data, dict) else {}
-        slide, aside = visit.slide, visit.former
-        if aside is not None:  # said of it before it was put aside
-            with aside.lock, contextlib.suppress(ValueError):
-                aside.take(asked.get("slide"), asked.get("steps"))
-        if slide is None:
-            return over(visit, words(request))
-        with slide.lock:
-            try:
-                slide.take(asked.get("slide"), asked.get("steps"))
-                said = ""
-            except ValueError as error:  # the list comes all the same: the browser waits for it
-                said = fields_page.message(str(error))
-            return {status: said, **render(slide, words(request))}
+        slide, said = visit.slide, ""
+        for aside in (
+            visit.untouched,
+            visit.former,
+        ):  # said of it before it was put aside, in the order in which they move on
+            if aside is not None:
+                with aside.lock, contextlib.suppress(ValueError):
+                    aside.take(asked.get("slide"), asked.get("steps"))
+        shown_: dict[Any, Any] = {}
+        if slide is not None:
+            with slide.lock:
+                try:
+                    slide.take(asked.get("slide"), asked.get("steps"))
+                except ValueError as error:  # the list comes all the same: the browser waits for it
+                    said = fields_page.message(str(error))
+                shown_ = {status: said, **render(slide, words(request))}
+        offered = {back: gr.Button(visible=True)} if keep_changed(visit) else {}
+        if visit.slide is None:  # also where it was put aside meanwhile
+            return over(visit, words(request)) | offered
+        return (shown_ if visit.slide is slide else {status: gr.skip()}) | offered
 
     def set_options(*asked: Any, total_alone: bool = False) -> dict[Any, Any]:
         """Follow what was set; of the total alone where that changed, since it does so also when the page itself sets it."""

@@ -23,6 +23,7 @@ class Visit:
         cancelled: set to stop what runs.
         slide: the fields' count under review, or None.
         former: one before it in which something was changed, or None.
+        untouched: the last one that was put aside with no change in it, of which a first one may still be on its way, or None.
         started_over: the visitor took the slide away, and none was counted since.
         laboratory: what the visitor's laboratory brought, by name.
         files: what was sent, or the folders that it lies in, to be deleted with the visit.
@@ -32,6 +33,7 @@ class Visit:
     cancelled: threading.Event = field(default_factory=threading.Event)
     slide: Any = None
     former: Any = None
+    untouched: Any = None
     started_over: bool = False
     laboratory: dict[str, Any] = field(default_factory=dict)
     files: set[Path] = field(default_factory=set)

@@ -534,6 +534,20 @@ def test_a_class_is_confirmed_at_once_and_the_slide_is_brought_back(visit, tmp_p
     page.wait_for_function("n => document.querySelectorAll('.wbc-log time').length === n", arg=number + 1)
 
 
+def test_a_first_change_is_kept_when_the_slide_is_taken_away_in_the_same_moment(visit, tmp_path):
+    page = visit()
+    many_cells(page, tmp_path, 3)
+    page.evaluate(
+        """() => { document.querySelector('[data-cell]').click(); document.querySelector('[data-to=dropped]').click();
+          document.querySelector('#fields-again').click(); }"""
+    )
+    page.wait_for_selector("#fields-back:visible")
+    assert page.locator(".wbc-review").count() == 0 and "ended" not in page.locator("#fields-status").inner_text()
+    page.locator("#fields-back").click()
+    page.wait_for_selector(".wbc-log time")
+    assert page.locator(".wbc-log time").count() == 1
+
+
 def test_the_chosen_cell_can_be_enlarged(visit):
     page = visit(PHONE)
     drawn_fields(page)
