@@ -418,7 +418,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
         for aside in (
             visit.untouched,
             visit.former,
-        ):  # said of it before it was put aside, in the order in which they move on
+        ):  # said of it before it was put aside; in the order in which it moves on
             if aside is not None:
                 with aside.lock, contextlib.suppress(ValueError):
                     aside.take(asked.get("slide"), asked.get("steps"))

@@ -1,5 +1,6 @@
 """A visitor's laboratory: what is fitted, what it gains by an independent reckoning, and that the folder loads."""
 
+import copy
 import io
 import json
 import zipfile
@@ -28,14 +29,35 @@ def drawn(label: str, seed: int) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-@pytest.fixture
-def filled(model):
-    own = laboratory.Laboratory(model)
-    own.add([
+@pytest.fixture(scope="module")
+def cells():
+    return [
         laboratory.Cell(drawn(label, 10 * number + place), label, f"{label} {place}")
         for number, label in enumerate(INKS) for place in range(10)
-    ])  # fmt: skip
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def filled(cells, model):
+    own = laboratory.Laboratory(model)
+    own.add(cells)
     return own
+
+
+@pytest.fixture(scope="module")
+def once(cells, model):
+    """One laboratory that was fitted: that takes half a minute, so the tests that need no fit of their own share it."""
+    own = laboratory.Laboratory(model, list(cells))
+    own.reestimate()  # the fit begins with the model as it came all the same
+    own.fit_to_labels()
+    return own
+
+
+@pytest.fixture
+def fitted(once):
+    """A laboratory fitted to the cells of ``filled``, to be changed at will."""
+    kept = copy.deepcopy((once.network, once.statistics, once.fit))
+    return laboratory.Laboratory(once.model, list(once.cells), *kept)
 
 
 def test_classes_that_can_be_told_apart_are_learnt(filled, model):
@@ -46,12 +68,10 @@ def test_classes_that_can_be_told_apart_are_learnt(filled, model):
     assert all((value == before[name]).all() for name, value in model.network.state_dict().items()), "ours stays"
 
 
-def test_the_folder_loads_through_both_doors_and_names_its_own_cells(filled, tmp_path):
+def test_the_folder_loads_through_both_doors_and_names_its_own_cells(fitted, tmp_path):
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-    filled.reestimate()
-    filled.fit_to_labels()
-    with zipfile.ZipFile(io.BytesIO(filled.folder())) as archive:
+    with zipfile.ZipFile(io.BytesIO(fitted.folder())) as archive:
         assert all(name.startswith("adapted/") and ".." not in name for name in archive.namelist())
         assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in archive.namelist())
         archive.extractall(tmp_path)
@@ -62,10 +82,10 @@ def test_the_folder_loads_through_both_doors_and_names_its_own_cells(filled, tmp
     assert (
         record["fitted"]["n"] == 30
         and record["statistics"] is None
-        and record["started_from"]["sha256"] == filled.model.sha256
+        and record["started_from"]["sha256"] == fitted.model.sha256
     )
     processor = AutoImageProcessor.from_pretrained(folder)
-    pixels = processor([cell.picture for cell in filled.cells], return_tensors="pt")["pixel_values"]
+    pixels = processor([cell.picture for cell in fitted.cells], return_tensors="pt")["pixel_values"]
     plain, own = (
         AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=trusted)
         .eval()(pixel_values=pixels)
@@ -73,8 +93,8 @@ def test_the_folder_loads_through_both_doors_and_names_its_own_cells(filled, tmp
         for trusted in (False, True)
     )
     assert (plain - own).abs().max() == 0
-    named = [filled.model.labels[number] for number in plain.argmax(-1)]
-    assert np.mean([name == cell.label for name, cell in zip(named, filled.cells, strict=True)]) > 0.9
+    named = [fitted.model.labels[number] for number in plain.argmax(-1)]
+    assert np.mean([name == cell.label for name, cell in zip(named, fitted.cells, strict=True)]) > 0.9
 
 
 def test_statistics_need_no_label(model):
@@ -96,19 +116,18 @@ def test_progress_is_told_and_each_image_is_looked_at_as_often_as_it_says(filled
     assert sum(seen) <= totals[0] and totals[0] == 30 * {"reestimate": 4, "fit_to_labels": 12}[step]
 
 
-def test_cells_without_a_label_move_the_statistics_of_the_fit(filled, model):
-    filled.fit_to_labels()
-    alone = filled.network.norms()["network.bn1"].running_mean.clone()
-    filled.add([laboratory.Cell(Image.new("RGB", (96, 96), (20, 160, 20)), None, f"green {n}") for n in range(30)])
-    found = filled.fit_to_labels()
-    moved = not np.allclose(alone, filled.network.norms()["network.bn1"].running_mean)
+def test_cells_without_a_label_move_the_statistics_of_the_fit(fitted):
+    alone = fitted.network.norms()["network.bn1"].running_mean.clone()
+    fitted.add([laboratory.Cell(Image.new("RGB", (96, 96), (20, 160, 20)), None, f"green {n}") for n in range(30)])
+    found = fitted.fit_to_labels()
+    moved = not np.allclose(alone, fitted.network.norms()["network.bn1"].running_mean)
     assert found["n"] == 30 and moved == (found["share"] > 0)
 
 
 @pytest.mark.parametrize("language", ["en", "de"])
-def test_the_cost_at_home_is_what_was_measured(filled, model, language, monkeypatch):
+def test_the_cost_at_home_is_what_was_measured(fitted, model, language, monkeypatch):
     speech = languages.WORDS[language]
-    found = filled.fit_to_labels()
+    found = fitted.fit
     assert my_laboratory.fitted_networks({}) == [], "nothing was measured"
     monkeypatch.setattr(model, "results", {"evidence": {"heads": [heads_report()]}})
     (row,) = my_laboratory.fitted_networks(model.results)
@@ -121,12 +140,12 @@ def test_the_cost_at_home_is_what_was_measured(filled, model, language, monkeypa
     assert f"<td>{others}</td><td>{before} → {after}</td>" in known and speech["lab_fitted_before"] in known
 
 
-def test_what_cross_validation_found_stands_with_its_interval(filled, model):
-    found = filled.fit_to_labels()
+def test_what_cross_validation_found_stands_with_its_interval(fitted, model):
+    found = fitted.fit
     low, high = found["validation"]["intervals"]["after"]
     told = f"{100 * found['validation']['balanced_accuracy']['after']:.1f} ({100 * low:.1f}–{100 * high:.1f})"
     assert f"{told} % after" in my_laboratory.fit_text(found, model, languages.WORDS["en"])
-    with zipfile.ZipFile(io.BytesIO(filled.folder())) as archive:
+    with zipfile.ZipFile(io.BytesIO(fitted.folder())) as archive:
         assert f"{told} after" in archive.read("adapted/README.md").decode()
         assert json.loads(archive.read("adapted/adaptation.json"))["fitted"]["validation"]["intervals"]["after"] == [
             low,
@@ -212,15 +231,15 @@ def test_a_class_of_one_cell_is_left_out_and_that_is_said(filled, model):
     assert "taken as unlabelled: Neutrophil (1)" in my_laboratory.fit_text(found, model, languages.WORDS["en"])
 
 
-def test_a_fit_that_gains_nothing_is_called_so(filled, model):
-    found = filled.fit_to_labels()
+def test_a_fit_that_gains_nothing_is_called_so(fitted, model):
+    found = fitted.fit
     assert "no better than the model" not in my_laboratory.fit_text(found, model, languages.WORDS["en"])
     shares = found["validation"]["balanced_accuracy"]
     shares["after"] = shares["before"]
     assert "no better than the model" in my_laboratory.fit_text(found, model, languages.WORDS["en"])
 
 
-def test_new_cells_forget_what_was_fitted_without_them(filled):
-    filled.fit_to_labels()
-    filled.add([laboratory.Cell(drawn("monocyte", 77), "monocyte", "77")])
-    assert filled.fit is None and filled.network is None
+def test_new_cells_forget_what_was_fitted_without_them(fitted):
+    assert fitted.fit is not None and fitted.network is not None
+    fitted.add([laboratory.Cell(drawn("monocyte", 77), "monocyte", "77")])
+    assert fitted.fit is None and fitted.network is None
