@@ -1,6 +1,6 @@
 """Set what was measured beside what was wanted before: floors and targets, reached or missed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -89,27 +89,51 @@ def _accuracy_at(share: str) -> Callable:
     return lambda entry: entry.get("selective", {}).get("accuracy_at", {}).get(share)
 
 
-def _official(results: Mapping[str, Any]) -> Found | None:
-    runs = results.get("evidence", {}).get("official", ())
-    entries = [_entry(run["results"], "blood-cells", "TEST") for run in runs]
-    if not entries:
+def _recipes(results: Mapping[str, Any], split: str) -> dict[int, list[Mapping[str, Any]]]:
+    """Give what the trainings on TRAIN alone measured, by the number of photos they learnt from, in their order.
+
+    The first recipe counts; the others show what was tried.
+    """
+    recipes = {}
+    for run in results.get("evidence", {}).get("official", ()):
+        if entry := _entry(run["results"], "blood-cells", split):
+            recipes.setdefault(run["training"]["n_photos"], []).append(entry)
+    return recipes
+
+
+def _of_recipes(
+    recipes: Mapping[int, Sequence[Mapping[str, Any]]],
+    value: Callable[[Mapping[str, Any]], float],
+    write: Callable[[float], str],
+    write_one: Callable[[Mapping[str, Any]], str],
+) -> Found | None:
+    """Set the mean of the first recipe beside each of its trainings and beside the means of the others."""
+    if not recipes:
         return None
-    mean = fmean(entry["metrics"]["accuracy"]["value"] for entry in entries)
-    each = ", ".join(figure(entry["metrics"]["accuracy"]) for entry in entries)
-    return Found(
-        mean,
-        f"{percent(mean)}, mean of {len(entries)} {'training' if len(entries) == 1 else 'trainings'}: {each}",
-        entries[0]["n_images"],
+    means = {photos: fmean(map(value, entries)) for photos, entries in recipes.items()}
+    (photos, entries), *others = recipes.items()
+    trainings = f"{len(entries)} training{'' if len(entries) == 1 else 's'}"
+    of = f"{trainings} on {photos} photos" if others else trainings
+    told = [f"{write(means[photos])}, mean of {of}: {', '.join(map(write_one, entries))}"]
+    told += [f"on {number} photos {write(means[number])}, mean of {len(each)}" for number, each in others]
+    return Found(means[photos], "; ".join(told), entries[0]["n_images"])
+
+
+def _official(results: Mapping[str, Any]) -> Found | None:
+    accuracy = _metric("accuracy")
+    return _of_recipes(
+        _recipes(results, "TEST"),
+        lambda entry: accuracy(entry)["value"],
+        percent,
+        lambda entry: figure(accuracy(entry)),
     )
 
 
 def _official_photos(results: Mapping[str, Any]) -> Found | None:
-    runs = results.get("evidence", {}).get("official", ())
-    entries = [_entry(run["results"], "blood-cells", "TEST_SIMPLE") for run in runs]
-    if not entries:
-        return None
-    right = [sum(row[k] for k, row in enumerate(entry["confusion_matrix"])) for entry in entries]
-    return Found(fmean(right), f"{fmean(right):g}, of trainings {', '.join(map(str, right))}", entries[0]["n_images"])
+    def right(entry: Mapping[str, Any]) -> int:
+        return sum(row[k] for k, row in enumerate(entry["confusion_matrix"]))
+
+    return _of_recipes(_recipes(results, "TEST_SIMPLE"), right, "{:g}".format, lambda entry: str(right(entry)))
 
 
 def _folds(results: Mapping[str, Any]) -> Found | None:

@@ -174,9 +174,15 @@ def test_wanted_figures_are_the_measured_ones_with_a_verdict(folder):
     assert f"{50 * sum(accuracies):.1f} %, mean of 2 trainings" in official and "**below the floor**" in official
     right = [sum(run["results"][1]["confusion_matrix"][k][k] for k in range(6)) for run in runs]
     assert (
-        f"| {sum(right) / 2:g}, of trainings {right[0]}, {right[1]} |"
+        f"| {sum(right) / 2:g}, mean of 2 trainings: {right[0]}, {right[1]} |"
         in rows["the same, TEST_SIMPLE photos named rightly, of 71"]
     )
+    runs[1]["training"]["n_photos"] -= 1  # another recipe: the first counts, the other is shown beside it
+    official = wanted_table(results).splitlines()[2]
+    first, second = (f"{100 * accuracy:.1f} %" for accuracy in accuracies)
+    photos = runs[0]["training"]["n_photos"]
+    assert f"| {first}, mean of 1 training on {photos} photos: {first}" in official
+    assert f"; on {photos - 1} photos {second}, mean of 1 |" in official
     ways = results["evidence"]["unseen"][0]["runs"]["raabin"]["laboratories"]["raabin"]
     both = [100 * ways[way]["metrics"]["balanced_accuracy"]["value"] for way in ("plain", "re-estimated")]
     unseen = rows["raabin, never seen: balanced accuracy, plain → re-estimated, the better counts"]
