@@ -26,6 +26,7 @@ import hashlib
 import logging
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("\nended; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
+    except Exception:  # of the engine or of this program; whose message may hold an address with its key
+        sys.exit(
+            f"{without_secrets(traceback.format_exc())}"
+            "error: the run broke off where no fault was foreseen, see above. What is done is kept: the same command goes on."
+        )
     if options.fail_on_errors and whole.errors:
         sys.exit(3)
 

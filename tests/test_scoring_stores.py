@@ -21,6 +21,7 @@ from peers_fixtures import overlaid
 from PIL import Image
 from pyarrow import fs as arrow_fs
 
+import score
 from scoring import locations
 from scoring.locations import ScoringError, list_input, locate, read_input, without_keys, without_secrets
 from scoring.manifest import alone, list_once, open_folder, read_listed
@@ -194,6 +195,22 @@ def test_what_is_told_of_an_address_is_without_its_secrets(said, told):
         assert found.count("***") == 2
         assert not [secret for secret in ("=t&", "=s'", "pass@", "=abc") if secret in found]
     assert str(ScoringError(said)) == found
+
+
+def test_a_fault_that_was_not_foreseen_is_told_whole_and_without_keys(monkeypatch, tmp_path):
+    def breaks_off(options):
+        raise RuntimeError(f"a task lost s3://anna:{SECRET}@cells/a.png")
+
+    monkeypatch.setattr(score, "score", breaks_off)
+    with pytest.raises(SystemExit) as ended:
+        score.main(["cells", "--out", str(tmp_path / "out")])
+    told = ended.value.code
+    assert (
+        "breaks_off" in told
+        and "RuntimeError: a task lost s3://" in told
+        and told.splitlines()[-1].startswith("error:")
+    )
+    assert SECRET not in told
 
 
 @pytest.mark.parametrize(
