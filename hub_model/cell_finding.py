@@ -380,29 +380,39 @@ def _are_apart(core: np.ndarray, other: np.ndarray, depth: np.ndarray, diameter:
 
 def _join(pieces: list[np.ndarray], diameter: float) -> list[np.ndarray]:
     """Join lobes of one nucleus, the nearest first."""
-    area = np.pi / 4 * diameter**2
-    alive = dict(enumerate(pieces))
-    trees = {number: cKDTree(piece) for number, piece in alive.items()}
+    area, widest = np.pi / 4 * diameter**2, MAX_GAP * diameter
+    alive: dict[int, np.ndarray] = {}
+    trees: dict[int, cKDTree] = {}
+    lowest, highest = np.zeros((2, 2 * len(pieces), 2), int)  # the corners of each, for two pieces make one more
+    there = np.zeros(2 * len(pieces), bool)
+
+    def add(number: int, piece: np.ndarray) -> dict[tuple[int, int], float]:
+        """Take a piece in; give the gaps, px, to those that it may be joined with."""
+        lowest[number], highest[number] = piece.min(0), piece.max(0)
+        apart = np.maximum(lowest[number] - highest, lowest - highest[number]).max(axis=1)
+        near = np.flatnonzero(there & (apart <= widest)).tolist()  # of thousands of specks few are worth a look
+        alive[number], trees[number], there[number] = piece, cKDTree(piece), True
+        found = {(number, other): look(number, other) for other in near}
+        return {pair: gap for pair, gap in found.items() if gap is not None}
 
     def look(one: int, other: int) -> float | None:
-        """The gap, px, between two pieces that may be joined."""
-        apart = np.maximum(alive[one].min(0) - alive[other].max(0), alive[other].min(0) - alive[one].max(0)).max()
-        if apart > MAX_GAP * diameter:
-            return None
-        gap = trees[one].query(alive[other], distance_upper_bound=MAX_GAP * diameter + 1)[0].min()
-        both = np.concatenate([alive[one], alive[other]])
-        extent = (np.ptp(both, axis=0).max() + 1) / diameter
-        smaller = min(len(alive[one]), len(alive[other])) / area
-        lobes = len(both) / area <= MAX_AREA and extent <= MAX_EXTENT and smaller < WHOLE_NUCLEUS
+        gap = trees[one].query(alive[other], distance_upper_bound=widest + 1)[0].min()
+        extent = np.maximum(highest[one], highest[other]) - np.minimum(lowest[one], lowest[other])
+        extent = (extent.max() + 1) / diameter
+        sizes = len(alive[one]), len(alive[other])
+        smaller = min(sizes) / area
+        lobes = sum(sizes) / area <= MAX_AREA and extent <= MAX_EXTENT and smaller < WHOLE_NUCLEUS
         crumb = smaller < CRUMB_AREA and gap < CRUMB_GAP * diameter and extent <= CRUMB_EXTENT
-        return float(gap) if gap <= MAX_GAP * diameter and (lobes or crumb) else None
+        return float(gap) if gap <= widest and (lobes or crumb) else None
 
-    gaps = {(one, other): look(one, other) for one in alive for other in alive if other < one}
-    while gaps := {pair: gap for pair, gap in gaps.items() if gap is not None}:
+    gaps: dict[tuple[int, int], float] = {}
+    for number, piece in enumerate(pieces):
+        gaps |= add(number, piece)
+    number = len(pieces)
+    while gaps:
         one, other = min(gaps, key=lambda pair: (gaps[pair], pair))
-        number = max(alive) + 1
-        joined = np.concatenate([alive.pop(one), alive.pop(other)])
+        there[[one, other]] = False
         gaps = {pair: gap for pair, gap in gaps.items() if not {one, other} & {*pair}}
-        alive[number], trees[number] = joined, cKDTree(joined)
-        gaps.update({(number, rest): look(number, rest) for rest in alive if rest != number})
+        gaps |= add(number, np.concatenate([alive.pop(one), alive.pop(other)]))
+        number += 1
     return [alive[number] for number in sorted(alive)]
