@@ -11,6 +11,7 @@ absorbed, blue is not. Lobes of one nucleus are joined, and nuclei that touch ar
 Sizes are in pixels (px) or in diameters and areas of the field's red cells; densities are natural logarithms.
 """
 
+import heapq
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,7 +138,7 @@ def _prepare(image: Image.Image) -> _Field:
     """Bring a field to the size at which its red cells are wide enough."""
     side = WORKING_SIDE
     while True:
-        scale = min(1.0, side / max(image.size))
+        scale = min(1.0, max(side / max(image.size), SMALLEST_SIDE / min(image.size)))  # a strip keeps its breadth
         shape = [max(1, round(length * scale)) for length in image.size]
         small = image if scale == 1 else image.resize(shape, Image.Resampling.BOX, reducing_gap=2.0)
         density, light = _density(np.asarray(small))
@@ -383,36 +384,37 @@ def _join(pieces: list[np.ndarray], diameter: float) -> list[np.ndarray]:
     area, widest = np.pi / 4 * diameter**2, MAX_GAP * diameter
     alive: dict[int, np.ndarray] = {}
     trees: dict[int, cKDTree] = {}
-    lowest, highest = np.zeros((2, 2 * len(pieces), 2), int)  # the corners of each, for two pieces make one more
+    boxes = np.zeros((4, 2 * len(pieces)), int)  # first row and column, last row and column; two pieces make one more
     there = np.zeros(2 * len(pieces), bool)
+    gaps: list[tuple[float, int, int]] = []  # px, between two that may be joined: a heap
 
-    def add(number: int, piece: np.ndarray) -> dict[tuple[int, int], float]:
-        """Take a piece in; give the gaps, px, to those that it may be joined with."""
-        lowest[number], highest[number] = piece.min(0), piece.max(0)
-        apart = np.maximum(lowest[number] - highest, lowest - highest[number]).max(axis=1)
-        near = np.flatnonzero(there & (apart <= widest)).tolist()  # of thousands of specks few are worth a look
+    def add(number: int, piece: np.ndarray) -> None:
+        boxes[:, number] = *piece.min(0), *piece.max(0)
+        top, left, bottom, right = boxes[:, : number + 1]
+        near = there[: number + 1] & (np.maximum(top[number] - bottom, top - bottom[number]) <= widest)
+        near &= np.maximum(left[number] - right, left - right[number]) <= widest
         alive[number], trees[number], there[number] = piece, cKDTree(piece), True
-        found = {(number, other): look(number, other) for other in near}
-        return {pair: gap for pair, gap in found.items() if gap is not None}
+        for other in np.flatnonzero(near).tolist():  # of thousands of specks few are worth a look
+            if (gap := look(number, other)) is not None:
+                heapq.heappush(gaps, (gap, number, other))
 
     def look(one: int, other: int) -> float | None:
         gap = trees[one].query(alive[other], distance_upper_bound=widest + 1)[0].min()
-        extent = np.maximum(highest[one], highest[other]) - np.minimum(lowest[one], lowest[other])
-        extent = (extent.max() + 1) / diameter
+        box, beside = boxes[:, one], boxes[:, other]
+        extent = ((np.maximum(box, beside)[2:] - np.minimum(box, beside)[:2]).max() + 1) / diameter
         sizes = len(alive[one]), len(alive[other])
         smaller = min(sizes) / area
         lobes = sum(sizes) / area <= MAX_AREA and extent <= MAX_EXTENT and smaller < WHOLE_NUCLEUS
         crumb = smaller < CRUMB_AREA and gap < CRUMB_GAP * diameter and extent <= CRUMB_EXTENT
         return float(gap) if gap <= widest and (lobes or crumb) else None
 
-    gaps: dict[tuple[int, int], float] = {}
     for number, piece in enumerate(pieces):
-        gaps |= add(number, piece)
+        add(number, piece)
     number = len(pieces)
     while gaps:
-        one, other = min(gaps, key=lambda pair: (gaps[pair], pair))
-        there[[one, other]] = False
-        gaps = {pair: gap for pair, gap in gaps.items() if not {one, other} & {*pair}}
-        gaps |= add(number, np.concatenate([alive.pop(one), alive.pop(other)]))
-        number += 1
+        _, one, other = heapq.heappop(gaps)
+        if there[one] and there[other]:
+            there[[one, other]] = False
+            add(number, np.concatenate([alive.pop(one), alive.pop(other)]))
+            number += 1
     return [alive[number] for number in sorted(alive)]

@@ -108,6 +108,18 @@ def test_blank_pictures_are_no_find(level):
     assert find_cells(noisy) == []
 
 
+@pytest.mark.parametrize("shape", [(40, 8000), (8000, 40), (32, 32)])
+def test_a_strip_is_searched_like_any_field(shape):
+    """Made as small as its length asks for, it would have no breadth left."""
+    strip = np.full((*shape, 3), (225, 190, 200), np.uint8)
+    assert find_cells(strip) == []
+    rows, cols = np.indices(shape)
+    strip[np.hypot(rows - shape[0] // 2, cols - shape[1] // 2) < 12] = (90, 40, 140)
+    for cell in find_cells(strip):
+        row_min, col_min, row_max, col_max = cell["box"]
+        assert 0 <= row_min < row_max <= shape[0] and 0 <= col_min < col_max <= shape[1]
+
+
 def test_errors_say_what_came():
     with pytest.raises(TypeError, match="float64; expected a PIL image or an array of uint8"):
         find_cells(np.zeros((480, 640, 3)))
