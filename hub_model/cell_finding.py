@@ -209,7 +209,9 @@ def _find_nuclei(field: _Field) -> tuple[list[tuple[list[int], float]], float]:
 def _nuclear(stain: np.ndarray, diameter: float, around: np.ndarray | None = None) -> tuple[np.ndarray, float]:
     """Where nuclei are, (H, W) bool, and the red cells' level of stain; `around`: where nuclei were found roughly."""
     smooth = ndimage.gaussian_filter(stain, NUCLEUS_BLUR * diameter)
-    count = max(4, int(np.pi / 4 * (0.6 * diameter) ** 2))
+    count = min(
+        max(4, int(np.pi / 4 * (0.6 * diameter) ** 2)), smooth.size // 2
+    )  # of a strip a disc may be more than all
     ordered = np.sort(smooth, axis=None)
     top = ordered[-count:].mean()
     if around is None or around.mean() >= 0.7:
