@@ -1,6 +1,7 @@
 """Train the 24-layer ResNet on labelled smear images, measure it, and write the folder that every door loads.
 
-The shipped weights, from the unpacked Kaggle archive ``paultimothymooney/blood-cells``:
+Four classes from scratch, from the unpacked Kaggle archive ``paultimothymooney/blood-cells`` (the commands of the shipped
+weights stand in the model card):
 
     python train.py --data_dir blood-cells
 
@@ -232,7 +233,7 @@ class RecipeArguments:
         return self.init_from is not None and Path(self.init_from).is_dir()
 
     def fill_in(self) -> None:
-        """Choose what was left out: the training of the shipped weights, or a few minutes from a checkpoint."""
+        """Choose what was left out: a training from scratch, or a few minutes from a checkpoint."""
         if self.sides is None:
             sizes = AutoImageProcessor.from_pretrained(self.init_from).size if self.adjusts_a_checkpoint else None
             self.sides = [sizes["height"]] if sizes else [112, 160, 224]

@@ -1,8 +1,9 @@
 """Measure any image classifier on labelled smear images: every figure with a 95 % interval over photos.
 
-The shipped weights, on the unpacked Kaggle archive ``paultimothymooney/blood-cells``, into the file that the card is made of:
+The shipped weights, on the official test images of the unpacked Kaggle archive ``paultimothymooney/blood-cells``; the file that
+the card is made of is written by ``make measure``:
 
-    python validate.py hub_model --data_dir blood-cells --results hub_model/eval_results.json
+    python validate.py hub_model --data_dir blood-cells --splits test test_simple
 
 A model of another project, from the Hub, whose labels have other names, with pictures and every probability:
 

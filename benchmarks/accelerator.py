@@ -30,7 +30,7 @@ from benchmarks.subjects import multiply_adds
 from benchmarks.table import compare_conditions, compare_figures, reported, source_commit, tables
 from benchmarks.timing import cores, figure, ratios
 from benchmarks.width import StepTimes
-from evaluation.results import environment, hardware
+from evaluation.results import environment, hardware, without_folders
 from hub_model.configuration_wbc_resnet import WbcResNetConfig
 from hub_model.modeling_wbc_resnet import WbcResNetForImageClassification
 from training.augment import Augmentation
@@ -245,7 +245,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     report = {
-        "command": shlex.join(["python", "-m", "benchmarks.accelerator", *sys.argv[1:]]),
+        "command": without_folders(shlex.join(["python", "-m", "benchmarks.accelerator", *sys.argv[1:]])),
         "commit": commit,
         "machine": hardware(options.device) | {"cores": cores(), "workers": options.workers},
         "versions": environment(),

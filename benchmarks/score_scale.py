@@ -32,6 +32,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.table import compare_conditions, moved, reported, source_commit
+from evaluation.results import without_folders
 from hub_model.pipeline_wbc_resnet import has_bfloat16
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -274,7 +275,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     if not images:
         sys.exit(f"error: {options.images} holds no {', '.join(ENDINGS)}. Name a folder of images of cells.")
     report: dict[str, Any] = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": without_folders(shlex.join(["python", *sys.argv])),
         "commit": source_commit(ROOT),
         "machine": {"processor": processor_name(), "cores": os.cpu_count(), "load_before": os.getloadavg()[0]},
         "versions": {"python": platform.python_version()},
@@ -355,11 +356,11 @@ def driven(driver: dict[str, Any] | None, cells: float) -> str:
     text += f"""With chunks of one image it heard of {made:,.0f} a second on this machine, whose cores made them too;
    {driver["processor_milliseconds"]:.2f} ms of a core went to each, so that {most:,.0f} a second are its limit: """
     if heard <= most / 2:
-        return text + "enough, with half of it to spare."
+        return text + "enough, with at least half of it to spare."
     soon = "" if heard > most else " soon"
     return (
         text
-        + f"**it is the bottleneck**{soon}\n   unless chunks are larger; `--chunk {chunk}` leaves half of it to spare."
+        + f"**it is the bottleneck**{soon}\n   unless chunks are larger; `--chunk {chunk}` leaves at least half of it to spare."
     )
 
 

@@ -33,7 +33,7 @@ from transformers import AutoModelForImageClassification
 
 from benchmarks.table import compare_conditions, compare_figures, meets, reported, source_commit, tables
 from benchmarks.timing import cores, figure
-from evaluation.results import environment, hardware, package_versions
+from evaluation.results import environment, hardware, package_versions, without_folders
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "space" / "examples"
@@ -246,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
         sys.exit(f"error: {error}")
     report = {
-        "command": shlex.join(["python", "-m", "benchmarks.space_speed", *sys.argv[1:]]),
+        "command": without_folders(shlex.join(["python", "-m", "benchmarks.space_speed", *sys.argv[1:]])),
         "commit": commit,
         "load_before": round(load, 2),
         "machine": {

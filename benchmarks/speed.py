@@ -26,7 +26,7 @@ from benchmarks import cold, measures, table, width
 from benchmarks.peak import find_peaks
 from benchmarks.subjects import Doors, read_jpegs
 from benchmarks.timing import TURNS, cores
-from evaluation.results import environment, hardware
+from evaluation.results import environment, hardware, without_folders
 from hub_model.pipeline_wbc_resnet import has_bfloat16
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -129,7 +129,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             part("width", classes, min(long, 3))
     return {
         "schema_version": table.SCHEMA_VERSION,
-        "command": shlex.join(["python", "-m", "benchmarks.speed", *sys.argv[1:]]),
+        "command": without_folders(shlex.join(["python", "-m", "benchmarks.speed", *sys.argv[1:]])),
         "commit": commit,
         "machine": {
             "cpu": hardware()["cpu"],

@@ -80,9 +80,9 @@ def results_table(entries: Sequence[Mapping[str, Any]]) -> str:
     lines += [
         "",
         f"In brackets: {levels} intervals that resample photos, not images, since copies of one photo stand or fall "
-        f"together{'; photos that show the same cells are drawn as one' if overlap else ''}. A photo counts as right when "
-        "the mean probability of its copies names its label; that interval is Clopper and Pearson's, "
-        "exact where photos are independent.",
+        f"together{'; photos of one slide, or of the same cells, are drawn as one' if overlap else ''}. A photo counts as "
+        "right when the mean probability of its copies names its label (a field that shows cells of two classes counts once "
+        "for each); that interval is Clopper and Pearson's, exact where photos are independent.",
     ]
     if any(set(entry["labels"]) - set(entry["recall"]) for entry in entries):
         lines[-1] += (

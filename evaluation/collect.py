@@ -10,7 +10,6 @@ Each option replaces what stands there of its kind, see ``evaluation.evidence``;
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 from evaluation.entry import ResultsError, require, require_keys
 from evaluation.evidence import KEPT_OF_TRAINING, KINDS, TRAININGS, WAYS
-from evaluation.results import FILE_NAME, read_results, write_results
+from evaluation.results import FILE_NAME, read_results, without_folders, write_results
 
 WRITERS = {
     "few_labels": "few_labels.py",
@@ -31,15 +30,6 @@ WRITERS = {
     "doors": "measure_doors.py",
 }
 LISTS = ("missed", "false_finds", "odd")  # of measure_finding.py and measure_gate.py
-
-
-def without_folders(found: Any) -> Any:
-    """Leave the last name of each absolute path in commands and recipes: a machine's folders say nothing to others."""
-    if isinstance(found, Mapping):
-        return {key: without_folders(value) for key, value in found.items()}
-    if isinstance(found, list):
-        return [without_folders(value) for value in found]
-    return re.sub(r"(?<!\S)/\S*/(?=[^\s/])", "", found) if isinstance(found, str) else found
 
 
 def read_training(folder: Path) -> dict[str, Any]:

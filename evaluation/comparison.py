@@ -123,9 +123,11 @@ def _how_trained(protocol: list[Mapping[str, Any]]) -> str:
             f"by {run['split_by']}, {run['folds_run']} of {run['folds']} folds, trained {start}, "
             f"{thousands(run['samples_seen'])} augmented images each at {sides} px, "
             f"measured at {run['resolutions'][-1]} px, {duration(run['wall_seconds'])} of training, "
-            f"seed {run['seed']}, commit {run['commit'][:7]}, `{run['command']}`"
+            f"seed {run['seed']}, commit {run['commit'][:7]}{' with uncommitted changes' if run['dirty'] else ''}, "
+            f"`{run['command']}`"
         )
     return (
         f"The networks of the folds are others than these weights: {'; '.join(texts)}. "
-        "By file, the copies of a photo that are averaged were named by one network each."
+        "By file, copies of a photo fall into different folds; each was named by the network that had not learnt that copy, "
+        "and a photo's mean is over its copies in the folds that were run."
     )

@@ -71,8 +71,8 @@ def _validate_unseen(report: Any, where: str) -> None:
 
 
 def _validate_few_labels(report: Any, where: str) -> None:
-    keys = {"laboratory", "cells_of_a_class", "n_labelled", "n_groups_labelled", "seed", "command", "others", "home"}
-    require_keys(report, keys, where, free=True)
+    keys = {"laboratory", "cells_of_a_class", "n_labelled", "n_groups_labelled", "seed", "command", "commit", "dirty"}
+    require_keys(report, keys | {"others", "home"}, where, free=True)
     for name, pair in {report["laboratory"]: report["others"], **report["home"]}.items():
         require_keys(pair, {"before", "after"}, f"{where}.{name}")
         for when, entry in pair.items():
@@ -80,7 +80,7 @@ def _validate_few_labels(report: Any, where: str) -> None:
 
 
 def _validate_heads(report: Any, where: str) -> None:
-    keys = {"laboratory", "command", "commit", "checkpoint", "most", "apart", "not_found", "choices"}
+    keys = {"laboratory", "command", "commit", "dirty", "checkpoint", "most", "apart", "not_found", "choices"}
     require_keys(report, keys, where, free=True)
     require(report["apart"] in ("group", "photo"), f"{where}.apart", report["apart"], "group or photo")
     choices = report["choices"]

@@ -7,6 +7,7 @@ from evaluation.corruptions import CORRUPTIONS
 from evaluation.figures import duration, figure, nats, percent, thousands
 
 STATES = ("before", "after")
+NAMES = {"ig": "immature granulocyte"}  # PBC's folders
 
 
 def always_wrong(results: Mapping[str, Any], dataset: str = "blood-cells", split: str = "TEST") -> list[str]:
@@ -47,10 +48,19 @@ def unseen_table(evidence: Mapping[str, Any]) -> str:
             sides = ", ".join(map(str, training["resolutions"]))
             note = (
                 f"{report['name']}, without {' and '.join(run['unseen'])}: {thousands(training['samples_seen'])} images at "
-                f"{sides} px, seed {training['seed']}, commit {training['commit'][:7]}, `{run['command']}`"
+                f"{sides} px{_begun(training['started_from'])}, seed {training['seed']}, commit {_commit(training)}, "
+                f"`{run['command']}`"
             )
             notes.append(f"- {note}")
     return "\n".join([*lines, "", *dict.fromkeys(notes)])
+
+
+def _commit(made: Mapping[str, Any]) -> str:
+    return made["commit"][:7] + (" with uncommitted changes" if made["dirty"] else "")
+
+
+def _begun(source: Mapping[str, Any] | None) -> str:
+    return f", on from weights {source['sha256'][:12]}" if source else ", from scratch"
 
 
 def _both_ways(found: Mapping[str, Any]) -> str:
@@ -90,7 +100,7 @@ def few_labels_table(evidence: Mapping[str, Any]) -> str:
             f"| {report['laboratory']} | {report['n_labelled']} images of {report['n_groups_labelled']} photos or slides "
             f"| {_before_after(report['others'])}, n = {thousands(n)} | {home} | {duration(report['fitted']['wall_seconds'])} |"
         )
-    commands = [f"- `{report['command']}`, commit {report['commit'][:7]}" for report in evidence["few_labels"]]
+    commands = [f"- `{report['command']}`, commit {_commit(report)}" for report in evidence["few_labels"]]
     return "\n".join([*lines, "", *commands])
 
 
@@ -126,7 +136,7 @@ def heads_table(evidence: Mapping[str, Any]) -> str:
             f"| {'; '.join(figure(pair['after']) for pair in others)} "
             f"| {home} | {new} |"
         )
-    commands = [f"- `{report['command']}`, commit {report['commit'][:7]}" for report in evidence["heads"]]
+    commands = [f"- `{report['command']}`, commit {_commit(report)}" for report in evidence["heads"]]
     return "\n".join([*lines, "", *commands])
 
 
@@ -194,7 +204,8 @@ def anomaly_table(part: Mapping[str, Any]) -> str:
         f"|---|--:|{'--:|' * len(titles)}",
     ]
     for name, areas in part["anomalies"].items():
-        lines.append(f"| {name} | {thousands(areas['n'])} | {' | '.join(nats(areas[score]) for score in titles)} |")
+        shown = NAMES.get(name, name)
+        lines.append(f"| {shown} | {thousands(areas['n'])} | {' | '.join(nats(areas[score]) for score in titles)} |")
     return "\n".join(lines)
 
 

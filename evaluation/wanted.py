@@ -197,7 +197,7 @@ def _anomaly(name: str) -> Callable:
 
 WANTED = (
     Wanted("official TEST, learnt from TRAIN photos only", 0.89, 0.92, _official),
-    Wanted("the same, TEST_SIMPLE photos named rightly, of 71", 64, 67, _official_photos, counts=True),
+    Wanted("the same, TEST_SIMPLE images named rightly, of 71", 64, 67, _official_photos, counts=True),
     Wanted("these weights, official TEST", 0.90, 0.93, _shipped("blood-cells", "TEST", _metric("accuracy"))),
     Wanted("five folds by photo, balanced accuracy by photo", 0.85, 0.90, _folds),
     Wanted("this network on PBC's eight classes, a random fifth", 0.980, 0.989, _eight_classes),

@@ -19,7 +19,7 @@ OVERSAMPLING = 2
 GLASS = (207, 209, 204)  # the empty field, RGB 0..255
 
 # Colour of a layer of each stain at density 1 on the empty field, RGB 0..255: the violet that the BCCD
-# photographs show, whose stain is the one that the network has seen.
+# photographs show, one of the stains that the network has learnt.
 STAINS = {
     "haemoglobin": (176, 150, 140),
     "dense nucleus": (98, 62, 190),

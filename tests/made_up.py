@@ -88,7 +88,7 @@ def few_labels_report() -> dict:
     pair = {when: made_up_entry(when, seed, "raabin") for seed, when in enumerate(("before", "after"))}
     return {
         "laboratory": "raabin", "cells_of_a_class": 25, "n_labelled": 100, "n_groups_labelled": 60, "seed": 0,
-        "command": "python few_labels.py", "commit": "c" * 40, "others": pair, "home": {"pbc": pair},
+        "command": "python few_labels.py", "commit": "c" * 40, "dirty": False, "others": pair, "home": {"pbc": pair},
         "fitted": {"wall_seconds": 125.0},
     }  # fmt: skip
 
@@ -108,7 +108,7 @@ def heads_report() -> dict:
         for seed, share in enumerate((0.5, 1.0))
     ]  # fmt: skip
     return {
-        "laboratory": "raabin", "command": "python few_labels.py --head", "commit": "c" * 40, "most": 100,
+        "laboratory": "raabin", "command": "python few_labels.py --head", "commit": "c" * 40, "dirty": True, "most": 100,
         "apart": "photo", "not_found": None, "choices": choices,
         "checkpoint": {"sha256": "d" * 64, "command": "python train.py"},
     }  # fmt: skip

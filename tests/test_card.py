@@ -336,7 +336,7 @@ def test_the_card_states_what_was_measured(released):
         )
     for label, row in zip(NAMES, test["confusion_matrix"], strict=True):
         assert f"| **{label}** | {' | '.join(map(str, row))} |" in text
-    assert "{{" not in text.replace("{{ResNet}}", "") and "{%" not in text
+    assert "{{" not in text.replace("{{The wbc-resnet contributors}}", "") and "{%" not in text
 
 
 def test_every_table_of_the_card_is_whole(released):
@@ -361,7 +361,7 @@ def test_the_table_names_its_unit_and_what_was_left_out(results):
         "TEST, leak-free", 3, "Made-up cells", FOUR, groups=groups, left_out={"cells also seen": 1234, "label blast": 2}
     )
     text = results_table([*results["results"], entry])
-    assert "photos that show the same cells are drawn as one" in text
+    assert "photos of one slide, or of the same cells, are drawn as one" in text
     assert (
         "*TEST, leak-free* of Made-up cells leaves out 1,234 images (cells also seen) and 2 images (label blast)."
         in text

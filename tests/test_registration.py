@@ -14,7 +14,7 @@ from smears.registration import build_index, find_overlaps, find_photo, group_ph
 
 IMAGE_TABLE = "hub_dataset/images.csv"
 OVERLAP_TABLE = "hub_dataset/overlaps.csv"
-CROSSINGS = {(204, 277), (204, 276), (224, 264), (230, 257), (377, 400)}  # shared/data/README.md
+CROSSINGS = {(204, 277), (204, 276), (224, 264), (230, 257), (377, 400)}  # known from looking at the photos
 # found besides: the first pair shares red cells at its edges, the others the neutrophil
 NARROW_CROSSINGS = {(225, 264), (364, 409), (365, 408)}
 

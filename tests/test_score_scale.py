@@ -53,7 +53,7 @@ def test_a_busy_machine_is_told():
 @pytest.mark.parametrize(
     ("milliseconds", "told"),
     [
-        (0.2, "5,000 a second are its limit: enough, with half of it to spare"),
+        (0.2, "5,000 a second are its limit: enough, with at least half of it to spare"),
         (2.0, "500 a second are its limit: **it is the bottleneck** soon unless chunks are larger; `--chunk 512`"),
         (4.0, "250 a second are its limit: **it is the bottleneck** unless chunks are larger; `--chunk 1024`"),
         (None, "is not measured"),
