@@ -270,6 +270,12 @@ def test_a_table_of_measured_corruptions_has_every_one(folder):
         corruption_table(evidence["stress"][0]["parts"]["corruption"])
 
 
+def test_a_commit_that_was_not_all_is_told(folder):
+    evidence = read_results(folder / "eval_results.json")["evidence"]
+    assert "`python few_labels.py --head`, commit ccccccc with uncommitted changes" in heads_table(evidence)
+    assert few_labels_table(evidence).endswith("`python few_labels.py`, commit ccccccc")
+
+
 def test_commands_name_no_folder_of_the_machine_they_ran_on():
     words = "python {}train.py --data_dir pbc runs/x --init_from {}hub_model"
     found = [{"command": words.format("/somewhere/clone/", "/else/"), "n": 3, "of": ["a/b"]}]
