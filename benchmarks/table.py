@@ -178,8 +178,8 @@ def page(results: Mapping[str, Any]) -> str:
         lines += [
             "## Does a quicker way name the same cells?",
             "",
-            f"Top label beside plain transformers in float32 on {labels['images']:,} images ({labels['what']}), by the weights of "
-            "that commit. Wanted of a default: the same on 99.9 %.",
+            f"Top label beside plain transformers in float32 on {labels['images']:,} images ({labels['what']}), by the weights "
+            "of that commit. Wanted of a default: the same on 99.9 %.",
             "",
             "| way | same top label | largest difference of a probability |",
             "|---|--:|--:|",
