@@ -5,7 +5,8 @@
         --few_labels runs/few-raabin/few_labels.json --heads runs/head-raabin/heads.json --stress stress-pbc.json \
         --finding kaggle.json chula.json --counts counts.json
 
-Each option replaces what stands there of its kind, see ``evaluation.evidence``; the others stay.
+Each option replaces what stands there of its kind, see ``evaluation.evidence``; the others stay. ``--official`` and
+``--unseen`` name first what counts.
 """
 
 import argparse

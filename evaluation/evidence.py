@@ -3,7 +3,8 @@
 It may be absent, and has the keys
 
 ``official``
-    trainings on the Kaggle archive's TRAIN photos alone, one for each seed, each measured on the official TEST by train.py;
+    trainings on the Kaggle archive's TRAIN photos alone, each measured on the official TEST by train.py; those that learnt from
+    as many photos as the first are the ones that count;
 ``eight_classes``
     trainings on the eight classes of PBC, measured on a random part of it;
 ``unseen``
@@ -62,6 +63,7 @@ def _validate_unseen(report: Any, where: str) -> None:
     for run, one in report["runs"].items():
         at = f"{where}.runs.{run}"
         require_keys(one, {"unseen", "command", "laboratories", "training"}, at)
+        require_keys(one["training"], KEPT_OF_TRAINING, f"{at}.training")
         for lab, found in one["laboratories"].items():
             whole = WAYS if lab in one["unseen"] else ()
             require_keys(found, {"distance", "shares", "confidence", "suggested_share", *whole}, f"{at}.{lab}")
@@ -254,6 +256,7 @@ def validate_evidence(evidence: Any, sha256: str) -> None:
             else:
                 _validate_stress(report, where, sha256)
     for kind in TRAININGS:
-        # A seed may stand for itself under another schedule.
-        seeds = [(run["training"]["seed"], run["training"]["samples_seen"]) for run in evidence.get(kind, ())]
+        # A seed may stand for itself under another schedule, or on other photos.
+        trainings = [run["training"] for run in evidence.get(kind, ())]
+        seeds = [tuple(training[key] for key in ("seed", "samples_seen", "n_photos")) for training in trainings]
         require(len(set(seeds)) == len(seeds), f"the seeds of evidence.{kind}", seeds, "each of them once")

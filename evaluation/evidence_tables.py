@@ -60,7 +60,9 @@ def _commit(made: Mapping[str, Any]) -> str:
 
 
 def _begun(source: Mapping[str, Any] | None) -> str:
-    return f", on from weights {source['sha256'][:12]}" if source else ", from scratch"
+    if source is None:
+        return ", from scratch"
+    return f", on from {'weights ' + source['sha256'][:12] if 'sha256' in source else source['source']}"
 
 
 def _both_ways(found: Mapping[str, Any]) -> str:

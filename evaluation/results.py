@@ -296,12 +296,15 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
 
 
 def without_folders(found: Any) -> Any:
-    """Leave the last name of each path outside the project in commands: a machine's folders say nothing to others."""
+    """Leave the last name of each path outside the project in commands: a machine's folders say nothing to others.
+
+    A path is what stands alone, or behind ``=``, and begins with ``/`` or ``../``.
+    """
     if isinstance(found, Mapping):
         return {key: without_folders(value) for key, value in found.items()}
     if isinstance(found, list):
         return [without_folders(value) for value in found]
-    return re.sub(r"(?<!\S)(?:\.\.)?/\S*/(?=[^\s/])", "", found) if isinstance(found, str) else found
+    return re.sub(r"(?<![^\s=])(?:(?:\.\./)+(?:\S*/)?|/\S*/)(?=[^\s/])", "", found) if isinstance(found, str) else found
 
 
 def git_commit(root: Path | str) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def _accuracy_at(share: str) -> Callable:
 def _recipes(results: Mapping[str, Any], split: str) -> dict[int, list[Mapping[str, Any]]]:
     """Give what the trainings on TRAIN alone measured, by the number of photos they learnt from, in their order.
 
-    The first recipe counts; the others show what was tried.
+    Those of the first number, the recipe decided last, count; the others show what was tried before.
     """
     recipes = {}
     for run in results.get("evidence", {}).get("official", ()):

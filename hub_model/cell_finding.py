@@ -26,6 +26,9 @@ SMALLEST_SIDE = 32  # px, of a field: a red cell would be about two pixels wide
 # holds more of them and is looked at larger.
 WORKING_SIDE = 240  # px of the longer side
 LARGEST_WORKING_SIDE = 1920
+LONGEST_STRIP = (
+    LARGEST_WORKING_SIDE // SMALLEST_SIDE
+)  # times as long as broad: what is made smaller keeps SMALLEST_SIDE
 MIN_DIAMETER = 10  # px, of a red cell
 # Below so many px the working picture is too small; where the photo's red cells are narrower than LARGE_CELL, noise may look
 # like up to 8 px.
@@ -102,9 +105,15 @@ def find_cells(picture: Image.Image | np.ndarray) -> list[dict[str, Any]]:
 
     Raises:
         TypeError: the picture is an array of another dtype, or no picture.
-        ValueError: it has another shape, or a side of less than 32 px.
+        ValueError: it has another shape, a side of less than 32 px, or is more than 60 times as long as broad.
     """
-    field = _prepare(check_field(picture))
+    image = check_field(picture)
+    if is_strip(image):
+        raise ValueError(
+            f"The field has {image.width} x {image.height} px; expected at most {LONGEST_STRIP} times as long as broad. "
+            "Crop it."
+        )
+    field = _prepare(image)
     if field.light < MIN_LIGHT:
         return []
     nuclei, diameter = _find_nuclei(field)
@@ -132,6 +141,10 @@ def check_field(picture: Image.Image | np.ndarray) -> Image.Image:
             f"The field has {image.width} x {image.height} px; expected {SMALLEST_SIDE} or more each side. Take a larger photo."
         )
     return image
+
+
+def is_strip(image: Image.Image) -> bool:
+    return max(image.size) > LONGEST_STRIP * min(image.size)
 
 
 def _prepare(image: Image.Image) -> _Field:

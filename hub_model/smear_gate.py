@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from .cell_finding import check_field
+from .cell_finding import LONGEST_STRIP, check_field, is_strip
 
 SIDE = 192  # px, the longer one, of the thumbnail that is looked at: a field's red cells are 5 px or more wide
 # Of the longer side: changes over longer ways are the lamp's. Red cells of a close crop are 0.3 wide.
@@ -95,6 +95,8 @@ def why_no_smear(picture: Image.Image | np.ndarray) -> str | None:
         ValueError: it has another shape, or a side of less than 32 px.
     """
     image = check_field(picture)
+    if is_strip(image):
+        return f"no stained smear: it is more than {LONGEST_STRIP} times as long as broad"
     scale = min(1.0, SIDE / max(image.size))
     shape = [max(1, round(length * scale)) for length in image.size]
     small = image if scale == 1 else image.resize(shape, Image.Resampling.BOX, reducing_gap=2.0)

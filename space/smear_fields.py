@@ -331,23 +331,26 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
             more = [speech("fields_more", number=len(refused) - SAID)] if len(refused) > SAID else []
             yield former(visit, " ".join([*refused[:SAID], *more]), speech)
             return
-        put_aside(visit)
-        visit.slide, visit.started_over = slide, False
+        with visit.work:
+            put_aside(visit, slide)
+            visit.started_over = False
         yield {files: None, **shown_anew(visit, speech)}
 
-    def put_aside(visit: Visit) -> None:
-        """Keep the slide that another follows, where a person has worked on it."""
-        if visit.slide is not None:
-            visit.untouched, visit.slide = visit.slide, None
+    def put_aside(visit: Visit, following: Slide | None = None) -> None:
+        """Keep the slide that another follows, or none, where a person has worked on it."""
+        with visit.work:
+            if visit.slide is not None:
+                visit.untouched = visit.slide
+            visit.slide = following
             keep_changed(visit)
 
     def keep_changed(visit: Visit) -> bool:
         """Let the slide that was put aside be brought back if something is changed in it; say whether that is so."""
-        untouched = visit.untouched
-        if untouched is None or not untouched.answer["changes"]:
-            return False
-        visit.former, visit.untouched = untouched, None
-        return True
+        with visit.work:
+            if visit.untouched is None or not visit.untouched.answer["changes"]:
+                return False
+            visit.former, visit.untouched = visit.untouched, None
+            return True
 
     def shown_anew(visit: Visit, speech: Words) -> dict[Any, Any]:
         """Show the visit's slide with all that belongs to it, its options too."""
@@ -374,10 +377,11 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
     def bring_back(request: gr.Request) -> dict[Any, Any]:
         visit, speech = visits.of(request.session_hash), words(request)
         visit.cancelled.set()
-        back_, visit.former = visit.former, None
-        if back_ is not None:
-            put_aside(visit)
-            visit.slide, visit.started_over = back_, False
+        with visit.work:
+            back_, visit.former = visit.former, None
+            if back_ is not None:
+                put_aside(visit, back_)
+                visit.started_over = False
         return over(visit, speech) if visit.slide is None else shown_anew(visit, speech)
 
     def former(visit: Visit, why: str, speech: Words) -> dict[Any, Any]:
@@ -414,11 +418,10 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
     def change(request: gr.Request, event: gr.EventData) -> dict[Any, Any]:
         visit = visits.of(request.session_hash)
         asked = event._data if isinstance(event._data, dict) else {}
-        slide, said = visit.slide, ""
-        for aside in (
-            visit.untouched,
-            visit.former,
-        ):  # said of it before it was put aside; in the order in which it moves on
+        with visit.work:
+            slide, *put_away = visit.slide, visit.untouched, visit.former
+        said = ""
+        for aside in put_away:  # said of it before it was put aside
             if aside is not None:
                 with aside.lock, contextlib.suppress(ValueError):
                     aside.take(asked.get("slide"), asked.get("steps"))
@@ -430,10 +433,11 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
                 except ValueError as error:  # the list comes all the same: the browser waits for it
                     said = fields_page.message(str(error))
                 shown_ = {status: said, **render(slide, words(request))}
-        offered = {back: gr.Button(visible=True)} if keep_changed(visit) else {}
-        if visit.slide is None:  # also where it was put aside meanwhile
-            return over(visit, words(request)) | offered
-        return (shown_ if visit.slide is slide else {status: gr.skip()}) | offered
+        with visit.work:
+            offered = {back: gr.Button(visible=True)} if keep_changed(visit) else {}
+            if visit.slide is None:  # also where it was put aside meanwhile
+                return over(visit, words(request)) | offered
+            return (shown_ if visit.slide is slide else {status: gr.skip()}) | offered
 
     def set_options(*asked: Any, total_alone: bool = False) -> dict[Any, Any]:
         """Follow what was set; of the total alone where that changed, since it does so also when the page itself sets it."""
@@ -481,8 +485,9 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
     def start_over(request: gr.Request) -> dict[Any, Any]:
         visit = visits.of(request.session_hash)
         visit.cancelled.set()
-        put_aside(visit)
-        visit.started_over = True
+        with visit.work:
+            visit.started_over = True
+            put_aside(visit)
         return cleared() | {back: gr.Button(visible=visit.former is not None)}
 
     def with_request(fn: Any) -> Any:

@@ -11,6 +11,7 @@ from smear_drawings import CYTOPLASM, FIELD_CELLS, _disc, draw_field, write_box_
 
 import measure_finding
 from hub_model.cell_finding import find_cells
+from hub_model.smear_gate import why_no_smear
 
 
 def assert_found(picture, boxes):
@@ -108,16 +109,31 @@ def test_blank_pictures_are_no_find(level):
     assert find_cells(noisy) == []
 
 
-@pytest.mark.parametrize("shape", [(40, 8000), (8000, 40), (32, 32)])
-def test_a_strip_is_searched_like_any_field(shape):
-    """Made as small as its length asks for, it would have no breadth left."""
-    strip = np.full((*shape, 3), (225, 190, 200), np.uint8)
-    assert find_cells(strip) == []
+def strip(shape):
+    """Pale ground with one nucleus in its middle."""
+    field = np.full((*shape, 3), (225, 190, 200), np.uint8)
     rows, cols = np.indices(shape)
-    strip[np.hypot(rows - shape[0] // 2, cols - shape[1] // 2) < 12] = (90, 40, 140)
-    for cell in find_cells(strip):
-        row_min, col_min, row_max, col_max = cell["box"]
-        assert 0 <= row_min < row_max <= shape[0] and 0 <= col_min < col_max <= shape[1]
+    field[np.hypot(rows - shape[0] // 2, cols - shape[1] // 2) < 12] = (90, 40, 140)
+    return field
+
+
+@pytest.mark.parametrize("shape", [(40, 600), (600, 40)])
+def test_a_strip_is_searched_as_broad_as_it_is(shape):
+    (cell,) = find_cells(strip(shape))
+    row_min, col_min, row_max, col_max = cell["box"]
+    assert 0 <= row_min < shape[0] // 2 < row_max <= shape[0] and 0 <= col_min < shape[1] // 2 < col_max <= shape[1]
+
+
+@pytest.mark.parametrize("shape", [(32, 1900), (1900, 32), (32, 32)])
+def test_a_strip_without_a_cell_gives_none(shape):
+    assert find_cells(np.full((*shape, 3), (225, 190, 200), np.uint8)) == []
+
+
+@pytest.mark.parametrize("shape", [(40, 8000), (8000, 40)])
+def test_what_is_too_long_for_its_breadth_is_refused_and_no_smear(shape):
+    with pytest.raises(ValueError, match="expected at most 60 times as long as broad. Crop it"):
+        find_cells(strip(shape))
+    assert why_no_smear(strip(shape)) == "no stained smear: it is more than 60 times as long as broad"
 
 
 def test_errors_say_what_came():

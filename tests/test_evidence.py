@@ -97,6 +97,11 @@ def test_every_kind_is_taken_over_and_one_kind_is_replaced_alone(folder, tmp_pat
     collect.main([str(folder), "--official", str(tmp_path / "seed-2")])
     later = read_results(folder / "eval_results.json")["evidence"]
     assert later == evidence | {"official": evidence["official"][1:]}
+    other = copy.deepcopy(later["official"])  # the same seed on other photos
+    other[0]["training"]["n_photos"] += 1
+    collect.add_evidence(folder, {"official": other + later["official"]})
+    assert len(read_results(folder / "eval_results.json")["evidence"]["official"]) == 2
+    collect.add_evidence(folder, {"official": later["official"]})
     assert "missed" not in later["finding"][0]["fields"] and "odd" not in later["finding"][1]  # lists of single images
 
 
@@ -281,3 +286,7 @@ def test_commands_name_no_folder_of_the_machine_they_ran_on():
     found = [{"command": words.format("/somewhere/clone/", "/else/"), "n": 3, "of": ["a/b"]}]
     assert without_folders(found) == [{"command": words.format("", ""), "n": 3, "of": ["a/b"]}]
     assert without_folders(words.format("../clone/", "../../else/")) == words.format("", "")
+    assert (
+        without_folders("x.py ../pbc --out=/a/b/c a/../b https://a.org/b/c")
+        == "x.py pbc --out=c a/../b https://a.org/b/c"
+    )
