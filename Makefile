@@ -18,7 +18,7 @@ test: environment browser peers  ## everything the project claims
 	$(RUN) -m evaluation.card --template model_card.md --folder hub_model --readme README.md --check
 	$(RUN) -m smears.dataset_card hub_dataset --check
 	$(RUN) -m publishing.third_party --check
-	WBC_CACHE=$(CACHE) $(RUN) -m pytest -n 3 --dist loadfile --durations 25
+	WBC_CACHE=$(CACHE) $(RUN) -m pytest -n 2 --dist loadfile --durations 25
 
 bench: environment  ## what it costs, beside others, and what moved since the committed result; with DATA=blood-cells on its images; a part of it (OPTIONS='--only latency') into runs/
 	mkdir -p runs
