@@ -45,7 +45,7 @@ def text(content=PHOTO):
 
 def assert_same(answer, expected):
     assert [row["label"] for row in answer] == [row["label"] for row in expected]
-    assert [row["score"] for row in answer] == pytest.approx([row["score"] for row in expected], abs=1e-6)
+    assert [row["score"] for row in answer] == pytest.approx([row["score"] for row in expected], rel=1e-5, abs=1e-6)
     json.dumps(answer, allow_nan=False)
 
 
