@@ -33,9 +33,9 @@ NOTES = {
     "at a time, in bfloat16 eight, which stay in a processor's caches.",
     "Many files": "Where the processor computes in bfloat16, our pipeline takes many files in it, unless told otherwise, "
     "as in the row that says float32.",
-    "Most memory after one answer": "PyPI's torch, built for CUDA, takes most of it before there is a model; then "
-    "torchvision's `ops`, which transformers imports, import torch's compiler and Triton, and transformers' losses SciPy. "
-    "No image is named without these, so with these libraries the wanted figure is not to be had.",
+    "Most memory after one answer": "The libraries alone take more than what was wanted, before there is a model: most of it "
+    "PyPI's torch, built for CUDA; then torchvision's `ops`, which transformers imports, import torch's compiler and Triton, "
+    "and transformers' losses SciPy.",
 }
 FIGURE_KEYS = {"section", "what", "beside", "ratio", "value", "unit", "wanted", "possible", "batch"}
 SPREAD_KEYS = {"median", "low", "high", "n"}

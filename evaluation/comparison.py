@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.entry import is_count, require, require_keys, validate_entry
-from evaluation.figures import duration, figure, thousands
+from evaluation.figures import commit, duration, figure, thousands
 
 PUBLISHED = Path(__file__).with_name("published.csv")  # as the works state it; no interval is given by any of them
 PROTOCOL_KEYS = {
@@ -123,7 +123,7 @@ def _how_trained(protocol: list[Mapping[str, Any]]) -> str:
             f"by {run['split_by']}, {run['folds_run']} of {run['folds']} folds, trained {start}, "
             f"{thousands(run['samples_seen'])} augmented images each at {sides} px, "
             f"measured at {run['resolutions'][-1]} px, {duration(run['wall_seconds'])} of training, "
-            f"seed {run['seed']}, commit {run['commit'][:7]}{' with uncommitted changes' if run['dirty'] else ''}, "
+            f"seed {run['seed']}, commit {commit(run)}, "
             f"`{run['command']}`"
         )
     return (

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evaluation.corruptions import CORRUPTIONS
-from evaluation.figures import duration, figure, nats, percent, thousands
+from evaluation.figures import commit, duration, figure, nats, percent, thousands
 
 STATES = ("before", "after")
 NAMES = {"ig": "immature granulocyte"}  # PBC's folders
@@ -48,15 +48,11 @@ def unseen_table(evidence: Mapping[str, Any]) -> str:
             sides = ", ".join(map(str, training["resolutions"]))
             note = (
                 f"{report['name']}, without {' and '.join(run['unseen'])}: {thousands(training['samples_seen'])} images at "
-                f"{sides} px{_begun(training['started_from'])}, seed {training['seed']}, commit {_commit(training)}, "
+                f"{sides} px{_begun(training['started_from'])}, seed {training['seed']}, commit {commit(training)}, "
                 f"`{run['command']}`"
             )
             notes.append(f"- {note}")
     return "\n".join([*lines, "", *dict.fromkeys(notes)])
-
-
-def _commit(made: Mapping[str, Any]) -> str:
-    return made["commit"][:7] + (" with uncommitted changes" if made["dirty"] else "")
 
 
 def _begun(source: Mapping[str, Any] | None) -> str:
@@ -102,7 +98,7 @@ def few_labels_table(evidence: Mapping[str, Any]) -> str:
             f"| {report['laboratory']} | {report['n_labelled']} images of {report['n_groups_labelled']} photos or slides "
             f"| {_before_after(report['others'])}, n = {thousands(n)} | {home} | {duration(report['fitted']['wall_seconds'])} |"
         )
-    commands = [f"- `{report['command']}`, commit {_commit(report)}" for report in evidence["few_labels"]]
+    commands = [f"- `{report['command']}`, commit {commit(report)}" for report in evidence["few_labels"]]
     return "\n".join([*lines, "", *commands])
 
 
@@ -138,7 +134,7 @@ def heads_table(evidence: Mapping[str, Any]) -> str:
             f"| {'; '.join(figure(pair['after']) for pair in others)} "
             f"| {home} | {new} |"
         )
-    commands = [f"- `{report['command']}`, commit {_commit(report)}" for report in evidence["heads"]]
+    commands = [f"- `{report['command']}`, commit {commit(report)}" for report in evidence["heads"]]
     return "\n".join([*lines, "", *commands])
 
 

@@ -1,6 +1,7 @@
 """Figures as people read them, written the same in the card, in the README and on the screen."""
 
 from collections.abc import Mapping
+from typing import Any
 
 
 def percent(value: float, decimals: int = 1) -> str:
@@ -31,3 +32,8 @@ def duration(seconds: float) -> str:
         hours, minutes = divmod(round(whole / 60), 60)
         return f"{hours} h {minutes} min"
     return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
+def commit(made: Mapping[str, Any]) -> str:
+    """Write the commit that something was made at: ``7e79f2e``, or ``7e79f2e with uncommitted changes``."""
+    return made["commit"][:7] + (" with uncommitted changes" if made["dirty"] else "")

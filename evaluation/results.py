@@ -298,7 +298,7 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
 def without_folders(found: Any) -> Any:
     """Leave the last name of each path outside the project in commands: a machine's folders say nothing to others.
 
-    A path is what stands alone, or behind ``=``, and begins with ``/`` or ``../``.
+    A path is what stands alone, or behind ``=``, and begins with ``../``, or with ``/`` and a folder.
     """
     if isinstance(found, Mapping):
         return {key: without_folders(value) for key, value in found.items()}

@@ -88,7 +88,10 @@ def desk_of(hub: LoopbackHub, patch: pytest.MonkeyPatch) -> Desk:
 
     def wait(seconds: float) -> None:
         # A page that tests before have served sweeps in a thread of its own as long as the process lasts.
-        sleep(seconds) if threading.current_thread().name == "sweep visits" else waits.append(seconds)
+        if threading.current_thread().name == "sweep visits":
+            sleep(seconds)
+        else:
+            waits.append(seconds)
 
     patch.setattr("time.sleep", wait)
     patch.setattr(publish.signal, "signal", lambda *_: None)
