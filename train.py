@@ -72,6 +72,7 @@ from smears.loading import DataError, fingerprint, load_folder, load_hub
 from smears.photos import boxes_on_copies, name_photos, photos_at_hand, photos_behind
 from smears.splits import VALIDATION_SHARE, hold_out
 from training.augment import Augmentation, read_augmentation
+from training.consistency import VIEWS
 from training.device_views import DevicePhotos, PlannedDraws, Planner, collate, fits
 from training.finish import average_weights, fit_temperature, fold_temperature, predict_logits
 from training.init_from import init_from, load_companion
@@ -223,6 +224,13 @@ class RecipeArguments:
     mixup: float = field(
         default=0.0, metadata={"help": "how strongly images are laid over each other, see training/mixup.py; 0: never"}
     )
+    consistency: float = field(
+        default=0.0,
+        metadata={
+            "help": "each image is drawn twice, changed in two ways; weight of what the two answers differ by, see "
+            "training/consistency.py; 0: drawn once"
+        },
+    )
     class_balance: float = field(
         default=1.0, metadata={"help": "1: every class is drawn equally often; 0: as often as its images lie there"}
     )
@@ -250,6 +258,12 @@ class RecipeArguments:
                 raise ValueError(f"--{name} {getattr(self, name)}: expected a share from 0 to 1.")
         if not 0 <= self.mixup < float("inf"):
             raise ValueError(f"--mixup {self.mixup}: expected 0 (never) or a strength above it, such as 0.2.")
+        if not 0 <= self.consistency < float("inf"):
+            raise ValueError(f"--consistency {self.consistency}: expected 0 (never) or a weight above it, such as 12.")
+        if self.mixup and self.consistency:
+            raise ValueError(
+                "--mixup and --consistency: expected one of them; two views under other images are not one."
+            )
         if self.negatives and self.class_balance < 1:
             raise ValueError(
                 "--class_balance below 1 counts images, and --negatives draws without any: leave out one of them."
@@ -646,8 +660,9 @@ def prepare(data_arguments: DataArguments, recipe: RecipeArguments, arguments: S
     identity = {"labels": labels, "data": data, "images": len(fit), "seed": arguments.seed}
     identity |= asdict(recipe) | {name: getattr(arguments, name) for name in RECORDED_ARGUMENTS}
     del identity["average_with"]  # it begins after the last step, so that a finished training can be averaged later
-    if not recipe.mixup:
-        del identity["mixup"]  # which a training that was begun before there was any does not name
+    for name in ("mixup", "consistency"):
+        if not getattr(recipe, name):
+            del identity[name]  # which a training that was begun before there was any does not name
     if arguments.should_save:
         claim(arguments.output_dir, identity)
     return Prepared(
@@ -680,7 +695,7 @@ def main() -> None:
         seed=arguments.seed, cache_mb=data_arguments.cache_mb,
         negatives=labels.index(recipe.negatives) if recipe.negatives else None,
         ground_share=recipe.ground_share, oddity_share=recipe.oddity_share, oddity_stain_share=recipe.oddity_stain_share,
-        exchange_share=recipe.exchange_share, class_balance=recipe.class_balance,
+        exchange_share=recipe.exchange_share, class_balance=recipe.class_balance, views=VIEWS if recipe.consistency else 1,
     )  # fmt: skip
     photos = draws.fill_cache()
     trainer = EmaTrainer(
@@ -695,6 +710,7 @@ def main() -> None:
         callbacks=[clock := WallClock()],
         ema_decay=recipe.ema_decay,
         mixup=recipe.mixup,
+        consistency=recipe.consistency,
     )
     del photos
     trainer.train(resume_from_checkpoint=newest_checkpoint(arguments.output_dir))

@@ -604,11 +604,13 @@ def test_a_training_is_the_same_whether_it_knows_of_later_options_that_are_not_u
     words = ["--data_dir", str(archive), "--output_dir", str(tmp_path / "run"), *QUICK]
     train.prepare(*train.parse(words))
     begun = json.loads((tmp_path / "run" / "training.json").read_text())
-    assert begun["sides"] == [64] and "mixup" not in begun and "average_with" not in begun
+    assert begun["sides"] == [64] and not {"mixup", "consistency", "average_with"} & begun.keys()
     other = checkpoint_of(tmp_path / "other", LABELS)
     train.prepare(*train.parse([*words, "--average_with", str(other)]))  # the same training, averaged at its end
     with pytest.raises(ValueError, match=r"holds a training with mixup = None, now it is 0\.2"):
         train.prepare(*train.parse([*words, "--mixup", "0.2"]))
+    with pytest.raises(ValueError, match=r"holds a training with consistency = None, now it is 12\.0"):
+        train.prepare(*train.parse([*words, "--consistency", "12"]))
 
 
 @pytest.mark.parametrize(
@@ -652,6 +654,8 @@ def test_phases_that_do_not_fit_are_refused_before_any_image_is_read(monkeypatch
         (["--push_to_hub"], "The images absent have no licence that is known"),
         (["--train_on", "photos", "--dataset_name", "someone/cells"], "needs the Kaggle archive"),
         (["--sides", "32", "--phase_epochs", "1"], "64 px and more"),
+        (["--consistency", "-1"], "expected 0 (never) or a weight above it"),
+        (["--mixup", "0.2", "--consistency", "12"], "expected one of them"),
         (["--init_from", "nowhere"], "There is no nowhere to start from"),
         ([], "absent is no folder. Unpack the archive"),
     ],

@@ -153,12 +153,10 @@ class PlannedDraws(TrainingDraws):
         _, sizes, ground = self.place[self.contents[row]]
         return Outline(row, sizes, ground)
 
-    def __getitem__(self, draw: int) -> dict:
-        rng = np.random.default_rng((self.seed, self.epoch, draw))
-        place = self.turns[draw]
+    def _show(self, draw: int, view: int) -> dict:
+        drawn, rng = self._draw(draw, view)
         side = self.resolution.side(self.epoch)
-        drawn = self._draw(rng, place, side)
-        entry = {"labels": self.labels[place], "side": side, "noise": int(rng.integers(2**31))}
+        entry = {"labels": self.labels[self.turns[draw]], "side": side, "noise": int(rng.integers(2**31))}
         if isinstance(drawn, np.ndarray):
             return entry | {"oddity": drawn}
         return entry | self._pack(drawn, canvas_side(side))
@@ -219,10 +217,14 @@ def canvas_side(side: int) -> int:
     return max(CANVAS_STEP, CANVAS_STEP * round(side * CANVAS / CANVAS_STEP))
 
 
-def collate(entries: Sequence[Mapping]) -> dict:
-    """Put draws of ``PlannedDraws`` together for ``DevicePhotos``; plain views as PyTorch does."""
+def collate(draws: Sequence[Mapping | Sequence[Mapping]]) -> dict:
+    """Put draws of ``PlannedDraws`` together for ``DevicePhotos``; those of ``TrainingDraws`` and plain views as PyTorch does.
+
+    A draw with several views becomes as many rows, one after the other.
+    """
+    entries = [entry for draw in draws for entry in ([draw] if isinstance(draw, Mapping) else draw)]
     if "side" not in entries[0]:
-        return default_collate(list(entries))
+        return default_collate(entries)
     odd = [number for number, entry in enumerate(entries) if "oddity" in entry]
     shown = [number for number in range(len(entries)) if number not in set(odd)]
     batch = {

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
+from training.consistency import VIEWS, divergence
 from training.mixup import mix_images, mixed_loss
 from training.width import images_of_steps, share_batch_norms, share_batches, share_of_loss
 
@@ -39,6 +40,8 @@ class EmaTrainer(Trainer):
         draw: makes the pixels of a planned batch on the device, see ``training.device_views``; else they come as they are.
         mixup: how strongly training images are laid over each other, see ``training.mixup``; 0 leaves them alone. A process
             mixes its own images: where several share a batch, this is not what one process learns.
+        consistency: weight of the divergence between the answers to the views of a draw, see ``training.consistency``; above
+            0, each draw of ``train_dataset`` comes as that many rows of a batch.
     """
 
     def __init__(
@@ -47,13 +50,18 @@ class EmaTrainer(Trainer):
         ema_decay: float = 0.999,
         draw: Callable[[dict], dict] | None = None,
         mixup: float = 0.0,
+        consistency: float = 0.0,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
         self.draw = draw
         if not 0 <= mixup < float("inf"):
             raise ValueError(f"mixup is {mixup}; expected 0 (none) or a strength above it (0.2 is usual).")
-        self.mixup = mixup
+        if not 0 <= consistency < float("inf"):
+            raise ValueError(f"consistency is {consistency}; expected 0 (none) or a weight above it (12 is usual).")
+        if mixup and consistency:
+            raise ValueError("mixup and consistency: expected one of them; views under different images say nothing.")
+        self.mixup, self.consistency = mixup, consistency
         self._mixed = (-1, 0)  # step, and how many of its batches were mixed (gradient accumulation takes several)
         if not 0 <= ema_decay < 1:
             raise ValueError(f"ema_decay is {ema_decay}; expected 0 <= decay < 1 (0.999 is usual).")
@@ -80,12 +88,16 @@ class EmaTrainer(Trainer):
 
     @property
     def samples_seen(self) -> int:
-        """How many images all processes together have learnt from, those of a run that was resumed among them."""
+        """How many images all processes together have learnt from, those of a run that was resumed among them.
+
+        Each view of a draw is one.
+        """
         args, all_at_once = self.args, self._train_batch_size * self.args.world_size
-        return images_of_steps(
+        draws = images_of_steps(
             self.state.global_step, len(self.train_dataset), all_at_once, args.gradient_accumulation_steps,
             args.dataloader_drop_last,
         )  # fmt: skip
+        return draws * (VIEWS if self.consistency else 1)
 
     def get_train_dataloader(self):
         """Give this process's share of the batches of one process, where there are several processes."""
@@ -101,6 +113,8 @@ class EmaTrainer(Trainer):
             loss, outputs = self._compute_mixed_loss(model, inputs)
         else:
             loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if model.training and self.consistency:
+            loss = loss + self.consistency * divergence(outputs.logits)
         if self.args.world_size > 1 and model.training:
             loss = loss * share_of_loss(images, self.accelerator)
         return (loss, outputs) if return_outputs else loss

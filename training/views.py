@@ -53,6 +53,7 @@ class TrainingDraws(torch.utils.data.Dataset):
     """An epoch of augmented draws, balanced over classes, then laboratories, then groups (slides, photos), then files.
 
     Draw number i of epoch e depends on (seed, e, i) and nothing else, so a resumed training sees what it would have seen.
+    Each is a dictionary of ``pixel_values`` (3, side, side) and ``labels``, or a list of them, one for each view.
 
     Args:
         data: columns ``image``, ``label``, ``group`` and optionally ``lab``, ``boxes``, ``cells`` and ``others``, see
@@ -70,6 +71,8 @@ class TrainingDraws(torch.utils.data.Dataset):
         exchange_share: how often an image takes on the colours of an image of another laboratory.
         class_balance: 1 draws every class equally often, 0 each as often as its images lie there; between: the shares are
             the counts to the power of 1 - class_balance.
+        views: how often each draw is shown: the same image, changed in another way each time; where it is of ground or no
+            smear, another picture of that kind.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class TrainingDraws(torch.utils.data.Dataset):
         oddity_stain_share: float = 0.0,
         exchange_share: float = 0.0,
         class_balance: float = 1.0,
+        views: int = 1,
     ):
         self.images = data.select_columns(["image"])
         names = ("boxes", "cells", "others")
@@ -98,6 +102,7 @@ class TrainingDraws(torch.utils.data.Dataset):
         self.augmentation = augmentation or Augmentation()
         self.seed = seed
         self.epoch = 0
+        self.views = views
         self.negatives = negatives
         self.ground_share, self.oddity_share = ground_share, oddity_share
         self.oddity_stain_share, self.exchange_share = oddity_stain_share, exchange_share
@@ -125,24 +130,32 @@ class TrainingDraws(torch.utils.data.Dataset):
         """Say which epoch is drawn; the Trainer calls this."""
         self.epoch = int(epoch)
 
-    def __getitem__(self, draw: int) -> dict[str, torch.Tensor | int]:
-        rng = np.random.default_rng((self.seed, self.epoch, draw))
+    def __getitem__(self, draw: int) -> dict | list[dict]:
+        shown = [self._show(draw, view) for view in range(self.views)]
+        return shown if self.views > 1 else shown[0]
+
+    def _show(self, draw: int, view: int) -> dict[str, torch.Tensor | int]:
+        image, _ = self._draw(draw, view)
+        side = self.resolution.side(self.epoch)
+        pixels = self.processor(image, size={"height": side, "width": side}, return_tensors="pt")["pixel_values"][0]
+        return {"pixel_values": pixels, "labels": self.labels[self.turns[draw]]}
+
+    def _draw(self, draw: int, view: int) -> tuple[np.ndarray, np.random.Generator]:
+        """Draw an image for the network, and give what later choices of this view come from."""
+        rng = np.random.default_rng((self.seed, self.epoch, draw))  # every view of a draw chooses the same with it
+        change = np.random.default_rng((self.seed, self.epoch, draw, view)) if view else rng
         place = self.turns[draw]  # the classes take turns; the sampler shuffles
         side = self.resolution.side(self.epoch)
-        image = self._draw(rng, place, side)
-        pixels = self.processor(image, size={"height": side, "width": side}, return_tensors="pt")["pixel_values"][0]
-        return {"pixel_values": pixels, "labels": self.labels[place]}
-
-    def _draw(self, rng: np.random.Generator, place: int, side: int) -> np.ndarray:
         if self.labels[place] == self.negatives:
             kind = rng.random() if self.trees[place] else rng.uniform(0, self.ground_share + self.oddity_share)
             if kind < self.oddity_share:
-                return self._oddity(rng, side)
+                return self._oddity(change, side), change
             if kind < self.oddity_share + self.ground_share:
-                return self._ground(rng, side)
+                return self._ground(change, side), change
         row = _descend(self.trees[place], rng)
-        colours = self._exchange(rng, row)
-        return self.augmentation(self._pyramid(row), rng, side, self.boxes[row], self.whole[row], colours)
+        colours = self._exchange(change, row)
+        image = self.augmentation(self._pyramid(row), change, side, self.boxes[row], self.whole[row], colours)
+        return image, change
 
     def _ground(self, rng: np.random.Generator, side: int) -> np.ndarray:
         for _ in range(8):
