@@ -5,8 +5,8 @@
         --few_labels runs/few-raabin/few_labels.json --heads runs/head-raabin/heads.json --stress stress-pbc.json \
         --finding kaggle.json chula.json --counts counts.json
 
-Each option replaces what stands there of its kind, see ``evaluation.evidence``; the others stay. ``--official`` and
-``--unseen`` name first what counts.
+Each option replaces what stands there of its kind, see ``evaluation.evidence``; the others stay. With ``--add`` it comes
+behind what stands there. Of ``--official`` and ``--unseen`` the first is what counts.
 """
 
 import argparse
@@ -110,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--unseen", nargs="+", help="NAME=FILE: reports of leave_one_out.py, each with a name")
     for kind, writer in WRITERS.items():
         parser.add_argument(f"--{kind}", nargs="+", type=Path, help=f"reports of {writer}")
+    parser.add_argument("--add", action="store_true", help="behind what stands there of its kind, not in its place")
     options = parser.parse_args(arguments)
     try:
         found = {}
@@ -126,7 +127,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 found[kind] = [_in_brief(_read_json(path, writer)) for path in paths]
         if not found:
             parser.error(f"name one or more of {', '.join(f'--{kind}' for kind in KINDS)}")
-        add_evidence(options.folder, without_folders(found))
+        found = without_folders(found)
+        if options.add:
+            there = read_results(options.folder / FILE_NAME).get("evidence", {})
+            found = {kind: there.get(kind, []) + reports for kind, reports in found.items()}
+        add_evidence(options.folder, found)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 

@@ -223,8 +223,8 @@ def validate_evidence(evidence: Any, sha256: str) -> None:
     Raises
     ------
     ResultsError
-        (a ValueError) Kinds or keys that are unknown or missing, entries that ``validate_entry`` refuses, a seed that stands
-        twice, a stress test, answers or exports of other weights, a door that differs by more than it may.
+        (a ValueError) Kinds or keys that are unknown or missing, entries that ``validate_entry`` refuses, a seed or
+        a name that stands twice, a stress test, answers or exports of other weights, a door that differs by more than it may.
     """
     require(isinstance(evidence, Mapping), "evidence", evidence, "an object")
     unknown = sorted(set(evidence) - set(KINDS))
@@ -260,3 +260,5 @@ def validate_evidence(evidence: Any, sha256: str) -> None:
         trainings = [run["training"] for run in evidence.get(kind, ())]
         seeds = [tuple(training[key] for key in ("seed", "samples_seen", "n_photos")) for training in trainings]
         require(len(set(seeds)) == len(seeds), f"the seeds of evidence.{kind}", seeds, "each of them once")
+    names = [report["name"] for report in evidence.get("unseen", ())]
+    require(len(set(names)) == len(names), "the names of evidence.unseen", names, "each of them once")

@@ -151,6 +151,16 @@ def test_evidence_that_contradicts_itself_is_refused(folder, spoil, message):
         validate_results(results)
 
 
+def test_what_is_added_comes_behind_what_stands_there_and_no_name_twice(folder, tmp_path):
+    words = [str(folder), "--add", "--unseen"]
+    collect.main([*words, f"another recipe={tmp_path / 'unseen.json'}"])
+    reports = read_results(folder / "eval_results.json")["evidence"]["unseen"]
+    assert [report["name"] for report in reports] == ["the recipe", "another recipe"]
+    assert reports[0]["runs"] == reports[1]["runs"]
+    with pytest.raises(SystemExit, match="the names of evidence.unseen .* each of them once"):
+        collect.main([*words, f"the recipe={tmp_path / 'unseen.json'}"])
+
+
 def test_what_is_no_report_is_refused_and_nothing_changes(folder, tmp_path):
     before = (folder / "eval_results.json").read_bytes()
     (tmp_path / "text").write_text("figures")
