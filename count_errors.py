@@ -6,7 +6,8 @@ answers for that cell, in an image of one cell without boxes a find in the middl
     python count_errors.py hub_model --data_dir blood-cells pbc raabin chula --folder_map ig=other erythroblast=other \\
         platelet=other --validation_share 0.1 --split_seed 3 --test_share pbc=0.2 --out cells.csv --save
 
-writes a row for each cell of validation and of what is held out for testing; ``--save`` puts validation's counts into the
+writes a row for each cell of validation and of what is held out for testing, with the first digits of the SHA-256 of the
+weights that named it; ``--save`` puts validation's counts into the
 model's config.json.
 """
 
@@ -25,7 +26,7 @@ from transformers import pipeline
 
 from evaluation.command import read_shares, require_least, run
 from evaluation.labels import read_label_map
-from evaluation.results import write_text
+from evaluation.results import weights_sha256, write_text
 from hub_model.error_adjustment import outcome
 from smears.laboratories import divide, load_laboratory, rename_classes
 from smears.loading import DataError
@@ -34,7 +35,8 @@ from smears.photos import find_photo_folder, read_boxes
 MIDDLE = (0.375, 0.625)  # of the sides, where the cell of a single-cell image lies
 SPLITS = ("validation", "test")
 NAMED = ("verdict", "label", "score", "energy", "find_score")
-COLUMNS = ("lab", "split", "file", "group", "class", "outcome", *NAMED)
+COLUMNS = ("lab", "split", "file", "group", "class", "outcome", *NAMED, "weights")
+WEIGHTS_DIGITS = 12  # of the weights' SHA-256, in each row
 NOT_FOUND, REFUSED = "not found", "image refused"
 logger = logging.getLogger(__name__)
 
@@ -157,10 +159,10 @@ def count_errors(options: argparse.Namespace) -> None:
     """Name the cells, write their table, and with ``--save`` the counts."""
     count = pipeline(model=str(options.model), trust_remote_code=True, device="cpu")
     labels = [count.model.config.id2label[number] for number in range(count.model.config.num_labels)]
-    rows = []
+    rows, weights = [], weights_sha256(options.model)[:WEIGHTS_DIGITS]
     for (lab, split), data in load_held_out(options, labels).items():
         for row in name_cells(count, data, options.batch_size, f"{lab}, {split}"):
-            rows.append({"split": split} | row)
+            rows.append({"split": split, "weights": weights} | row)
     with options.out.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()

@@ -45,13 +45,15 @@ import numpy as np
 import torch
 
 from evaluation.command import read_shares, require_least, run
+from evaluation.divisions import learnt_before
 from evaluation.entry import DECIMALS
 from evaluation.intervals import group_bootstrap
 from evaluation.labels import read_label_map
 from evaluation.measure import load_config, load_model, measure, open_image
-from evaluation.metrics import balanced_accuracy, confusion_matrix
+from evaluation.metrics import balanced_accuracy, confusion_matrix, of_all_classes
 from evaluation.probe import choose_rows
 from evaluation.results import FILE_NAME, environment, git_commit, read_results, write_text
+from evaluation.summary import LEAST, as_figure
 from hub_model.cell_finding import find_cells
 from hub_model.modeling_wbc_resnet import WbcResNetForImageClassification
 from hub_model.pipeline_wbc_resnet import crop_cell
@@ -227,6 +229,12 @@ class Asked:
             for lab, home in homes.items()
         }
         self.cells = without(unseen_cells(options.data_dir, self.labels, label_map), self.negatives)
+        for lab in homes:
+            if learnt_before((*split, shares.get(lab, 0.0)), self.earlier["training"], lab):
+                logger.warning(
+                    "%s, at home: the weights had learnt a part of what is held out by this division; the figures flatter. "
+                    "Give --validation_share, --split_seed and --test_share as they were trained with.", lab,
+                )  # fmt: skip
 
     def record(self) -> dict[str, Any]:
         """Say what was measured, with what."""
@@ -296,16 +304,18 @@ class Shown:
         with torch.inference_mode():
             return model.name_images(self.pixels.split(BATCH)).argmax(dim=-1).numpy()
 
-    def rightness(self, answers: np.ndarray, rows: np.ndarray | slice = slice(None)) -> dict[str, float]:
-        """Give the balanced accuracy of answers (N,) over ``rows``, with its interval over groups."""
+    def rightness(self, answers: np.ndarray, rows: np.ndarray | slice = slice(None)) -> dict[str, float | None]:
+        """Give the balanced accuracy of answers (N,) over ``rows``, with its interval over groups, as ``summarise`` does."""
         classes = int(max(self.labels.max(), answers.max())) + 1
         labels, answers, groups = self.labels[rows], answers[rows], self.groups[rows]
+        whole = confusion_matrix(answers, labels, classes)
 
-        def balanced(weights: np.ndarray | None = None) -> np.ndarray:
-            return balanced_accuracy(confusion_matrix(answers, labels, classes, weights))
+        def balanced(weights: np.ndarray) -> np.ndarray:
+            drawn = confusion_matrix(answers, labels, classes, weights)
+            return of_all_classes(balanced_accuracy(drawn), drawn, whole)
 
-        value, (low, high) = float(balanced()), group_bootstrap(balanced, len(labels), groups)
-        return {name: round(float(x), DECIMALS) for name, x in (("value", value), ("low", low), ("high", high))}
+        low, high = group_bootstrap(balanced, len(labels), groups, least=LEAST)
+        return as_figure(float(balanced_accuracy(whole)), low, high)
 
 
 def fit_heads(options: argparse.Namespace) -> dict[str, Any]:

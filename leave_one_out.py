@@ -5,9 +5,10 @@
         --label_map ig=other erythroblast=other platelet=other --negatives other --exchange_share 0.6
 
 trains a network for each laboratory on the other ones and names its cells, with no label of it used: once with the plain
-weights and once with batch-norm statistics re-estimated from its unlabelled images. Of the Kaggle archive the photos of
-TRAIN are named, never its test images. Killed and started again, it goes on where it stopped. ``--leave_out pbc`` runs some
-of the laboratories only, ``--leave_out raabin+chula`` leaves two out at once. Options of train.py may follow.
+weights and once with batch-norm statistics re-estimated from its unlabelled images, chosen as they come. Of the Kaggle
+archive the photos of TRAIN are named, never its test images. Killed and started again, it goes on where it stopped.
+``--leave_out pbc`` runs some of the laboratories only, ``--leave_out raabin+chula`` leaves two out at once. Options of
+train.py may follow.
 
 ``leave_one_out.json`` holds for each laboratory left out, now or before, and for the validation images of those learnt from
 (to find a rule that says without labels when re-estimating helps): the two measurements, as ``evaluation.summary`` gives
@@ -31,6 +32,7 @@ import numpy as np
 import torch
 
 from evaluation.command import read_shares
+from evaluation.divisions import division, learnt_before
 from evaluation.labels import read_label_map
 from evaluation.measure import load_model, open_image
 from evaluation.metrics import statistics
@@ -43,8 +45,8 @@ from smears.splits import VALIDATION_SHARE
 
 ROOT = Path(__file__).parent
 RESULTS = "leave_one_out.json"
-UNLABELLED = 512  # images at most that the statistics are re-estimated from
-LIMIT = 1200  # images at most of a laboratory; the classes count alike
+UNLABELLED = 512  # images at most that the statistics are re-estimated from, chosen without their labels
+LIMIT = 1200  # images at most of a laboratory that are named; the classes count alike
 BATCH = 64
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the re-estimated statistics
 WAYS = {0.0: "plain", 1.0: "re-estimated"}
@@ -56,6 +58,17 @@ def choose_images(data: datasets.Dataset) -> datasets.Dataset:
     return data.select(choose_rows(data["label"][:], LIMIT, seed=0))
 
 
+def choose_unlabelled(data: datasets.Dataset) -> datasets.Dataset:
+    """Choose ``UNLABELLED`` images at most, at random: whoever has no labels has the classes as they come."""
+    return data.select(np.random.default_rng(0).permutation(len(data))[:UNLABELLED])
+
+
+def as_pixels(data: datasets.Dataset, processor: Any) -> torch.Tensor:
+    """Show images as the network sees them: (N, 3, H, W)."""
+    images = (open_image(value) for value in data["image"])
+    return torch.cat([processor(images=[image], return_tensors="pt")["pixel_values"] for image in images])
+
+
 @torch.inference_mode()
 def name_cells(model: torch.nn.Module, pixels: torch.Tensor) -> np.ndarray:
     """Name images (N, 3, H, W): probabilities (N, classes)."""
@@ -63,8 +76,10 @@ def name_cells(model: torch.nn.Module, pixels: torch.Tensor) -> np.ndarray:
     return torch.cat([model(pixel_values=batch).logits.softmax(-1) for batch in pixels.split(BATCH)]).numpy()
 
 
-def measure_laboratory(folder: Path, data: datasets.Dataset, labels: Sequence[str], negatives: str | None) -> dict:
-    """Measure a network on a laboratory's images, plain and with statistics re-estimated from the same images unlabelled.
+def measure_laboratory(
+    folder: Path, everything: datasets.Dataset, labels: Sequence[str], negatives: str | None
+) -> dict:
+    """Measure a network on a laboratory's images, plain and with statistics re-estimated from some of them, unlabelled.
 
     Images of the class ``negatives`` do not count: most laboratories of single white cells have none.
 
@@ -78,9 +93,8 @@ def measure_laboratory(folder: Path, data: datasets.Dataset, labels: Sequence[st
         raise ValueError(
             f"{folder} names {learnt}, and --labels says {list(labels)}. Remove the folder, or name another --output_dir."
         )
-    images = (open_image(value) for value in data["image"])
-    pixels = torch.cat([processor(images=[image], return_tensors="pt")["pixel_values"] for image in images])
-    chosen = pixels[torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))[:UNLABELLED]]
+    data = choose_images(everything)
+    pixels, chosen = as_pixels(data, processor), as_pixels(choose_unlabelled(everything), processor)
     batches = chosen.tensor_split(-(-len(chosen) // BATCH))  # of nearly one size, since each counts alike
     references = np.array(data["label"][:])
     counted = np.flatnonzero(references != (labels.index(negatives) if negatives else -1))
@@ -163,10 +177,9 @@ def main() -> None:
         for labs in left_out:
             run = options.output_dir / "+".join(labs)
             split = (options.validation_share, options.split_seed)
-            cells = {lab: choose_images(unseen_cells(folders[lab], options.labels, label_map)) for lab in labs}
+            cells = {lab: unseen_cells(folders[lab], options.labels, label_map) for lab in labs}
             for lab in folders.keys() - set(labs):
-                held = held_out_cells(folders[lab], options.labels, label_map, *split, shares.get(lab, 0.0))
-                cells[lab] = choose_images(held)
+                cells[lab] = held_out_cells(folders[lab], options.labels, label_map, *split, shares.get(lab, 0.0))
             if not (run / "model" / FILE_NAME).is_file():
                 logger.info("%s is left out: training on the others", " and ".join(labs))
                 train_without([str(folders[lab]) for lab in folders if lab not in labs], run, options, for_training)
@@ -176,6 +189,12 @@ def main() -> None:
             for lab in labs:
                 logger.info("%s, unseen: balanced accuracy by share %s", lab, measured[lab]["shares"])
             training = read_results(run / "model" / FILE_NAME)["training"]
+            for lab in folders.keys() - set(labs):
+                if learnt_before(division(training["command"], lab), training.get("started_from"), lab):
+                    logger.warning(
+                        "%s, held out: the weights that this network went on from had learnt a part of these images, under "
+                        "another division; its figures flatter. Those of %s are not touched.", lab, " and ".join(labs),
+                    )  # fmt: skip
             found = {"unseen": list(labs), "command": command, "laboratories": measured, "training": training}
             add_to_report(options.output_dir / RESULTS, run.name, found)
     except (ValueError, OSError) as error:

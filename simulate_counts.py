@@ -29,10 +29,11 @@ from tqdm import tqdm
 
 from evaluation.command import require_least, run
 from evaluation.intervals import binomial_interval
-from evaluation.results import write_text
+from evaluation.results import provenance, weights_sha256, write_text
 from hub_model.differential import count_cells
 from smears.loading import DataError
 
+ROOT = Path(__file__).parent
 # Per cent of an adult's cells, and how far a slide's shares scatter: a Dirichlet distribution of this many cells' worth
 USUAL = {"neutrophil": 58.0, "lymphocyte": 29.0, "monocyte": 6.0, "eosinophil": 3.0, "basophil": 1.0, "other": 3.0}
 SCATTER = 12.0
@@ -56,17 +57,28 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def read_cells(path: Path) -> list[dict[str, str]]:
+def read_cells(path: Path, weights: str) -> list[dict[str, str]]:
     """Read the cells that the pipeline found.
 
+    Args:
+        path: table of count_errors.py.
+        weights: SHA-256 of those that are to have named them.
+
     Raises:
-        DataError: the table has not the columns that count_errors.py writes, or no cells.
+        DataError: the table has not the columns that count_errors.py writes, or no cells, or other weights named them.
     """
     with path.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    wanted = {"lab", "split", "group", "class", "outcome", "verdict", "label"}
+    wanted = {"lab", "split", "group", "class", "outcome", "verdict", "label", "weights"}
     if not rows or not wanted <= rows[0].keys():
         raise DataError(f"{path} lists no cells with {', '.join(sorted(wanted))}. Write it with count_errors.py.")
+    if strange := sorted(
+        {row["weights"] for row in rows if not row["weights"] or not weights.startswith(row["weights"])}
+    ):
+        raise DataError(
+            f"{path} lists cells that the weights {strange[0]!r} named; expected those of the model, {weights}. "
+            "Write it anew with count_errors.py."
+        )
     return [row for row in rows if row["verdict"]]
 
 
@@ -184,10 +196,11 @@ def simulate(options: argparse.Namespace) -> None:
             f"{options.model} has no validation_confusion in its config.json. Run count_errors.py --save first."
         )
     labels = [config["id2label"][str(number)] for number in range(len(config["id2label"]))]
+    sha256 = weights_sha256(options.model)
     settings = {name: getattr(options, name) for name in ("draws", "count", "seed")}
     tasks = [
         (*scene, confusion["counts"], labels, config.get("negatives_label"), settings)
-        for scene in scenes(read_cells(options.cells))
+        for scene in scenes(read_cells(options.cells, sha256))
     ]
     with ProcessPoolExecutor(options.workers) as pool:
         results = list(tqdm(pool.map(measure, tasks), "scenes", total=len(tasks)))
@@ -201,7 +214,8 @@ def simulate(options: argparse.Namespace) -> None:
                 100 * found["coverage"],
                 found["largest_mean_error"],
             )
-    write_text(options.out, json.dumps({"seed": options.seed, "scenes": results}, indent=1) + "\n")
+    report = {"weights_sha256": sha256, **provenance(ROOT), "seed": options.seed, "scenes": results}
+    write_text(options.out, json.dumps(report, indent=1) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

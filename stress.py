@@ -34,8 +34,6 @@ images keeps the parts that are not measured again.
 import argparse
 import json
 import logging
-import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,7 +48,7 @@ from evaluation.figures import figure, nats, percent, thousands
 from evaluation.labels import label_numbers, read_label_map
 from evaluation.measure import load_config, load_model, open_image
 from evaluation.probe import Setting, choose_rows
-from evaluation.results import environment, git_commit, to_text, weights_sha256, write_text
+from evaluation.results import provenance, to_text, weights_sha256, write_text
 from evaluation.strangers import draw_strangers, ground_windows, installed_photographs
 from evaluation.stress import SCORES, anomaly_entry, corruption_entry, stranger_entry, symmetry_entry
 from smears.laboratories import cut_cells, divide, load_laboratory, rename_classes
@@ -205,17 +203,6 @@ def strangers(
             yield f"{name} of {own['lab'][0]}", Image.fromarray(images[row])
 
 
-def provenance() -> dict[str, Any]:
-    """Say by which command, code and packages a part is measured."""
-    try:
-        commit = git_commit(ROOT)
-    except RuntimeError as error:
-        logger.warning("the figures will name no commit: %s", error)
-        commit = {"commit": "unknown", "dirty": True}
-    command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
-    return {"command": command, **commit, "versions": environment()}
-
-
 def start_report(path: Path | None, identity: Mapping[str, Any]) -> dict[str, Any]:
     """Begin a report, with the parts that its file holds of the same weights and images.
 
@@ -347,7 +334,7 @@ def stress(options: argparse.Namespace) -> dict[str, Any]:
 
     for part in dict.fromkeys(options.parts):
         if entry := measure(part):
-            report["parts"][part] = entry | provenance()
+            report["parts"][part] = entry | provenance(ROOT)
             if options.results:
                 write_text(options.results, to_text(report))
     print(as_table(report), flush=True)

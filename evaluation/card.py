@@ -186,7 +186,8 @@ def render_card(template: str, results: Mapping[str, Any], config: Mapping[str, 
     ``confusion_cells``, how many validation cells its confusion was counted on; ``entry(split, dataset=None)``, one
     measurement; ``recall_of(entry, label)``, the recall of a class whatever the case of its name; ``stages``, the trainings
     that led to these weights, the first one first; ``always_wrong``, names of TEST photos; the tables ``results_table``,
-    ``wanted_table`` and, of ``evidence``, those of ``evaluation.evidence_tables`` and ``evaluation.door_tables``; and the
+    ``wanted_table`` and ``trainings_list`` and, of ``evidence``, those of ``evaluation.evidence_tables`` and
+    ``evaluation.door_tables``; and the
     filters ``percent``, ``figure``, ``nats``, ``thousands`` and ``duration``.
 
     Parameters
@@ -250,6 +251,7 @@ def render_card(template: str, results: Mapping[str, Any], config: Mapping[str, 
             stages=list(_stages(results["training"])),
             results_table=results_table(entries),
             wanted_table=wanted_table(results),
+            trainings_list=evidence_tables.trainings_list(results),
             always_wrong=evidence_tables.always_wrong(results),
         )
     except jinja2.TemplateError as error:

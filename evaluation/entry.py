@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "nll", "brier", "aurc")
+OVER_CLASSES = ("balanced_accuracy", "macro_f1")  # a resample without a class says nothing of these
 DECIMALS = (
     6  # of stored figures: finer than any interval, coarser than the rounding errors in which two machines differ
 )
@@ -57,9 +58,12 @@ def is_count(value: Any, least: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _require_figure(figure: Any, where: str, more: tuple[str, ...] = ()) -> None:
-    """Check one value with its interval, and counts beside it."""
+def _require_figure(figure: Any, where: str, more: tuple[str, ...] = (), bounded: bool = True) -> None:
+    """Check one value with its interval, and counts beside it; unless it is ``bounded``, the interval may be null."""
     require_keys(figure, {"value", "low", "high", *more}, where)
+    if not bounded and figure["low"] is None and figure["high"] is None:
+        require(is_number(figure["value"]), f"{where}.value", figure["value"], "a finite number")
+        return
     for key in ("value", "low", "high"):
         require(is_number(figure[key]), f"{where}.{key}", figure[key], "a finite number")
     require(figure["low"] <= figure["high"], f"{where}.low", figure["low"], f"at most its high, {figure['high']}")
@@ -104,7 +108,7 @@ def _validate_level(
     _require_matrix(matrix, len(labels), total, f"{where}.confusion_matrix")
     _require_shares(level["confusion_shares"], matrix, f"{where}.confusion_shares")
     for name in METRICS:
-        _require_figure(metrics[name], f"{metrics_at}.{name}")
+        _require_figure(metrics[name], f"{metrics_at}.{name}", bounded=name not in OVER_CLASSES)
     right = sum(matrix[k][k] for k in range(len(labels)))
     _require_equal(
         metrics["accuracy"]["value"], right / total, f"{metrics_at}.accuracy.value", "the confusion matrix's"

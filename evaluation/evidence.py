@@ -40,7 +40,7 @@ TRAININGS = ("official", "eight_classes")
 KINDS = (
     *TRAININGS, "unseen", "few_labels", "heads", "stress", "finding", "gate", "counts", "examples", "onnx", "doors",
 )  # fmt: skip
-OF_THE_SHIPPED_WEIGHTS = ("stress", "examples", "onnx", "doors")  # of no others
+OF_THE_SHIPPED_WEIGHTS = ("stress", "counts", "examples", "onnx", "doors")  # of no others
 KEPT_OF_TRAINING = (
     "command", "seed", "commit", "dirty", "hardware", "wall_seconds", "samples_seen", "resolutions", "n_images", "n_photos",
     "started_from",
@@ -97,7 +97,7 @@ def _validate_heads(report: Any, where: str) -> None:
         for name, pair in {report["laboratory"]: choice["others"], **choice["home"]}.items():
             require_keys(pair, {"n", "n_groups", "before", "after"}, f"{at}.{name}")
             for when in ("before", "after"):
-                _validate_bounds(pair[when], f"{at}.{name}.{when}")
+                _validate_bounds(pair[when], f"{at}.{name}.{when}", bounded=False)
     seeds = [choice["seed"] for choice in choices]
     require(len(set(seeds)) == len(seeds), f"the seeds of {where}.choices", seeds, "each of them once")
 
@@ -114,8 +114,10 @@ def _validate_share(share: Any, where: str) -> None:
     _validate_bounds(share, where)
 
 
-def _validate_bounds(share: Mapping[str, Any], where: str) -> None:
+def _validate_bounds(share: Mapping[str, Any], where: str, bounded: bool = True) -> None:
     numbers = [share[key] for key in ("low", "value", "high")]
+    if not bounded and numbers[0] is None and numbers[2] is None:
+        numbers = [numbers[1]] * 3
     ordered = all(is_number(number) for number in numbers) and 0 <= numbers[0] <= numbers[1] <= numbers[2] <= 1
     require(ordered, where, numbers, "three rising shares")
 
@@ -140,8 +142,8 @@ def _validate_gate(report: Any, where: str) -> None:
             require(0 <= count["refused"] <= count["pictures"], at, count["refused"], f"0 to {count['pictures']}")
 
 
-def _validate_counts(report: Any, where: str) -> None:
-    require_keys(report, {"seed", "scenes"}, where)
+def _validate_counts(report: Any, where: str, sha256: str) -> None:
+    require_keys(report, {"seed", "scenes"}, where, free=True)
     for number, scene in enumerate(report["scenes"]):
         at = f"{where}.scenes[{number}]"
         require_keys(scene, {"laboratory", "cells", "held_out_cells", "draws", "cells_each", "ways"}, at)
@@ -246,7 +248,7 @@ def validate_evidence(evidence: Any, sha256: str) -> None:
             elif kind == "gate":
                 _validate_gate(report, where)
             elif kind == "counts":
-                _validate_counts(report, where)
+                _validate_counts(report, where, sha256)
             elif kind == "examples":
                 _validate_examples(report, where, sha256)
             elif kind == "onnx":

@@ -1,12 +1,18 @@
 """Write the tables of the ``evidence`` in ``eval_results.json``: unseen laboratories, a few labels, stress."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evaluation.corruptions import CORRUPTIONS
+from evaluation.divisions import division, learnt_before
 from evaluation.figures import commit, duration, figure, nats, percent, thousands
 
 STATES = ("before", "after")
+LEARNT = "†"
+FOOTNOTE = (
+    f"{LEARNT} Of what is held out of this laboratory here, the weights that the network went on from had learnt a part, under "
+    "another division: the figure flatters."
+)
 NAMES = {"ig": "immature granulocyte"}  # PBC's folders
 
 
@@ -16,6 +22,34 @@ def always_wrong(results: Mapping[str, Any], dataset: str = "blood-cells", split
     entries = [one for run in runs for one in run["results"] if (one["dataset"], one["split"]) == (dataset, split)]
     wrong = [{row["photo"] for row in entry["photo_level"]["wrong"]} for entry in entries]
     return sorted(set.intersection(*wrong)) if wrong else []
+
+
+def trainings_list(results: Mapping[str, Any]) -> str:
+    """List the commands that trained the networks of rows that are not the shipped one's: Markdown, a line for each.
+
+    Parameters
+    ----------
+    results
+        What ``evaluation.results.read_results`` gives.
+    """
+    evidence = results.get("evidence", {})
+    lines = []
+    for kind, title in (("official", "TRAIN photos only"), ("eight_classes", "eight classes")):
+        for run in evidence.get(kind, ()):
+            step, steps = run["training"], []
+            while step and "command" in step:
+                steps.append(f"`{step['command']}`, commit {commit(step)}")
+                step = step.get("started_from")
+            lines.append(f"- {title}: {'; on from '.join(steps)}")
+    lines += [
+        f"- folds by {run['split_by']}: `{run['command']}`, commit {commit(run)}" for run in results.get("protocol", ())
+    ]
+    lines += [
+        f"- with a few labelled cells, {report['laboratory']}: `{report['checkpoint']['command']}`"
+        for report in evidence.get("heads", ())
+        if report.get("checkpoint")
+    ]
+    return "\n".join(dict.fromkeys(lines))
 
 
 def unseen_table(evidence: Mapping[str, Any]) -> str:
@@ -68,21 +102,32 @@ def _both_ways(found: Mapping[str, Any]) -> str:
 
 
 def distance_table(evidence: Mapping[str, Any]) -> str:
-    """Write what can be seen of a laboratory without labels beside what re-estimating (→) did, of the first report."""
+    """Write what can be seen of a laboratory without labels beside what re-estimating (→) did, of the first report.
+
+    Held-out photos that a network's forerunners learnt from are marked.
+    """
     lines = [
         "| learnt without | laboratory | distance | mean confidence, plain → a quarter new "
         "| balanced accuracy, plain → as the rule says |",
         "|---|---|--:|--:|--:|",
     ]
     for run in evidence["unseen"][0]["runs"].values():
+        training = run["training"]
         for lab, found in run["laboratories"].items():
             shown = f"**{lab}, unseen**" if lab in run["unseen"] else f"{lab}, held out"
+            if learnt_before(division(training["command"], lab), training.get("started_from"), lab):
+                shown += LEARNT
             surer = " → ".join(percent(found["confidence"][share]) for share in ("0.00", "0.25"))
             share = f"{found['suggested_share']:.2f}"
             right = " → ".join(percent(found["shares"][one]) for one in ("0.00", share))
             right += f" ({float(share):.0%} new)" if float(share) else " (kept)"
             lines.append(f"| {' and '.join(run['unseen'])} | {shown} | {found['distance']:.2f} | {surer} | {right} |")
-    return "\n".join(lines)
+    return _with_footnote(lines)
+
+
+def _with_footnote(lines: Sequence[str]) -> str:
+    marked = any(LEARNT in line for line in lines)
+    return "\n".join([*lines, "", FOOTNOTE] if marked else lines)
 
 
 def few_labels_table(evidence: Mapping[str, Any]) -> str:
@@ -92,14 +137,19 @@ def few_labels_table(evidence: Mapping[str, Any]) -> str:
         "|---|--:|--:|---|--:|",
     ]
     for report in evidence["few_labels"]:
-        home = "; ".join(f"{lab} {_before_after(pair)}" for lab, pair in report["home"].items())
+        home = []
+        for lab, pair in report["home"].items():
+            before = learnt_before(division(report["command"], lab), report["fitted"].get("started_from"), lab)
+            n = thousands(pair["after"]["n_images"])
+            home.append(f"{lab}{LEARNT if before else ''} {_before_after(pair)}, n = {n}")
         n = report["others"]["after"]["n_images"]
         lines.append(
             f"| {report['laboratory']} | {report['n_labelled']} images of {report['n_groups_labelled']} photos or slides "
-            f"| {_before_after(report['others'])}, n = {thousands(n)} | {home} | {duration(report['fitted']['wall_seconds'])} |"
+            f"| {_before_after(report['others'])}, n = {thousands(n)} | {'; '.join(home)} "
+            f"| {duration(report['fitted']['wall_seconds'])} |"
         )
     commands = [f"- `{report['command']}`, commit {commit(report)}" for report in evidence["few_labels"]]
-    return "\n".join([*lines, "", *commands])
+    return "\n".join([_with_footnote(lines), "", *commands])
 
 
 def _before_after(pair: Mapping[str, Any]) -> str:

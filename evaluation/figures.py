@@ -9,8 +9,10 @@ def percent(value: float, decimals: int = 1) -> str:
     return f"{100 * value:.{decimals}f} %"
 
 
-def figure(measured: Mapping[str, float], decimals: int = 1) -> str:
-    """Write a share with its interval: ``91.6 % [86.2, 95.9]``."""
+def figure(measured: Mapping[str, float | None], decimals: int = 1) -> str:
+    """Write a share with its interval: ``91.6 % [86.2, 95.9]``, or ``91.6 % [no interval]``."""
+    if measured["low"] is None:
+        return f"{percent(measured['value'], decimals)} [no interval]"
     low, high = (f"{100 * measured[bound]:.{decimals}f}" for bound in ("low", "high"))
     return f"{percent(measured['value'], decimals)} [{low}, {high}]"
 

@@ -16,6 +16,7 @@ def group_bootstrap(
     level: float = 0.95,
     seed: int = 0,
     numbers: int = 1,
+    least: float = 0.0,
 ) -> tuple[float, float] | tuple[np.ndarray, np.ndarray]:
     """Bound a statistic by the percentile bootstrap over groups.
 
@@ -44,6 +45,8 @@ def group_bootstrap(
         Of the draws.
     numbers
         How many numbers ``statistic`` holds in memory for a resample; more than ``n_items`` make it get fewer rows at a time.
+    least
+        Share of the resamples that must define a value; where fewer do, its bounds are NaN. 0 asks for one resample.
 
     Returns
     -------
@@ -54,7 +57,7 @@ def group_bootstrap(
     ------
     ValueError
         Groups that are not one per item, fewer than two groups, a level outside (0, 1), no resamples, a statistic that
-        gives another number of values than resamples, or one that is undefined in every resample.
+        gives another number of values than resamples, or, where ``least`` is 0, one that is undefined in every resample.
     """
     if len(groups) != n_items:
         raise ValueError(
@@ -88,13 +91,16 @@ def group_bootstrap(
             )
         values.append(value)
     distribution = np.concatenate(values)  # (resamples, ...)
-    if np.isnan(distribution).all(axis=0).any():
+    defined = 1 - np.isnan(distribution).mean(axis=0)  # (...)
+    if not least and not np.all(defined):
         raise ValueError(
             "The statistic is NaN in every resample; expected a value in some. Leave out classes without images, or "
             "draw more resamples."
         )
     tail = (1 - level) / 2
-    low, high = np.nanquantile(distribution, [tail, 1 - tail], axis=0)
+    # A column without any value would warn; its bounds are taken away below.
+    filled = np.where(defined == 0, 0.0, distribution)
+    low, high = np.where(defined >= least, np.nanquantile(filled, [tail, 1 - tail], axis=0), np.nan)
     return (float(low), float(high)) if distribution.ndim == 1 else (low, high)
 
 

@@ -158,6 +158,22 @@ def macro_f1(matrix: np.ndarray) -> np.ndarray:
     return _mean_of_defined(_ratio(2 * right, matrix.sum(axis=-1) + matrix.sum(axis=-2)))
 
 
+def of_all_classes(values: np.ndarray, drawn: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Give NaN in place of a mean over classes where a resample lacks a class: it is then a mean over other classes.
+
+    Parameters
+    ----------
+    values
+        Of each resample, (R,).
+    drawn
+        Confusion matrices of the resamples, (R, classes, classes).
+    whole
+        Confusion matrix of all images, (classes, classes).
+    """
+    missing = (drawn.sum(axis=-1) == 0) & (whole.sum(axis=-1) > 0)  # (R, classes)
+    return np.where(missing.any(axis=-1), np.nan, values)
+
+
 def expected_calibration_error(
     probabilities: np.ndarray, references: np.ndarray, bins: int = BINS, weights: np.ndarray | None = None
 ) -> np.ndarray:

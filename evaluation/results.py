@@ -7,7 +7,9 @@ import logging
 import os
 import platform
 import re
+import shlex
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -305,6 +307,17 @@ def without_folders(found: Any) -> Any:
     if isinstance(found, list):
         return [without_folders(value) for value in found]
     return re.sub(r"(?<![^\s=])(?:(?:\.\./)+(?:\S*/)?|/\S*/)(?=[^\s/])", "", found) if isinstance(found, str) else found
+
+
+def provenance(root: Path | str) -> dict[str, Any]:
+    """Say by which command, code (of the repository in ``root``) and packages something is measured."""
+    try:
+        commit = git_commit(root)
+    except RuntimeError as error:
+        logger.warning("the figures will name no commit: %s", error)
+        commit = {"commit": "unknown", "dirty": True}
+    command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+    return {"command": command, **commit, "versions": environment()}
 
 
 def git_commit(root: Path | str) -> dict[str, Any]:

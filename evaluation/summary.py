@@ -18,6 +18,9 @@ A model that carries an acceptance threshold has also ``"selective": {"threshold
 figure, "accuracy_at": {"0.75": figure, ...}}``: the share of the images whose top probability reaches the threshold, the share
 right among these, and the share right among the surest 75, 85 and 95 % of the images.
 
+Where fewer than half of the resamples show every class that the images have, as where classes lie on one or two slides, the
+``low`` and ``high`` of ``balanced_accuracy`` and ``macro_f1`` are null: no interval is known.
+
 ``wrong`` lists the photos that are named wrongly, the surest first, twenty at most. ``confusion_shares`` bounds the share of
 each row's images that fell into each column; the row of a class without images is null.
 """
@@ -27,12 +30,13 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.entry import DECIMALS, METRICS
+from evaluation.entry import DECIMALS, METRICS, OVER_CLASSES
 from evaluation.intervals import binomial_interval, group_bootstrap
-from evaluation.metrics import check_predictions, statistics
+from evaluation.metrics import check_predictions, of_all_classes, statistics
 from evaluation.selective import risk_at, risk_coverage
 
 COVERAGES = np.array([0.75, 0.85, 0.95])  # shares of the images, the surest first
+LEAST = 0.5  # of the resamples must show every class
 SHOWN = 20  # photos that are named wrongly, at most
 
 
@@ -70,8 +74,10 @@ def _rounded(value: float) -> float:
     return round(float(value), DECIMALS)
 
 
-def _figure(value: float, low: float, high: float, **counts: int) -> dict[str, Any]:
-    return {"value": _rounded(value), "low": _rounded(low), "high": _rounded(high), **counts}
+def as_figure(value: float, low: float, high: float, **counts: int) -> dict[str, Any]:
+    """Round a value and its bounds for the file; bounds that are NaN become None."""
+    bounds = {name: None if np.isnan(bound) else _rounded(bound) for name, bound in (("low", low), ("high", high))}
+    return {"value": _rounded(value), **bounds, **counts}
 
 
 def _require_names(names: Sequence[str], n_images: int, what: str) -> None:
@@ -108,11 +114,15 @@ def _measure_level(
 
     def resampled(weights: np.ndarray) -> np.ndarray:
         drawn = statistics(probabilities, references, weights)
+        for name in OVER_CLASSES:
+            drawn[name] = of_all_classes(drawn[name], drawn["confusion_matrix"], matrix)
         rows = drawn["confusion_matrix"].sum(axis=-1)[:, true]
         shares = np.where(rows > 0, drawn["confusion_matrix"][:, true, answered] / np.maximum(rows, 1), np.nan)
         return np.column_stack([*(drawn[metric] for metric in METRICS), shares])  # (R, 7 + cells)
 
-    low, high = group_bootstrap(resampled, len(references), groups, resamples, level, seed, numbers=matrix.size)
+    low, high = group_bootstrap(
+        resampled, len(references), groups, resamples, level, seed, numbers=matrix.size, least=LEAST
+    )
     bounds = {}
     for name, bound in (("low", low), ("high", high)):
         shares = np.zeros(matrix.shape)
@@ -120,9 +130,9 @@ def _measure_level(
         bounds[name] = shares
     present = matrix.sum(axis=1) > 0
     return {
-        "metrics": {name: _figure(values[name], low[k], high[k]) for k, name in enumerate(METRICS)},
+        "metrics": {name: as_figure(values[name], low[k], high[k]) for k, name in enumerate(METRICS)},
         "recall": {
-            label: _figure(values["recall"][k], bounds["low"][k, k], bounds["high"][k, k], n=int(matrix[k].sum()))
+            label: as_figure(values["recall"][k], bounds["low"][k, k], bounds["high"][k, k], n=int(matrix[k].sum()))
             for k, label in enumerate(labels)
             if present[k]
         },
@@ -175,7 +185,7 @@ def _measure_selective(
 
     low, high = group_bootstrap(resampled, len(references), groups, resamples, level, seed, numbers=4 * len(references))
     values = resampled(np.ones(len(references)))[0]
-    coverage, accuracy, *at = (_figure(*row) for row in zip(values, low, high, strict=True))
+    coverage, accuracy, *at = (as_figure(*row) for row in zip(values, low, high, strict=True))
     at = {f"{share:.2f}": value for share, value in zip(COVERAGES, at, strict=True)}
     return {"threshold": threshold, "coverage": coverage, "accuracy": accuracy, "accuracy_at": at}
 
@@ -196,7 +206,8 @@ def summarise(
 ) -> dict[str, Any]:
     """Turn probabilities into one entry of ``eval_results.json`` (shown at the top of this file).
 
-    Every interval is by ``group_bootstrap`` over groups of overlapping photos, or over photos where none overlap; the
+    Every interval is by ``group_bootstrap`` over groups of overlapping photos, or over photos where none overlap, of a mean
+    over classes over those resamples that show all of them; the
     photo-level accuracy's is Clopper and Pearson's, exact where photos are independent.
     Figures are rounded to six decimals. A class without images has an
     empty row in the matrix and no recall.
@@ -242,7 +253,7 @@ def summarise(
     for label, figure in images["recall"].items():
         figure["n_photos"] = by_photo["recall"][label]["n"]
     n_correct = int(np.trace(by_photo["confusion_matrix"]))
-    exact = _figure(n_correct / len(means), *binomial_interval(n_correct, len(means), level))
+    exact = as_figure(n_correct / len(means), *binomial_interval(n_correct, len(means), level))
     entry = {
         "dataset": name,
         "split": split,

@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from evaluation.figures import figure, percent, thousands
+from evaluation.intervals import binomial_interval
 
 LABORATORIES = ("blood-cells", "pbc", "raabin", "chula")
 
@@ -22,11 +23,14 @@ class Found:
         How it reads, with its interval.
     n
         How many images.
+    unit
+        What they are, where they are no images.
     """
 
     value: float
     text: str
     n: int
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,14 +137,18 @@ def _official_photos(results: Mapping[str, Any]) -> Found | None:
     def right(entry: Mapping[str, Any]) -> int:
         return sum(row[k] for k, row in enumerate(entry["confusion_matrix"]))
 
-    return _of_recipes(_recipes(results, "TEST_SIMPLE"), right, "{:g}".format, lambda entry: str(right(entry)))
+    def bounded(entry: Mapping[str, Any]) -> str:
+        low, high = (entry["n_images"] * bound for bound in binomial_interval(right(entry), entry["n_images"]))
+        return f"{right(entry)} [{low:.0f}, {high:.0f}]"
+
+    return _of_recipes(_recipes(results, "TEST_SIMPLE"), right, "{:g}".format, bounded)
 
 
 def _folds(results: Mapping[str, Any]) -> Found | None:
     for run in results.get("protocol", ()):
         if run["split_by"] == "photo" and run["folds_run"] == run["folds"]:
             measured = run["result"]["photo_level"]["balanced_accuracy"]
-            return Found(measured["value"], figure(measured), run["result"]["n_images"])
+            return Found(measured["value"], figure(measured), run["result"]["n_photos"], " photos")
     return None
 
 
@@ -233,5 +241,7 @@ def wanted_table(results: Mapping[str, Any]) -> str:
         if found is None:
             lines.append(f"| {one.what} | {bounds} | not measured | | |")
         else:
-            lines.append(f"| {one.what} | {bounds} | {found.text} | {thousands(found.n)} | {one.verdict(found)} |")
+            lines.append(
+                f"| {one.what} | {bounds} | {found.text} | {thousands(found.n)}{found.unit} | {one.verdict(found)} |"
+            )
     return "\n".join(lines)

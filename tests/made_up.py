@@ -143,7 +143,7 @@ def gate_report() -> dict:
     }
 
 
-def counts_report() -> dict:
+def counts_report(sha256: str = SHA256) -> dict:
     """Give what simulate_counts.py writes."""
     row = {"mean_error": 0.75, "coverage": 0.95, "coverage_interval": [0.93, 0.97], "mean_width": 9.5}
     way = {
@@ -153,6 +153,10 @@ def counts_report() -> dict:
     }
     scene = {"laboratory": "pbc", "cells": "test", "held_out_cells": {"monocyte": 30, "neutrophil": 90}, "draws": 1000}
     return {
+        "weights_sha256": sha256,
+        "command": "python simulate_counts.py",
+        "commit": "c" * 40,
+        "dirty": False,
         "seed": 0,
         "scenes": [scene | {"cells_each": 200, "ways": {"sampling alone": way, "laboratory named": way}}],
     }

@@ -9,6 +9,7 @@ from conftest import LABELS, REPOSITORY
 from smear_drawings import draw_field, write_box_table, write_image
 
 import count_errors
+from evaluation.results import weights_sha256
 
 PLACES = ((110, 150), (330, 420))
 
@@ -90,6 +91,7 @@ def test_from_fields_to_the_models_configuration(laboratory, published, tmp_path
         rows = list(csv.DictReader(stream))
     assert {row["split"] for row in rows} == {"validation"} and len(rows) >= 8
     assert {row["class"] for row in rows} == set(LABELS[:2]) and all(row["outcome"] != "not found" for row in rows)
+    assert {row["weights"] for row in rows} == {weights_sha256(published)[:12]}
     for row in rows:
         assert row["outcome"] == (f"{row['label']}?" if float(row["score"]) < 0.4 else row["label"])
     saved = json.loads((published / "config.json").read_text())["validation_confusion"]

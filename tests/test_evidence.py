@@ -115,6 +115,7 @@ def test_every_kind_is_taken_over_and_one_kind_is_replaced_alone(folder, tmp_pat
         (lambda e: e["finding"][1].pop("laboratory"), "laboratory"),
         (lambda e: e["gate"][0]["smears"]["chula"].update(refused=51), "0 to 50"),
         (lambda e: e["counts"][0]["scenes"][0]["ways"]["laboratory named"].update(coverage=95), "a share"),
+        (lambda e: e["counts"][0].update(weights_sha256="0" * 64), "of the weights that are shipped"),
         (lambda e: e["stress"][0]["model"].update(sha256="0" * 64), "of the weights that are shipped"),
         (lambda e: e["examples"][0].update(sha256="0" * 64), "of the weights that are shipped"),
         (lambda e: e["examples"][0]["pictures"][0]["answers"][0].update(score=87.5), "a probability"),

@@ -140,3 +140,18 @@ def test_the_exact_interval_is_scipys(successes, trials):
 def test_the_exact_interval_refuses_impossible_counts(arguments):
     with pytest.raises(ValueError, match="expected 0 <= successes <= trials"):
         binomial_interval(*arguments)
+
+
+def test_a_statistic_that_too_few_resamples_define_has_no_bounds():
+    groups = np.arange(4)
+
+    def of_the_first(weights):  # drawn in 1 - (3/4)^4 = 68 % of the resamples
+        first = np.where(weights[:, 0] > 0, weights[:, 0], np.nan)
+        return np.column_stack([first, weights.sum(axis=1), np.full(len(weights), np.nan)])
+
+    low, high = group_bootstrap(of_the_first, 4, groups, 500, least=0.6)
+    assert np.isfinite(low[:2]).all() and np.isnan([low[2], high[2]]).all()
+    low, high = group_bootstrap(of_the_first, 4, groups, 500, least=0.75)
+    assert np.isnan([low[0], high[0]]).all() and (low[1], high[1]) == (4, 4)
+    with pytest.raises(ValueError, match="NaN in every resample"):
+        group_bootstrap(of_the_first, 4, groups, 500)

@@ -26,7 +26,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 import leave_one_out
 from evaluation.measure import load_model, open_image
-from leave_one_out import SHARES, choose_images, measure_laboratory
+from leave_one_out import SHARES, choose_images, choose_unlabelled, measure_laboratory
 from smears.laboratories import divide, held_out_cells, load_laboratory, unseen_cells
 from smears.loading import DataError, load_folder
 from smears.photos import name_photos
@@ -226,6 +226,16 @@ def test_unseen_cells_are_those_of_a_user_and_at_most_so_many_of_a_class(laborat
     assert all(value["bytes"] for value in fields["image"])  # cut out of their fields
     again = choose_images(unseen_cells(laboratories[0], COMMON, {}))
     assert again["file"][:] == fields["file"][:] and again["boxes"][:] == fields["boxes"][:]
+
+
+def test_what_statistics_are_estimated_from_is_chosen_without_labels(laboratories, monkeypatch):
+    cells = unseen_cells(laboratories[1], COMMON, {"monocyte": "other"})
+    monkeypatch.setattr(leave_one_out, "UNLABELLED", 7)
+    chosen = choose_unlabelled(cells)
+    turned = cells.map(lambda row: {"label": (row["label"] + 1) % len(COMMON)}, features=cells.features)
+    assert len(set(chosen["file"])) == 7 and choose_unlabelled(turned)["file"][:] == chosen["file"][:]
+    monkeypatch.setattr(leave_one_out, "UNLABELLED", 100)
+    assert sorted(choose_unlabelled(cells)["file"]) == sorted(cells["file"])
 
 
 def test_of_the_archive_no_test_image_is_named(tmp_path, monkeypatch):

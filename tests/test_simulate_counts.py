@@ -1,6 +1,7 @@
 """Simulated counts: with a classifier that never errs, and with one whose errors are known, what must come out is known."""
 
 import csv
+import hashlib
 import json
 
 import numpy as np
@@ -11,10 +12,14 @@ import simulate_counts
 LABELS = ["eosinophil", "lymphocyte", "monocyte", "neutrophil", "basophil", "other"]
 
 
+WEIGHTS = hashlib.sha256(b"weights").hexdigest()
+
+
 def write_cells(path, wrong=0, each=20, lab="here", split="test"):
     """Write held-out cells, of each class `wrong` called neutrophils and as many unidentified."""
     with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, ["lab", "split", "group", "class", "outcome", "verdict", "label"])
+        columns = ["lab", "split", "group", "class", "outcome", "verdict", "label", "weights"]
+        writer = csv.DictWriter(stream, columns, restval=WEIGHTS[:12])
         writer.writeheader()
         for name in LABELS:
             for number in range(each):
@@ -35,6 +40,7 @@ def write_cells(path, wrong=0, each=20, lab="here", split="test"):
 
 def write_model(folder, counts):
     folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
     config = {"id2label": {str(n): name for n, name in enumerate(LABELS)}, "negatives_label": "other"}
     config["validation_confusion"] = {"labels": LABELS, "counts": counts}
     (folder / "config.json").write_text(json.dumps(config if counts else {}))
@@ -45,7 +51,9 @@ def simulate(tmp_path, cells, counts, *options):
     out = tmp_path / "counts.json"
     arguments = [str(write_model(tmp_path / "model", counts)), "--cells", str(cells), "--out", str(out)]
     simulate_counts.main([*arguments, "--draws", "60", "--workers", "1", *options])
-    return json.loads(out.read_text())["scenes"]
+    report = json.loads(out.read_text())
+    assert report["weights_sha256"] == WEIGHTS and report["command"].startswith("python ")
+    return report["scenes"]
 
 
 def test_a_classifier_that_never_errs_counts_the_drawn_cells(tmp_path):
@@ -79,13 +87,15 @@ def test_without_test_cells_errors_are_counted_anew(tmp_path):
     assert scene["cells"] == "all held-out cells" and sum(scene["held_out_cells"].values()) == 120
     assert scene["ways"].keys() == {"sampling alone", "laboratory named", "laboratory not named"}
     assert scene["ways"]["laboratory named"]["coverage"] > 0.85 > scene["ways"]["sampling alone"]["coverage"]
-    anew = simulate_counts.count_anew(simulate_counts.read_cells(cells), counts["here"], np.random.default_rng(0))
+    anew = simulate_counts.count_anew(
+        simulate_counts.read_cells(cells, WEIGHTS), counts["here"], np.random.default_rng(0)
+    )
     assert {name: sum(row.values()) for name, row in anew.items()} == dict.fromkeys(LABELS, 30)
     assert anew["monocyte"]["neutrophil"] > 0 and anew["monocyte"].keys() <= {"monocyte", "monocyte?", "neutrophil"}
 
 
 def test_slides_are_drawn_by_their_truth(tmp_path):
-    pool = simulate_counts.read_cells(write_cells(tmp_path / "cells.csv"))
+    pool = simulate_counts.read_cells(write_cells(tmp_path / "cells.csv"), WEIGHTS)
     slides = list(simulate_counts.draw_slides(pool, LABELS, 300, 200, 1))
     shares = np.array([[truth[name] for name in LABELS] for truth, _, _ in slides])
     counts = np.array([[drawn[name] for name in LABELS] for _, drawn, _ in slides])
@@ -112,3 +122,10 @@ def test_what_cannot_be_simulated(text, counts, said, tmp_path, capsys):
         cells.write_text(text)
     with pytest.raises(SystemExit, match=said):
         simulate(tmp_path, cells, counts)
+
+
+def test_cells_that_other_weights_named_are_refused(tmp_path):
+    cells = write_cells(tmp_path / "cells.csv")
+    cells.write_text(cells.read_text().replace(WEIGHTS[:12], "0" * 12))
+    with pytest.raises(SystemExit, match="cells that the weights '0{12}' named; expected those of the model"):
+        simulate(tmp_path, cells, {"here": {}})

@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as sk
 
 from evaluation import intervals
-from evaluation.entry import METRICS, ResultsError, validate_entry
+from evaluation.entry import METRICS, OVER_CLASSES, ResultsError, validate_entry
 from evaluation.metrics import statistics
 from evaluation.summary import average_copies, summarise
 
@@ -57,13 +57,21 @@ def by_hand(probabilities, references):
 
 
 def in_a_loop(probabilities, references, groups):
-    """Bound every figure by drawing whole groups, one resample at a time."""
+    """Bound every figure by drawing whole groups, one resample at a time; means over classes where all are drawn."""
     names = sorted(set(groups))
-    found = []
+    found, whole = [], []
     for draw in np.random.default_rng(SEED).integers(len(names), size=(RESAMPLES, len(names))):
         rows = [row for number in draw for row in range(len(groups)) if groups[row] == names[number]]
         found.append(by_hand(probabilities[rows], references[rows]))
-    bounds = {name: np.quantile([one[name] for one in found], [0.05, 0.95]) for name in METRICS}
+        whole.append(set(references[rows]) == set(references))
+    bounds = {
+        name: np.quantile(
+            [one[name] for one, all_drawn in zip(found, whole, strict=True) if all_drawn or name not in OVER_CLASSES],
+            [0.05, 0.95],
+        )
+        for name in METRICS
+    }
+    assert RESAMPLES / 2 < sum(whole) < RESAMPLES
     with warnings.catch_warnings(), np.errstate(invalid="ignore"):
         warnings.filterwarnings("ignore", "All-NaN slice")
         shares = [one["shares"] / one["shares"].sum(axis=1, keepdims=True) for one in found]
@@ -116,6 +124,24 @@ def test_every_figure_and_interval_of_the_photos_is_the_plain_loops(entry):
     for k, name in enumerate(NAMES[:4]):
         assert found["recall"][name]["n"] == (true == k).sum() == entry["recall"][name]["n_photos"]
         assert found["recall"][name]["high"] == pytest.approx(bounds["shares"][1, k, k], abs=1e-6)
+
+
+def test_where_most_resamples_lack_a_class_no_interval_is_given():
+    """Three classes on a slide each, of five: 27 % of the resamples show all of them (inclusion and exclusion)."""
+    references = np.array([0] * 4 + [1] * 4 + [2] * 4 + [0] * 8)
+    slides = [f"slide {row // 4}" for row in range(20)]
+    photos = [f"photo {row}" for row in range(20)]
+    probabilities = 0.7 * np.eye(3)[references] + 0.1
+    probabilities[::3] = probabilities[::3, ::-1]
+    entry = summarise(probabilities, references, photos, ["a", "b", "c"], "lab", "validation", 400, groups=slides)
+    for level in (entry["metrics"], entry["photo_level"]):
+        for name in METRICS:
+            bounds = {level[name]["low"], level[name]["high"]}
+            assert (bounds == {None}) == (name in OVER_CLASSES), name
+    validate_entry(entry)
+    entry["metrics"]["accuracy"].update(low=None, high=None)
+    with pytest.raises(ResultsError, match="metrics.accuracy.low is None"):
+        validate_entry(entry)
 
 
 def test_an_entry_says_what_it_counts_and_is_whole(entry):
