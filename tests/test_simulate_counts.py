@@ -19,7 +19,7 @@ def write_cells(path, wrong=0, each=20, lab="here", split="test"):
     """Write held-out cells, of each class `wrong` called neutrophils and as many unidentified."""
     with path.open("w", newline="") as stream:
         columns = ["lab", "split", "group", "class", "outcome", "verdict", "label", "weights"]
-        writer = csv.DictWriter(stream, columns, restval=WEIGHTS[:12])
+        writer = csv.DictWriter(stream, columns)
         writer.writeheader()
         for name in LABELS:
             for number in range(each):
@@ -32,9 +32,19 @@ def write_cells(path, wrong=0, each=20, lab="here", split="test"):
                     "class": name,
                     "verdict": verdict,
                     "label": label,
+                    "weights": WEIGHTS[:12],
                 }
                 writer.writerow(row | {"outcome": f"{name}?" if verdict == "unidentified" else verdict})
-        writer.writerow({"lab": lab, "split": split, "group": "x", "class": "other", "outcome": "not found"})
+        writer.writerow(
+            {
+                "lab": lab,
+                "split": split,
+                "group": "x",
+                "class": "other",
+                "outcome": "not found",
+                "weights": WEIGHTS[:12],
+            }
+        )
     return path
 
 
