@@ -28,6 +28,7 @@ import datasets
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
+from evaluation.command import without_token
 from evaluation.measure import answer
 from evaluation.predictions import predictions_file
 from evaluation.results import FILE_NAME, read_results, write_results, write_text
@@ -179,7 +180,7 @@ def main() -> None:
             logger.info("%s: training (%d of %d folds done)", folder.name, len(folders) - len(todo), len(folders))
             held = folds == int(folder.name.rsplit("-", 1)[1])
             run_fold(options.data_dir, copies, held, options.split_by, folder, for_training)
-        command = ["python", Path(sys.argv[0]).name, *sys.argv[1:]]
+        command = ["python", Path(sys.argv[0]).name, *without_token(sys.argv[1:])]
         found = record(folders, options.split_by, options.data_dir.resolve().name, command)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

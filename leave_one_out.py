@@ -31,7 +31,7 @@ import datasets
 import numpy as np
 import torch
 
-from evaluation.command import read_shares
+from evaluation.command import read_shares, without_token
 from evaluation.divisions import division, learnt_before
 from evaluation.labels import read_label_map
 from evaluation.measure import load_model, open_image
@@ -169,7 +169,7 @@ def main() -> None:
         parser.error(f"--leave_out {strange[0]}: expected some of {', '.join(folders)}")
     if everything := [labs for labs in left_out if set(labs) == folders.keys()]:
         parser.error(f"--leave_out {'+'.join(everything[0])}: nothing is left to learn from")
-    command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+    command = shlex.join(["python", Path(sys.argv[0]).name, *without_token(sys.argv[1:])])
     try:
         label_map, shares = read_label_map(options.label_map), read_shares(options.test_share)
         if strange := sorted(shares.keys() - folders.keys()):

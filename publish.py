@@ -26,6 +26,9 @@ from publishing.training import publish_training
 
 ROOT = Path(__file__).resolve().parent
 REHEARSED = "Nothing was written; this is what would be:"
+SECRET_NEEDED = (
+    "The Space needs a secret HF_TOKEN that may read the private model: set it in the Space's settings on the Hub."
+)
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -79,12 +82,7 @@ def publish(options: argparse.Namespace) -> list[str]:
         return publish_training(ROOT, options.trained, repo_id, hub, choices, options.license, options.data_license)
     version = check_version(options.version, "--version") if options.version else version_of(ROOT)
     choices = Options(tag=f"v{version}", message=options.message or f"Version {version}", origin=origin_of(ROOT), **how)
-    done = publish_project(ROOT, options.namespace, options.what, hub, choices)
-    if options.private and "space" in options.what:
-        done.append(
-            "The Space needs a secret HF_TOKEN that may read the private model: set it in the Space's settings on the Hub."
-        )
-    return done
+    return publish_project(ROOT, options.namespace, options.what, hub, choices)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -112,9 +110,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             "Interrupted. Each repository is as it was or whole; the same command goes on from there.", file=sys.stderr
         )
         return 130
-    pushed = any(UNCHANGED not in line or "tag" in line for line in done)
+    pushed = not all(line.endswith(UNCHANGED) for line in done)  # a tag that was set stands behind it
     print(REHEARSED if options.dry_run else "Published:" if pushed else "Nothing was pushed:")
     print("\n".join(done))
+    if options.private and "space" in options.what and not options.trained:
+        print(SECRET_NEEDED)
     return 0
 
 

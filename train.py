@@ -40,7 +40,7 @@ import datasets
 import torch
 from transformers import AutoImageProcessor, HfArgumentParser, TrainingArguments, set_seed
 
-from evaluation.command import read_shares
+from evaluation.command import read_shares, without_token
 from evaluation.labels import read_label_map
 from evaluation.measure import load_config, measure_slices
 from evaluation.metrics import ClassificationReport
@@ -243,10 +243,9 @@ class RecipeArguments:
     def fill_in(self) -> None:
         """Choose what was left out: a training from scratch, or a few minutes from a checkpoint."""
         if self.sides is None:
-            sizes = AutoImageProcessor.from_pretrained(self.init_from).size if self.adjusts_a_checkpoint else None
-            self.sides = [sizes["height"]] if sizes else [112, 160, 224]
+            self.sides = [own_side(self.init_from)] if self.adjusts_a_checkpoint else [112, 160, 224]
             if self.phase_epochs is None:
-                self.phase_epochs = [5] if sizes else [12, 9, 7]
+                self.phase_epochs = [5] if self.adjusts_a_checkpoint else [12, 9, 7]
         if self.phase_epochs is None:
             raise ValueError(f"--sides {self.sides} came without --phase_epochs: say how many epochs each side gets.")
         if self.draws_per_epoch is None:
@@ -274,6 +273,30 @@ class RecipeArguments:
             )
 
 
+def own_side(checkpoint: str) -> int:
+    """Give the input side that a checkpoint's image processor makes, in px.
+
+    Raises:
+        FileNotFoundError, ValueError: the folder holds no model, no such processor, or one that makes no squares.
+    """
+    load_config(checkpoint)  # of a folder that holds no model at all this is told, not what else it lacks
+    remedy = "Save the processor that the model was made with there, or name the side: --sides 224 --phase_epochs 5."
+    try:
+        size = AutoImageProcessor.from_pretrained(checkpoint, trust_remote_code=False).size
+    except (ValueError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"--init_from {checkpoint}: its image processor cannot be read ({reason}); expected a preprocessor_config.json "
+            f"that says the input side. {remedy}"
+        ) from error
+    if not size or not size.get("height") or size["height"] != size.get("width"):
+        raise ValueError(
+            f"--init_from {checkpoint}: the size in its preprocessor_config.json is {size and dict(size)}; expected a square, "
+            f"its height and width alike. {remedy}"
+        )
+    return size["height"]
+
+
 def has_bf16(on_cpu: bool) -> bool:
     """Say whether the processor that will train computes in bfloat16 natively."""
     if on_cpu:
@@ -281,7 +304,7 @@ def has_bf16(on_cpu: bool) -> bool:
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-@dataclass
+@dataclass(repr=False)  # the library's own leaves out the token
 class SmearTrainingArguments(TrainingArguments):
     """The Trainer's arguments, with this network's defaults."""
 
@@ -338,6 +361,10 @@ class SmearTrainingArguments(TrainingArguments):
             self.bf16 = has_bf16(on_cpu=self.use_cpu)
         super().__post_init__()
 
+    def __getstate__(self) -> dict:
+        """Give what is pickled, into each checkpoint by the Trainer: all but the token."""
+        return vars(self) | {"hub_token": None}
+
 
 def parse(argv: list[str] | None = None) -> tuple[DataArguments, RecipeArguments, SmearTrainingArguments]:
     """Read the command line.
@@ -350,9 +377,10 @@ def parse(argv: list[str] | None = None) -> tuple[DataArguments, RecipeArguments
     )
     _, unknown = parser.parse_known_args(argv)
     if unknown:
-        close = difflib.get_close_matches(unknown[0], parser._option_string_actions, n=1)
+        name = unknown[0].partition("=")[0]  # what follows may be a token
+        close = difflib.get_close_matches(name, parser._option_string_actions, n=1)
         hint = f" Did you mean {close[0]}?" if close else " --help lists what there is."
-        raise ValueError(f"There is no option {unknown[0]}.{hint}")
+        raise ValueError(f"There is no option {name}.{hint}")
     data, recipe, arguments = parser.parse_args_into_dataclasses(argv)
     recipe.fill_in()
     if arguments.learning_rate is None:
@@ -724,7 +752,7 @@ def main() -> None:
     save_folder(model, processor, folder)
     samples_seen = trainer.samples_seen
     training = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", *without_token(sys.argv)]),
         "seed": arguments.seed,
         **commit,
         "hardware": hardware(arguments.device.type),

@@ -47,6 +47,13 @@ def read_shares(entries: Sequence[str]) -> dict[str, float]:
     return shares
 
 
+def without_token(words: Sequence[str]) -> list[str]:
+    """Give a command of train.py without ``--hub_token``, however it was written: what is recorded is passed on."""
+    parser = argparse.ArgumentParser(add_help=False)  # it knows a shortened name as train.py's does
+    parser.add_argument("--hub_token", "--hub-token")
+    return parser.parse_known_args(words)[1]
+
+
 def run(measure: Callable[[argparse.Namespace], Any], options: argparse.Namespace) -> None:
     """Measure; a fault ends the program with status 1 and one line that names the remedy."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")

@@ -27,6 +27,7 @@ SECRETS = {
     "an API key": rb"\bsk-[A-Za-z0-9_-]{20,}",
     "a Kaggle key": rb"\"key\"\s*:\s*\"[0-9a-f]{32}\"",
     "a private key": rb"-----BEGIN [A-Z ]*PRIVATE KEY-----",
+    "the token of a command": rb"--hub[_-]t\w*[ =]\S",
     "a password in an address": rb"\bhttps?://[^\s/:@\"'<>{}$]{1,64}:[^\s/@\"'<>{}$]{3,64}@",
 }
 ABSOLUTE = re.compile(

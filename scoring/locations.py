@@ -6,10 +6,11 @@ pyarrow opens local paths, ``s3://``, ``gs://`` and ``hf://``; any other scheme 
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import pyarrow as pa
 from pyarrow import fs as arrow_fs
@@ -18,6 +19,7 @@ IMAGES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 PARQUETS = (".parquet", ".pq")
 MOST_ENDINGS = 20
+IN_OUT = "in --out"
 GS_PATIENCE = 60  # s that Google's storage is tried for, where the address says nothing; pyarrow's own are 15 minutes
 WILD = re.compile(r"[*?\[]")
 ADDRESS = re.compile(r"[A-Za-z][\w+.-]*://\S+")
@@ -122,7 +124,8 @@ def locate(address: str) -> Location:
     """
     scheme, mark, rest = address.partition("://")
     if not mark or scheme == "file":
-        path = os.path.abspath(os.path.expanduser(rest if mark else address))
+        path = unquote(rest, errors="surrogateescape") if mark else address  # in addresses names are escaped
+        path = os.path.abspath(os.path.expanduser(path))
         return Location(path, arrow_fs.LocalFileSystem(), path, "")
     try:
         # pyarrow reads wildcards as parts of an address that it must refuse; they are put back after it. The "?" that begins
@@ -180,6 +183,11 @@ class Input:
     patterns: tuple[str, ...] = ()
     is_file: bool = False
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells the file, where one was named, from all others."""
+        return self.place.prefix, self.place.path
+
     def _parts(self, path: str) -> list[str] | None:
         if path == self.place.path:
             return []
@@ -187,13 +195,13 @@ class Input:
         return path[len(root) :].split("/") if path.startswith(root) else None
 
     def covers(self, place: Location, path: str) -> bool:
-        """Say whether this input lists a path of the place's filesystem."""
+        """Say whether a path of the place's filesystem is of this folder or pattern."""
         if place.prefix != self.place.prefix:
             return False
         parts = self._parts(path)
         if parts is None or any(part.startswith(".") for part in parts):
             return False
-        return not parts if self.is_file else _matches(parts, self.patterns)
+        return _matches(parts, self.patterns)
 
     def leads_to(self, folder: str) -> bool:
         """Say whether a folder below the place can hold what the pattern names."""
@@ -248,7 +256,9 @@ def _info(place: Location, path: str) -> arrow_fs.FileInfo | None:
     return None if info.type == arrow_fs.FileType.NotFound else info
 
 
-def list_input(source: Input, without: Location, ignored: Counter) -> Iterator[Found]:
+def list_input(
+    source: Input, without: Location, ignored: Counter, named: Set[tuple[str, str]] = frozenset()
+) -> Iterator[Found]:
     """Give the files of an input one by one, in no particular order; what is held is the names of one folder at a time.
 
     Of ``gs://`` the names of all folders below the input are held.
@@ -260,7 +270,9 @@ def list_input(source: Input, without: Location, ignored: Counter) -> Iterator[F
     without
         The place of the results, which is no input even where it lies inside one.
     ignored
-        Counts, by ending, what is neither image nor archive.
+        Counts, by ending, what is neither image nor archive; under ``IN_OUT`` images and archives in the place of the results.
+    named
+        The ``key`` of files that are inputs of their own, and no part of a folder.
 
     Raises
     ------
@@ -273,17 +285,17 @@ def list_input(source: Input, without: Location, ignored: Counter) -> Iterator[F
         yield Found(place.path, info.size, info.mtime_ns or 0)
         return
     walk = _walk_local(place.path, source) if place.local else _walk(place, place.path, source)
+    same_store = without.prefix == place.prefix
     try:
         for found in walk:
-            same_store = without.prefix == place.prefix
+            if not source.covers(place, found.path) or (place.prefix, found.path) in named:
+                continue
             if same_store and (found.path + "/").startswith(without.path.rstrip("/") + "/"):
-                continue
-            if not source.covers(place, found.path):
-                continue
-            if kind_of(found.path) is None:
+                ignored[IN_OUT] += kind_of(found.path) is not None
+            elif kind_of(found.path) is None:
                 count_ending(found.path, ignored)
-                continue
-            yield found
+            else:
+                yield found
     except OSError as error:
         raise ScoringError(
             f"{place.address} cannot be listed ({error}). Allow it, or name the folders that can be read."

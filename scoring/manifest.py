@@ -14,6 +14,7 @@ such as OUT/**/*.parquet over other endings. Memory: the names of one folder and
 
 import contextlib
 import json
+import logging
 import os
 import time
 from collections import Counter
@@ -26,10 +27,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as arrow_fs
 
-from scoring.locations import Found, Location, ScoringError, kind_of, list_input, locate, read_input, without_keys
+from scoring.locations import (
+    IN_OUT,
+    Found,
+    Input,
+    Location,
+    ScoringError,
+    kind_of,
+    list_input,
+    locate,
+    read_input,
+    without_keys,
+    without_secrets,
+)
 from scoring.reading import WITHOUT_IMAGES, NoImages, image_column
 from scoring.results import UNFINISHED, remove, write_whole
 
+logger = logging.getLogger(__name__)
 VERSION = 2
 PARTS = ("files", "archives", "chunks", "begun")
 STALE_SECONDS = 3600  # where no lock keeps starts apart, a file that has been written for longer is given up
@@ -246,10 +260,15 @@ def list_once(folder: Folder, asked: dict[str, Any], partition: int, tell: Any) 
                 archives.add(root, found)
         unseen.clear()
 
+    # Named twice, scored once: by its own name, whatever folder it lies in, else with the first input that it is of.
+    named = {source.key: root for root, source in enumerate(sources) if source.is_file}
+    wide: list[Input] = []
     for root, source in enumerate(sources):
-        for found in list_input(source, place, ignored):
-            if any(earlier.covers(source.place, found.path) for earlier in sources[:root]):
-                continue  # named twice, scored once
+        if source.is_file and named[source.key] != root:
+            continue
+        for found in list_input(source, place, ignored, named.keys()):
+            if not source.is_file and any(earlier.covers(source.place, found.path) for earlier in wide):
+                continue
             kind = kind_of(found.path)
             if source.is_file and not source.place.local:
                 found = found._replace(path="")  # it is the input's own, with a signature at times, see ``read_listed``
@@ -264,10 +283,20 @@ def list_once(folder: Folder, asked: dict[str, Any], partition: int, tell: Any) 
                 usable = True
                 files.add(root, found)
             tell(files.number + archives.number)
+        if not source.is_file:
+            wide.append(source)
     look_at_columns()
+    in_out = ignored.pop(IN_OUT, 0)
     manifest.ignored = dict(ignored)
     if faults and not usable:
         raise faults[0]
+    if in_out:
+        unread = (
+            f"{in_out} images and archives lie in --out {place.address}, where no input is read; expected results alone"
+        )
+        if not usable:
+            raise ScoringError(f"{', '.join(asked['inputs'])}: {unread}. Name an --out beside them.")
+        logger.warning("%s. To have them scored, name an --out beside them.", without_secrets(unread))
     if not usable:
         raise ScoringError(
             f"{', '.join(asked['inputs'])}: no image and no archive among {sum(ignored.values())} files {dict(ignored)}; "

@@ -141,6 +141,19 @@ def test_a_second_run_pushes_nothing_and_says_so(published, monkeypatch):
     assert published.out.count("nothing has changed") == 4 and "Nothing was pushed" in published.out
 
 
+def test_nothing_was_pushed_whatever_the_namespace_is_called(desk, tree):
+    desk.patch.setenv("HF_TOKEN", desk.hub.add_user("anna", organisations=("heritage-lab",)))
+    options = ("--what", "model,space", "--private")
+    assert desk.publish(*options, namespace="heritage-lab") == 0, desk.err
+    assert desk.out.startswith("Published:\n") and "The Space needs a secret HF_TOKEN" in desk.out
+    assert desk.publish(*options, namespace="heritage-lab") == 0 and desk.writes == []
+    assert desk.out.startswith("Nothing was pushed:\n") and "The Space needs a secret HF_TOKEN" in desk.out
+    for one in desk.hub.repositories.values():
+        one.tags.clear()
+    assert desk.publish(*options, namespace="heritage-lab") == 0 and desk.writes
+    assert desk.out.startswith("Published:\n") and f"nothing has changed, tag {TAG}\n" in desk.out
+
+
 # Again, changed, rolled back, rehearsed
 
 

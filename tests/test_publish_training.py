@@ -1,6 +1,7 @@
 """A training of one's own on the Hub: the finished folder with a card of its own, checked and pushed like the project's."""
 
 import json
+import pickle
 import shlex
 import shutil
 import sys
@@ -14,6 +15,7 @@ from smear_drawings import write_class_folders
 
 import publish
 import train
+from evaluation.command import without_token
 from evaluation.results import read_results, weights_sha256, write_results
 from publishing import training
 from publishing.card_checks import check_figures, check_head
@@ -61,6 +63,44 @@ def test_its_card_states_what_was_measured_and_whose_images_they_are(trained, tm
 def test_paths_are_cut_wherever_they_stand():
     found = without_paths({"a": ["--data_dir=/root/x/y", r"C:\Users\anna\cells", "runs/a/b", 3, None]})
     assert found == {"a": ["--data_dir=y", "cells", "runs/a/b", 3, None]}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--hub_token s3cret",
+        "--hub_token=s3cret",
+        "--hub-token s3cret",
+        "--hub_tok=s3cret",
+        "--hub_token a --hub-t=s3cret",
+    ],
+)
+def test_a_command_is_recorded_without_its_token_however_it_was_written(words):
+    before, after = shlex.split("train.py --data_dir 'my cells' --push_to_hub"), ["--learning_rate", "-1", "--seed=5"]
+    *_, arguments = train.parse(["--data_dir", "cells", "--use_cpu", *words.split()])
+    assert arguments.hub_token == "s3cret", "it is train.py's own way to write it"
+    assert without_token([*before, *words.split(), *after]) == before + after
+
+
+def test_the_token_is_not_in_what_is_written_of_the_arguments(tmp_path):
+    where = ["--data_dir", "cells", "--output_dir", str(tmp_path), "--use_cpu"]
+    *_, arguments = train.parse([*where, "--hub_token", "s3cret"])
+    for written in (repr(arguments), str(arguments), arguments.to_json_string(), repr(pickle.dumps(arguments))):
+        assert "s3cret" not in written
+    assert arguments.hub_token == "s3cret" and pickle.loads(pickle.dumps(arguments)).seed == arguments.seed
+    with pytest.raises(ValueError, match=r"^There is no option --hub_tokenn\. Did you mean --hub_token\?$"):
+        train.parse([*where, "--hub_tokenn=s3cret"])
+
+
+@pytest.mark.parametrize("words", ["--hub_token s3cret", "--hub-token=s3cret", "--hub_token 's3$cret'"])
+def test_a_token_that_an_earlier_training_recorded_is_not_published(trained, tmp_path, words):
+    path = trained / "eval_results.json"
+    results = read_results(path)
+    results["training"] |= {"command": f"{COMMAND} {words}", "started_from": {"source": "a", "command": f"x {words}"}}
+    write_results(path, results)
+    told = [str(fault) for fault in check_files(compose(trained, tmp_path / "out"))]
+    assert len(told) >= 2 and all("what looks like the token of a command (--hub" in one for one in told)
+    assert not [one for one in told if "s3" in one]
 
 
 def test_what_cannot_be_published(trained, tmp_path):
@@ -145,10 +185,13 @@ def test_train_py_pushes_the_finished_folder_and_nothing_else(desk, tmp_path):
         str(tmp_path / "mine"), *shlex.split(
             "--sides 64 --phase_epochs 1 --draws_per_epoch 8 --per_device_train_batch_size 8 --dataloader_num_workers 0"
             " --statistics_batches 1 --bf16 False --use_cpu --eval_strategy no --validation_share 0.5 --seed 5"
-            " --push_to_hub --data_license my_cells='not published'"
+            f" --push_to_hub --hub_token {client.token} --data_license my_cells='not published'"
         ),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
+    written = [path for path in (tmp_path / "mine").rglob("*") if path.is_file()]
+    assert any(path.name == "training_args.bin" for path in written) and client.token not in done.stdout + done.stderr
+    assert not [path for path in written if client.token.encode() in path.read_bytes()]
     mine = desk.hub.repository("model", "anna/mine")
     expected = {path.name for path in (tmp_path / "mine" / "model").iterdir()} | {"README.md", "LICENSE"}
     assert mine.files().keys() - {".gitattributes"} == expected and "training_args.bin" not in expected

@@ -88,6 +88,17 @@ def test_the_folder_of_results_inside_an_input_is_none(tree):
     assert not any(name.startswith("lab1") for name in listed(tree, without=tree / "lab1")[0])
 
 
+@pytest.mark.parametrize("name", ["sub dir/100%.png", "\xe4 [1].png", os.fsdecode(b"cell\xff.png")])
+def test_the_address_of_a_local_file_is_read_without_its_escapes(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(picture(0))
+    address = path.as_uri()
+    assert "%" in address and locate(address).path == str(path) == locate(str(path)).path  # a path has no escapes
+    found = list_input(read_input(path.parent.as_uri()), locate("/nowhere"), Counter())
+    assert [one.path for one in found] == [str(path)]
+
+
 def test_links_are_followed_but_not_in_circles_and_dead_ones_are_listed(tree):
     (tree / "lab2" / "back").symlink_to(tree)
     (tree / "lab2" / "other").symlink_to(tree / "lab1")

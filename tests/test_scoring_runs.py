@@ -23,7 +23,7 @@ from pyarrow import fs as arrow_fs
 import score
 from scoring import attempts, engine, results, stages
 from scoring.engine import plan
-from scoring.locations import Location, ScoringError, locate
+from scoring.locations import Input, Location, ScoringError, locate
 from scoring.manifest import Folder, alone, list_once, open_folder, partitions, read_listed
 from scoring.reading import Item
 from scoring.results import Tally, merge, read_tally, remove, row_schema, write_rows
@@ -282,6 +282,60 @@ def test_the_list_is_made_once_and_names_each_file_once(cells, tmp_path):
     assert sorted(rows) == sorted(str(path) for path in cells.iterdir())
     (cells / "new.png").write_bytes(b"x")
     assert list_once(folder, asked(*inputs), 10, nothing) == manifest  # what came later is not of this run
+
+
+def names_in(folder, manifest):
+    return sorted(
+        os.path.basename(found.path)
+        for number in range(-(-manifest.files // 10))
+        for _, found in read_listed(folder, "files", number)
+    )
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
+def test_a_file_that_is_named_is_taken_whatever_its_ending_and_whatever_folder_is_named_beside_it(
+    cells, tmp_path, order
+):
+    (cells / "scan.0001").write_bytes((cells / "03.png").read_bytes())
+    (cells / "notes.txt").write_text("x")
+    inputs = (cells, cells / "scan.0001", f"{cells}/sc*")
+    folder = begin(tmp_path / "out")
+    manifest = list_once(folder, asked(*(inputs[number] for number in order)), 10, nothing)
+    assert names_in(folder, manifest) == sorted({path.name for path in cells.iterdir()} - {"notes.txt"})
+    assert manifest.ignored == {".txt": 1}
+
+
+def test_a_file_in_the_folder_of_results_is_taken_where_it_is_named(cells, tmp_path):
+    inputs = (tmp_path, cells / "03.png")
+    folder = begin(cells)
+    assert names_in(folder, list_once(folder, asked(*inputs), 10, nothing)) == ["03.png"]
+
+
+def test_files_that_are_named_one_by_one_are_held_against_no_other_input(cells, tmp_path, monkeypatch):
+    """As where a shell has written out a pattern: 30,000 files against each other would take minutes."""
+    files = sorted(cells.iterdir())
+    monkeypatch.setattr(Input, "covers", lambda *_: pytest.fail("it was compared"))
+    manifest = list_once(begin(tmp_path / "out"), asked(*files, *files[::-1]), 10, nothing)
+    assert (manifest.files, manifest.archives) == (23, 0)
+
+
+@pytest.mark.parametrize("out", [".", "..", "../.."], ids=["the same", "above", "far above"])
+def test_inputs_that_lie_in_the_folder_of_results_are_told_of_by_that_reason(cells, out):
+    place = (cells / out).resolve()
+    message = f"^{cells}: 23 images and archives lie in --out {place}, where no input is read; .* Name an --out beside"
+    with pytest.raises(ScoringError, match=message):
+        list_once(begin(place), asked(cells), 10, nothing)
+
+
+def test_images_that_are_left_out_for_lying_in_the_folder_of_results_are_warned_of(cells, tmp_path, caplog):
+    (tmp_path / "other").mkdir()
+    (cells / "03.png").rename(tmp_path / "other" / "03.png")
+    manifest = list_once(begin(cells), asked(cells, tmp_path / "other"), 10, nothing)
+    assert manifest.files == 1 and manifest.ignored == {}
+    assert f"22 images and archives lie in --out {cells}, where no input is read" in caplog.text
+    caplog.clear()
+    list_once(begin(tmp_path / "out"), asked(tmp_path), 10, nothing)
+    assert not caplog.text
 
 
 def test_a_listing_that_was_ended_is_begun_anew(cells, tmp_path):

@@ -713,6 +713,42 @@ def test_a_checkpoint_is_adjusted_in_minutes_at_its_own_size_unless_told_otherwi
         chosen("--sides", 64, 96)
 
 
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (None, r"its image processor cannot be read \(Can't load .*expected a preprocessor_config\.json"),
+        (
+            {"shortest_edge": 224},
+            r"the size in its preprocessor_config\.json is \{'shortest_edge': 224\}; expected a square",
+        ),
+        (
+            {"height": 64, "width": 96},
+            r"is \{'height': 64, 'width': 96\}; expected a square, its height and width alike",
+        ),
+        ("no model", r"holds no config\.json; expected a folder written by save_pretrained"),
+    ],
+    ids=["no processor", "shortest edge", "oblong", "no model"],
+)
+def test_a_checkpoint_that_does_not_say_its_side_is_told_in_a_line(monkeypatch, model_folder, tmp_path, size, message):
+    checkpoint = shutil.copytree(model_folder, tmp_path / "model")
+    path = checkpoint / "preprocessor_config.json"
+    processor = json.loads(path.read_text())
+    path.unlink()
+    if size == "no model":
+        (checkpoint / "config.json").unlink()
+    elif size:
+        path.write_text(json.dumps(processor | {"size": size}))
+    words = ["--data_dir", "cells", "--init_from", str(checkpoint), "--output_dir", str(tmp_path / "out"), "--use_cpu"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    with pytest.raises(SystemExit, match=f"^error: .*{re.escape(str(checkpoint))}.*{message}") as ended:
+        train.main()
+    assert "\n" not in ended.value.code
+    if size != "no model":
+        assert ended.value.code.endswith("or name the side: --sides 224 --phase_epochs 5.")
+        _, recipe, _ = train.parse([*words, "--sides", "224", "--phase_epochs", "5"])
+        assert (recipe.sides, recipe.phase_epochs, recipe.draws_per_epoch) == ([224], [5], 1000)
+
+
 class Draws(torch.utils.data.Dataset):
     """Draws of noise that stand in for the augmented images; what is held out is answered right where it is sure."""
 
