@@ -60,7 +60,14 @@ class Progress:
 
 
 class BatchStatistics:
-    """Methods of a model with ``forward_features``, ``forward_head`` and batch norms, on unlabelled images."""
+    """Methods of a model with ``forward_features``, ``forward_head`` and batch norms, on unlabelled images.
+
+    Attributes:
+        as_stored: False once a method has put in other statistics or another last layer than those of the file it was loaded
+            from; training and edits by hand do not set it.
+    """
+
+    as_stored = True
 
     def norms(self) -> dict[str, nn.BatchNorm2d]:
         """Give every batch norm by its name."""
@@ -73,7 +80,8 @@ class BatchStatistics:
         A laboratory's stain and camera shift the activations; statistics of its own images shift them back ("AdaBN", Li et
         al. 2016, arXiv:1603.04779). New and old are mixed as by Schneider et al. 2020 (arXiv:2006.16971), who set the share
         by the number of images: ``share * new + (1 - share) * old``, the variance in the same linear way, that is without
-        the square of the two means' distance that the variance of a mixture has.
+        the square of the two means' distance that the variance of a mixture has. With a share above 0 the configuration
+        forgets ``validation_confusion``, the errors of the old statistics.
 
         Args:
             batches: tensors (B, 3, H, W), normalised by the image processor. Each counts alike, and mixes the classes as the
@@ -81,19 +89,21 @@ class BatchStatistics:
             share: of the new statistics, 0..1.
 
         Raises:
-            TypeError, ValueError: a share outside 0..1, no batches, or images as ``forward`` refuses them. The model then
-                is as it was.
+            TypeError, ValueError: a share outside 0..1, no batches, images as ``forward`` refuses them, or images whose
+                statistics are not finite. The model then is as it was.
         """
         if not 0 <= share <= 1:
             raise ValueError(f"share is {share!r}; expected a number from 0 (all old) to 1 (all new).")
         self.mix_statistics(self.measure_statistics(batches), share)
+        if share:
+            self.config.validation_confusion = None
 
     @torch.no_grad()
     def measure_statistics(self, batches: Iterable[Tensor]) -> Statistics:
         """Give the statistics that images have, as ``reestimate_statistics`` finds them; the model stays as it is.
 
         Raises:
-            TypeError, ValueError: no batches, or images as ``forward`` refuses them.
+            TypeError, ValueError: no batches, images as ``forward`` refuses them, or images whose statistics are not finite.
         """
         norms, old = self.norms(), self.stored_statistics()
         momenta = {name: norm.momentum for name, norm in norms.items()}
@@ -104,11 +114,13 @@ class BatchStatistics:
                     norm.momentum = None  # the plain average over the batches
                 for _ in self._pass(batches):
                     pass
-            return self.stored_statistics()
+            new = self.stored_statistics()
         finally:
             for name, norm in norms.items():
                 norm.momentum = momenta[name]
-            self.mix_statistics(old)
+            self.put_statistics(old)
+        _check_finite(new)
+        return new
 
     def stored_statistics(self) -> Statistics:
         """Give a copy of every batch norm's buffers."""
@@ -117,13 +129,28 @@ class BatchStatistics:
         }
 
     @torch.no_grad()
+    def put_statistics(self, statistics: Statistics) -> None:
+        """Put back what ``stored_statistics`` gave, bit by bit."""
+        for name, norm in self.norms().items():
+            for part, value in norm.named_buffers():
+                value.copy_(statistics[name][part])
+
+    @torch.no_grad()
     def mix_statistics(self, new: Statistics, share: float = 1.0) -> None:
-        """Put in ``share`` of other statistics, as ``measure_statistics`` gives them, and keep the rest of the stored ones."""
+        """Put in ``share`` of other statistics, as ``measure_statistics`` gives them, and keep the rest of the stored ones.
+
+        Raises:
+            ValueError: the other statistics are not finite. The model then is as it was, as with a share of 0.
+        """
+        if not share:
+            return
+        _check_finite(new)
         for name, norm in self.norms().items():
             for part in ("running_mean", "running_var"):
                 stored = getattr(norm, part)
                 stored.copy_(share * new[name][part] + (1 - share) * stored)
             norm.num_batches_tracked.copy_(new[name]["num_batches_tracked"])
+        self.as_stored = False
 
     @torch.no_grad()
     def statistics_distance(self, batches: Iterable[Tensor]) -> float:
@@ -185,12 +212,13 @@ class BatchStatistics:
         new = self.measure_statistics(progress.each(batches))
         if distance > DISTANT:
             return StatisticsTrial(distance, logits, new, 1.0)
-        old = self.stored_statistics()
+        old, as_stored = self.stored_statistics(), self.as_stored
         try:
             self.mix_statistics(new, TRIAL)
             after = _confidence(self.name_images(progress.each(batches)))
         finally:
-            self.mix_statistics(old)
+            self.put_statistics(old)
+            self.as_stored = as_stored
         return StatisticsTrial(distance, logits, new, SHARE if after > _confidence(logits) - TOLERANCE else 0.0)
 
     @torch.no_grad()
@@ -236,6 +264,15 @@ class BatchStatistics:
             yield self.forward_features(batch.to(self.device) if isinstance(batch, Tensor) else batch)
         if not number:
             raise ValueError("There are no batches; expected one tensor of images (B, 3, H, W) or more.")
+
+
+def _check_finite(statistics: Statistics) -> None:
+    for name, parts in statistics.items():
+        if not all(bool(value.isfinite().all()) for value in parts.values()):
+            raise ValueError(
+                f"The new statistics of {name} are not finite; expected numbers. Leave out images with pixels that are not "
+                "finite or far out of range."
+            )
 
 
 def _confidence(logits: Tensor) -> float:

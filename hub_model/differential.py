@@ -42,6 +42,7 @@ FEWEST_CELLS = 100
 FEWEST_OF_A_CLASS = 10  # validation cells: of fewer, one more or less moves an error by a tenth and more
 LOW_TOTAL = 100.0  # white cells in a microlitre: likelier a count in thousands
 REVIEW_SHARE = 0.1  # of the cells counted, unidentified
+NEGATIVES_SHARE = 0.05  # of the cells counted, of none of the other classes: more moves their per cents visibly
 
 
 def exact_interval(count: int, total: int, level: float = LEVEL) -> tuple[float, float]:
@@ -79,7 +80,7 @@ def count_cells(
         labels: the model's classes.
         negatives: the class that means "none of the others".
         confusion: by laboratory, class and outcome, how many validation cells had that outcome, see ``error_adjustment``. None:
-            nothing is corrected.
+            nothing is corrected; nor is it where a person named every cell that is counted.
         laboratory: whose errors apply, one of ``confusion``. None: all are possible, and each weighs as much as it makes the
             slide's outcomes likely.
         references: by class, lowest and highest usual per cent; None takes ``REFERENCE_RANGES``, {} flags nothing.
@@ -111,7 +112,7 @@ def count_cells(
     rows = {name: _row(name, machine[name] + reviewed[name], counted) for name in order}
     weights: dict[str, float] = {}
     fits = True
-    if confusion and counted:
+    if confusion and seen:  # of cells that a person named all, no figure rests on the classifier
         shares, weights, fits = adjust(seen, reviewed, order[:-1], confusion, laboratory)
         for name in order[:-1]:
             rows[name]["adjusted_percent"] = _percent(shares[name].mean())
@@ -172,14 +173,15 @@ def _check_ranges(ranges: Mapping[str, Sequence[float]], labels: Sequence[str]) 
     checked = {}
     for name, limits in ranges.items():
         try:
-            low, high = (float(limit) for limit in limits)
+            # text would be taken apart into its digits
+            low, high = () if isinstance(limits, str | bytes) else (float(limit) for limit in limits)
         except (TypeError, ValueError, OverflowError):
             low = high = math.nan
         if not 0 <= low <= high <= 100:
             raise ValueError(
                 f"The reference range of {name} is {limits!r}; expected two rising per cents, such as [2, 8]."
             )
-        if name.casefold() in by_name:
+        if isinstance(name, str) and name.casefold() in by_name:
             checked[by_name[name.casefold()]] = (low, high)
         elif ranges is not REFERENCE_RANGES:
             raise ValueError(f"There is a reference range for {name!r}; expected classes of {list(labels)}.")
@@ -319,6 +321,16 @@ def _warnings(
         rest = todo if differential["review"]["unseen"] else "a person has looked at each"
         are = "is" if left == 1 else "are"
         warnings.append(f"{left} of {counted} cells{share} {are} unidentified: {rest}.")
+    none_of_them = {row["class"]: row["count"] for row in differential["rows"]}.get(negatives, 0)
+    if none_of_them > NEGATIVES_SHARE * counted:
+        share = f"{100 * none_of_them / counted:.0f} %"
+        are, they, lower = ("is", "it", "lowers") if none_of_them == 1 else ("are", "they", "lower")
+        warnings.append(
+            f"{none_of_them} of {counted} cells ({share}) {are} {negatives!r}, none of the other classes: {they} {lower} every "
+            "other per cent and share the total count. Drop what is no white cell."
+        )
+    if not machine:  # a person named every cell: how the classifier errs bears on nothing
+        return warnings
     if not confusion:
         warnings.append("How often this model errs was not measured: the intervals cover sampling alone.")
     elif laboratory is None:

@@ -17,7 +17,9 @@ less than a sixth of a field are mostly missed, of less than a tenth not looked 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations_with_replacement
+from statistics import mode
 from typing import Any
 
 import numpy as np
@@ -50,6 +52,7 @@ MIN_PARTS = 3  # with pattern: fewer could be one cell, and one round cell looks
 MIN_PARTS_AGREEING = 0.9  # of the parts with pattern
 MIN_BOX_AGREEMENT = 0.3  # intersection over union, of what of two boxes lies in the overlap
 MIN_CELL_CORRELATION = 0.6  # of what of two cells lies in the overlap
+OTHER_SIZE = "of another size than other fields: if its magnification is another too, cells that they share count twice"
 MIN_CELL_SIDE = 4  # px of a description: a thinner sliver of a cell is not compared
 
 
@@ -112,7 +115,8 @@ def mark_repeats(images: Sequence[dict[str, Any]], descriptions: Sequence[FieldD
     """Mark, in place, the cells that an earlier field of the slide shows already.
 
     Each later sight of a cell gets `same_as`, [image number, cell number] of the first; the others get None. The later of two
-    fields that overlap says so in its `notes`. Cells that a reviewer dropped are no cell, so none is the same as they.
+    fields that overlap says so in its `notes`; so does a field of another size than the usual one, since its magnification may
+    be another. Cells that a reviewer dropped are no cell, so none is the same as they.
 
     Args:
         images: as the pipeline gives them, with `name`, `height`, `width`, `notes` and `cells`, each with its `box`.
@@ -145,6 +149,11 @@ def mark_repeats(images: Sequence[dict[str, Any]], descriptions: Sequence[FieldD
         for place, cell in enumerate(image["cells"]):
             seen = groups.first((number, place))
             cell["same_as"] = None if seen == (number, place) else list(seen)
+    sizes = {number: tuple(sorted((images[number]["height"], images[number]["width"]))) for number in present}
+    usual = mode(sizes.values()) if sizes else None
+    for number, size in sizes.items():
+        if size != usual and OTHER_SIZE not in images[number]["notes"]:
+            images[number]["notes"].append(OTHER_SIZE)
     for second, first, joined in sorted(counts):
         note = f"overlaps {images[first]['name']}"
         if joined:
@@ -156,21 +165,38 @@ def mark_repeats(images: Sequence[dict[str, Any]], descriptions: Sequence[FieldD
 def find_overlaps(descriptions: Sequence[FieldDescription]) -> list[Overlap]:
     """Find which of these fields show the same place, sorted by position.
 
-    It takes a fifth of a millisecond for each pair of fields and 0.3 MB for each field while it runs.
+    Two fields are compared at the scale of the larger, whatever the sizes of the others. It takes a fifth of a millisecond for
+    each pair of fields and 0.3 MB for each field while it runs.
     """
-    if len(descriptions) < 2:
-        return []
-    reduction = max(described.reduction for described in descriptions)
-    kept = [_reduce(described.density, reduction // described.reduction) for described in descriptions]
-    factor = max(1, -(-max(max(picture.shape) for picture in kept) // SEARCHED_SIDE))
-    flat = [_flatten(ndimage.gaussian_filter(picture.astype(np.float32), NOISE)) for picture in kept]
-    searched = [_flatten(_reduce(picture, factor)) for picture in kept]
+
+    @cache
+    def kept(position: int, reduction: int) -> np.ndarray:
+        return _reduce(descriptions[position].density, reduction // descriptions[position].reduction)
+
+    @cache
+    def flat(position: int, reduction: int) -> np.ndarray:
+        return _flatten(ndimage.gaussian_filter(kept(position, reduction), NOISE))
+
+    @cache
+    def searched(position: int, reduction: int, factor: int) -> np.ndarray:
+        return _flatten(_reduce(kept(position, reduction), factor))
+
+    by_size: dict[tuple[int, int, int], list[int]] = {}
+    for position, described in enumerate(descriptions):
+        by_size.setdefault((described.reduction, *described.density.shape), []).append(position)
     found = []
-    for first, second, rows, cols in _likely_shifts(searched):
-        overlap = _verify(flat[first], flat[second], rows * factor, cols * factor, factor)
-        if overlap:
-            rows, cols, correlation, share = overlap
-            found.append(Overlap(first, second, rows * reduction, cols * reduction, correlation, share))
+    for one, other in combinations_with_replacement(sorted(by_size), 2):
+        if one == other and len(by_size[one]) == 1:
+            continue
+        reduction = max(one[0], other[0])
+        sides = (side for size in (one, other) for side in kept(by_size[size][0], reduction).shape)
+        factor = max(1, -(-max(sides) // SEARCHED_SIDE))
+        pictures = [{p: searched(p, reduction, factor) for p in by_size[size]} for size in (one, other)]
+        for first, second, rows, cols in _likely_shifts(*pictures):
+            overlap = _verify(flat(first, reduction), flat(second, reduction), rows * factor, cols * factor, factor)
+            if overlap:
+                rows, cols, correlation, share = overlap
+                found.append(Overlap(first, second, rows * reduction, cols * reduction, correlation, share))
     return sorted(found, key=lambda overlap: (overlap.first, overlap.second))
 
 
@@ -190,39 +216,42 @@ def _flatten(picture: np.ndarray) -> np.ndarray:
     return np.clip(flat / deviation, -LARGEST_DEVIATION, LARGEST_DEVIATION)
 
 
-def _likely_shifts(pictures: Sequence[np.ndarray]) -> Iterator[tuple[int, int, int, int]]:
-    """Give each pair of pictures (H, W) that may overlap, with the likeliest shift: first, second, rows, cols."""
-    by_size: dict[tuple[int, int], list[int]] = {}
-    for position, picture in enumerate(pictures):
-        if min(picture.shape) >= SMALLEST_SIDE:
-            by_size.setdefault(picture.shape, []).append(position)
-    for one, other in combinations_with_replacement(sorted(by_size), 2):
-        shape = tuple(fft.next_fast_len(a + b - 1, real=True) for a, b in zip(one, other, strict=True))
-        spectra = {p: fft.rfft2(pictures[p], shape) for p in {*by_size[one], *by_size[other]}}  # (S, T/2+1) complex64
-        share = _inside(np.ones(one), other, shape) / min(one[0] * one[1], other[0] * other[1])
-        possible = share >= MIN_OVERLAP
-        share = np.where(possible, share, 0).astype(np.float32)
-        scales = {p: possible * _scale(pictures[p], other, shape) for p in by_size[one]}
-        back = np.ix_(*(-np.arange(length) % length for length in shape))
-        for second in by_size[other]:
-            scale = _scale(pictures[second], one, shape)[back]
-            for first in by_size[one]:
-                if first >= second and (one == other):
-                    break
-                correlation = fft.irfft2(spectra[first] * spectra[second].conj(), shape)  # (S, T)
-                correlation *= scales[first]
-                correlation *= scale
-                np.clip(correlation, 0, 0.999, out=correlation)
-                # the logarithm of chance: a small overlap must agree better than a large one
-                evidence = share * np.log1p(-correlation * correlation)
-                place = int(evidence.argmin())
-                if -evidence.flat[place] < MIN_SEARCHED_EVIDENCE:
-                    continue
-                rows, cols = (
-                    index - length if index > length // 2 else index
-                    for index, length in zip(divmod(place, shape[1]), shape, strict=True)
-                )
-                yield (first, second, rows, cols) if first < second else (second, first, -rows, -cols)
+def _likely_shifts(ones: dict[int, np.ndarray], others: dict[int, np.ndarray]) -> Iterator[tuple[int, int, int, int]]:
+    """Give each pair of pictures (H, W) that may overlap, with the likeliest shift: first, second, rows, cols.
+
+    Args:
+        ones, others: by position, pictures of one size each; the same twice for the pairs among them.
+    """
+    one, other = (next(iter(pictures.values())).shape for pictures in (ones, others))
+    if min(*one, *other) < SMALLEST_SIDE:
+        return
+    among = ones.keys() == others.keys()
+    shape = tuple(fft.next_fast_len(a + b - 1, real=True) for a, b in zip(one, other, strict=True))
+    spectra = {p: fft.rfft2(picture, shape) for p, picture in (ones | others).items()}  # (S, T/2+1) complex64
+    share = _inside(np.ones(one), other, shape) / min(one[0] * one[1], other[0] * other[1])
+    possible = share >= MIN_OVERLAP
+    share = np.where(possible, share, 0).astype(np.float32)
+    scales = {p: possible * _scale(picture, other, shape) for p, picture in ones.items()}
+    back = np.ix_(*(-np.arange(length) % length for length in shape))
+    for second in others:
+        scale = _scale(others[second], one, shape)[back]
+        for first in ones:
+            if first >= second and among:
+                break
+            correlation = fft.irfft2(spectra[first] * spectra[second].conj(), shape)  # (S, T)
+            correlation *= scales[first]
+            correlation *= scale
+            np.clip(correlation, 0, 0.999, out=correlation)
+            # the logarithm of chance: a small overlap must agree better than a large one
+            evidence = share * np.log1p(-correlation * correlation)
+            place = int(evidence.argmin())
+            if -evidence.flat[place] < MIN_SEARCHED_EVIDENCE:
+                continue
+            rows, cols = (
+                index - length if index > length // 2 else index
+                for index, length in zip(divmod(place, shape[1]), shape, strict=True)
+            )
+            yield (first, second, rows, cols) if first < second else (second, first, -rows, -cols)
 
 
 def _scale(picture: np.ndarray, other: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:

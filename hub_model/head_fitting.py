@@ -98,6 +98,7 @@ class HeadFitting:
         with torch.no_grad():
             layer.weight.copy_(torch.from_numpy(fitted["weight"]))
             layer.bias.copy_(torch.from_numpy(fitted["bias"]))
+        self.as_stored = False
         negatives = self.config.negatives_label
         self.config.drop_operating_point()
         if negatives is not None:
@@ -262,6 +263,8 @@ def _limits(shares: Sequence[float], sizes: Sequence[int]) -> list[float]:
         rng.beta(share * size + 0.5, (1 - share) * size + 0.5, DRAWS) for share, size in zip(shares, sizes, strict=True)
     ]
     low, high = np.quantile(np.mean(drawn, axis=0), (0.025, 0.975))
+    # the prior draws each share towards a half: the mean of several near an end can lie beyond the limits
+    low, high = min(low, np.mean(shares)), max(high, np.mean(shares))
     return [0.0 if not any(shares) else float(low), 1.0 if all(share == 1 for share in shares) else float(high)]
 
 

@@ -11,7 +11,7 @@ Nothing is guessed in silence: what was done to a picture stands in its notes.
 
 import io
 import os
-import struct
+import threading
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ LARGEST = 89_000_000  # pixels
 SMALLEST_SIDE = 32  # px: a red cell would be about two pixels wide
 
 TURN_TO_PNG = "Open it in an image viewer and export it as PNG."
+_FILTERS = threading.Lock()  # warnings' filters are the whole process's, and pictures are read in threads
 
 
 class ImageError(ValueError):
@@ -76,7 +77,7 @@ def read_image(source: Any, name: str | None = None) -> ReadImage:
         if isinstance(source, np.ndarray):
             return _finish(_from_array(source, name), name)
         if hasattr(source, "read"):
-            source = source.read()
+            source = _read_stream(source, name)
         if isinstance(source, bytes | bytearray | memoryview):
             if not len(source):
                 raise ImageError(f"{name}: there are no bytes. Send the file's content.")
@@ -88,6 +89,19 @@ def read_image(source: Any, name: str | None = None) -> ReadImage:
     raise ImageError(
         f"{name}: {type(source).__name__} is no picture; expected a path, bytes, a PIL image or an array. Pass one of these."
     )
+
+
+def _read_stream(stream: Any, name: str) -> Any:
+    if isinstance(stream, io.TextIOBase):
+        raise ImageError(f'{name}: the stream gives text; expected bytes. Open the file with "rb".')
+    if getattr(stream, "closed", False):
+        raise ImageError(f"{name}: the stream is closed. Open it again, and leave it open until it is read.")
+    try:
+        return stream.read()
+    except MemoryError:
+        raise
+    except Exception as error:  # a stream may be anybody's
+        raise ImageError(f"{name}: the stream cannot be read ({error!r}). Pass the file's bytes.") from error
 
 
 def _existing(source: str | os.PathLike, name: str) -> Path:
@@ -112,12 +126,14 @@ def _existing(source: str | os.PathLike, name: str) -> Path:
 
 def _read_file(source: Path | io.BytesIO, name: str) -> ReadImage:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked here, before decoding
-            opened = Image.open(source, formats=FORMATS)
-        with opened as image:
-            return _finish(image, name)
-    except ImageError:
+        # opened here: of a path Pillow maps an unpacked TIFF into memory by its turned size, which garbles it
+        with source.open("rb") if isinstance(source, Path) else source as stream:
+            with _FILTERS, warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked before decoding
+                opened = Image.open(stream, formats=FORMATS)
+            with opened as image:
+                return _finish(image, name)
+    except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: more than {LARGEST / 1e6:.0f} million pixels. Crop or shrink it.") from error
@@ -127,8 +143,13 @@ def _read_file(source: Path | io.BytesIO, name: str) -> ReadImage:
         ) from error
     except PermissionError as error:
         raise ImageError(f"{name}: no permission to read the file. Allow it, or copy the file.") from error
-    except (OSError, SyntaxError, ValueError, struct.error) as error:  # a broken head
-        raise ImageError(f"{name}: the file is damaged or cut short ({error}). Copy or export it again.") from error
+    except Exception as error:  # on a broken head Pillow raises anything
+        raise _damaged(name, error) from error
+
+
+def _damaged(name: str, error: Exception) -> ImageError:
+    why = str(error) or type(error).__name__
+    return ImageError(f"{name}: the file is damaged or cut short ({why}). Copy or export it again.")
 
 
 def _from_array(values: np.ndarray, name: str) -> Image.Image:
@@ -165,22 +186,28 @@ def _finish(image: Image.Image, name: str) -> ReadImage:
         raise ImageError(
             f"{name}: {image.width} x {image.height} px; expected {SMALLEST_SIDE} or more each side. Take a larger picture."
         )
+    stream = getattr(image, "fp", None)
+    # an opened picture's tiles are those that are still to be decoded
+    closed = bool(getattr(image, "tile", None)) and (stream is None or getattr(stream, "closed", False))
     try:
         image.load()
         frames = getattr(image, "n_frames", 1)
         upright = ImageOps.exif_transpose(image)
-        return _to_rgb(
-            upright, name, frames if image.format != "MPO" else 1
-        )  # MPO: a camera's preview is no second picture
-    except ImageError:
+        # MPO: a camera's preview is no second picture
+        return _to_rgb(upright, name, frames if image.format != "MPO" else 1, image.tell())
+    except (ImageError, MemoryError):
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error) as error:
-        # Pillow's decoders raise any of these on broken data
-        raise ImageError(f"{name}: the file is damaged or cut short ({error}). Copy or export it again.") from error
+    except Exception as error:  # on broken data Pillow raises anything
+        if closed or "closed image" in str(error):
+            raise ImageError(
+                f"{name}: the picture was closed before it was read. Open it again, and leave it open until it is read."
+            ) from error
+        raise _damaged(name, error) from error
 
 
-def _to_rgb(image: Image.Image, name: str, frames: int) -> ReadImage:
-    notes = [f"the file holds {frames} pictures; only the first was read"] if frames > 1 else []
+def _to_rgb(image: Image.Image, name: str, frames: int, frame: int) -> ReadImage:
+    which = f"number {frame + 1}" if frame else "the first"
+    notes = [f"the file holds {frames} pictures; only {which} was read"] if frames > 1 else []
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         # Pillow's own conversion would clip these to white without a word
         values = np.asarray(image, dtype=np.float64)

@@ -51,12 +51,12 @@ class LaboratoryFitting:
         number = sum(map(len, batches))
         more = sum(map(len, unlabelled))
         progress = Progress(tell, number + more + number * (len(SHARES) + ALL_VIEWS))
-        stored = self.stored_statistics()
+        stored, as_stored = self.stored_statistics(), self.as_stored
         try:
             new = self.measure_statistics(progress.each([*batches, *unlabelled]))
             plain, surprises = {}, {}
             for share in SHARES:
-                self.mix_statistics(stored)
+                self.put_statistics(stored)
                 self.mix_statistics(new, share)
                 plain[share] = torch.cat([self.embed(batch) for batch in progress.each(batches)])  # (N, 1, 512)
                 surprises[share] = self.head_surprise(plain[share], labels, groups)
@@ -64,7 +64,7 @@ class LaboratoryFitting:
             best = min(SHARES, key=losses.__getitem__)
             if not is_clear(surprises[0.0] - surprises[best]):
                 best = 0.0
-            self.mix_statistics(stored)
+            self.put_statistics(stored)
             self.mix_statistics(new, best)
             parts = [part for batch in batches for part in batch.split(AT_ONCE)]
             views = []
@@ -79,7 +79,8 @@ class LaboratoryFitting:
                 why_not = str(error)
             layer = self.fit_head(features, labels, groups)
         except BaseException:
-            self.mix_statistics(stored)
+            self.put_statistics(stored)
+            self.as_stored = as_stored
             raise
         self.config.validation_confusion = None  # of the errors of the weights as they came
         return {

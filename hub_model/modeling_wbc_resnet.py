@@ -275,6 +275,7 @@ class WbcResNetForImageClassification(BatchStatistics, HeadFitting, LaboratoryFi
         if sorted(id2label) != list(range(len(id2label))) or not id2label:
             raise ValueError(f"id2label must number its classes 0, 1, 2, ...; got {id2label!r}.")
         self.network.reset_classifier(len(id2label))
+        self.as_stored = False
         self.config.drop_operating_point()
         self.config.id2label = dict(id2label)
         self.config.label2id = {label: number for number, label in id2label.items()}

@@ -3,7 +3,7 @@
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -233,12 +233,12 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
         forward: Mapping[str, Any],
     ) -> Iterator[dict[str, Any]]:
         """Give the answer to each image of one cell, in their order; while the network computes, threads read the next."""
-        sources, ahead = iter(sources), deque()
+        sources, ahead = enumerate(sources, 1), deque()
         threads = ThreadPoolExecutor(readers)
         try:
             while True:
                 wanted = islice(sources, 2 * batch_size - len(ahead))
-                ahead.extend(threads.submit(self.preprocess, source, **preprocess) for source in wanted)
+                ahead.extend(self._read_ahead(threads, source, number, preprocess) for number, source in wanted)
                 if not ahead:
                     return
                 pixels = [ahead.popleft().result()["pixel_values"] for _ in range(min(batch_size, len(ahead)))]
@@ -246,6 +246,20 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
                     yield self.postprocess({"logits": logits[None]})
         finally:
             threads.shutdown(cancel_futures=True)
+
+    def _read_ahead(
+        self, threads: ThreadPoolExecutor, source: Any, number: int, preprocess: Mapping[str, Any]
+    ) -> Future:
+        """Have a thread read and resize an image; errors are raised by its result."""
+        name = image_name(source, number)
+        if isinstance(source, Image.Image):  # it may come again, or be at its next frame before a thread reads it
+            try:
+                source = read_image(source, name).image
+            except ImageError as error:
+                refused = Future()
+                refused.set_exception(error)
+                return refused
+        return threads.submit(self.preprocess, source, name=name, **preprocess)
 
     def _look(
         self,
@@ -300,9 +314,9 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
             cell |= {"label": label, "score": named[label], "probabilities": named, "energy": energy}
             cell |= {"verdict": verdict, "reason": reason, "same_as": None, "reviewed": None}
 
-    def preprocess(self, image: Any, timeout: float | None = None) -> dict[str, Tensor]:
+    def preprocess(self, image: Any, timeout: float | None = None, name: str | None = None) -> dict[str, Tensor]:
         if not (isinstance(image, str) and image.startswith(("http://", "https://"))):  # these the library fetches
-            image = read_image(image).image
+            image = read_image(image, name).image
         return super().preprocess(image, timeout=timeout)
 
     def _kind_for_many(self) -> torch.dtype:
@@ -342,12 +356,13 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
         }
 
     def _identity(self) -> dict[str, str | None]:
-        """Tell which model answers: name, commit on the Hub, and the hash of its file of weights where that is at hand."""
+        """Tell which model answers: name, commit on the Hub, and the hash of its file of weights, if at hand and still used."""
         config = self.model.config
         name = config._name_or_path or None
         sha256 = None
         if name and (weights := Path(name) / "model.safetensors").is_file():
-            sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+            if getattr(self.model, "as_stored", True):  # a class without it fits nothing
+                sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
             name = Path(name).resolve().name
         return {"name": name, "revision": getattr(config, "_commit_hash", None), "sha256": sha256}
 

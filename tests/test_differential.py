@@ -145,7 +145,10 @@ def test_the_default_ranges_are_cited_and_own_ones_are_not_taken_for_them():
         ({"references": {"neutrophil": [70, 40]}}, r"neutrophil is \[70, 40\]; expected two rising per cents"),
         ({"references": {"neutrophil": [40]}}, "expected two rising"),
         ({"references": {"neutrophil": "4070"}}, "expected two rising"),
+        ({"references": {"monocyte": "28"}}, "monocyte is '28'; expected two rising per cents"),
+        ({"references": {"monocyte": b"28"}}, "expected two rising per cents"),
         ({"references": {"blast": [0, 1]}}, "reference range for 'blast'"),
+        ({"references": {3: [2, 8]}}, r"reference range for 3; expected classes of \['eosinophil'"),
         ({"white_cells_per_microlitre": 0}, "is 0; expected a number above 0"),
         ({"white_cells_per_microlitre": float("nan")}, "expected a number above 0"),
         ({"white_cells_per_microlitre": "7000"}, "expected a number above 0"),
@@ -267,9 +270,42 @@ def test_verdicts_unlike_any_laboratory_are_said_to_be():
 
 def test_reviewed_cells_are_certain():
     errors = {"here": {name: {name: 5, f"{name}?": 5} for name in LABELS}}
-    images = [image(*(cell("unidentified", reviewed="neutrophil") for _ in range(200)))]
+    images = [image(*(cell("unidentified", reviewed="neutrophil") for _ in range(200)), cell("neutrophil"))]
     row = rows(count(images, confusion=errors))["neutrophil"]
     assert row["adjusted_interval"][0] > 95
+
+
+@pytest.mark.parametrize("laboratory", [None, "here"])
+def test_where_a_person_named_every_cell_the_classifiers_errors_bear_on_nothing(laboratory):
+    """16 of 400 are 4 %, the end of the usual range, and no classifier raises them above it."""
+    errors = {"here": {name: {name: 5, f"{name}?": 5} for name in LABELS}}
+    named = {"neutrophil": 232, "lymphocyte": 120, "monocyte": 32, "eosinophil": 16}
+    cells = [cell("unidentified", reviewed=name) for name, number in named.items() for _ in range(number)]
+    options = {"white_cells_per_microlitre": 5000, "laboratory": laboratory}
+    found = count([image(*cells)], confusion=errors, **options)
+    assert found["rows"] == count([image(*cells)], white_cells_per_microlitre=5000)["rows"]
+    assert (rows(found)["eosinophil"]["percent"], rows(found)["eosinophil"]["flag"]) == (4.0, None)
+    assert (rows(found)["basophil"]["per_microlitre"], found["laboratory_weights"]) == (0, {})
+    assert found["warnings"] == [] and not any("classifier" in method for method in found["methods"])
+    untold = [image(*cells, cell("unidentified", reviewed="unidentified"))]  # of which the outcome says something
+    assert rows(count(untold, confusion=errors))["eosinophil"]["adjusted_percent"] is not None
+
+
+def test_many_finds_of_none_of_the_classes_are_warned_of():
+    def told(**counts):
+        return [text for text in count(slide(**counts))["warnings"] if "'other'" in text]
+
+    assert told(neutrophil=190, other=10) == []
+    assert told(neutrophil=189, other=11) == [
+        "11 of 200 cells (6 %) are 'other', none of the other classes: they lower every other per cent and share the total "
+        "count. Drop what is no white cell."
+    ]
+    assert told(neutrophil=1, other=1)[0].startswith(
+        "1 of 2 cells (50 %) is 'other', none of the other classes: it lowers"
+    )
+    named = [image(cell("neutrophil"), cell("neutrophil", reviewed="other"), cell("other", reviewed="dropped"))]
+    assert any("1 of 2 cells (50 %) is 'other'" in text for text in count(named)["warnings"])
+    assert not any("'other'" in text for text in count_cells(slide(other=9), LABELS)["warnings"])  # a class like any
 
 
 def test_warnings_say_what_a_reader_must_know():

@@ -141,6 +141,33 @@ def test_a_degree_of_turn_is_borne_and_fields_may_differ_in_size():
     assert marks(images[1])[0] == [0, 0]
 
 
+def test_a_larger_photo_takes_nothing_from_the_others_and_is_said_to_be_of_another_size():
+    slide, cells = draw_slide(3)
+    fields = [(190 + 30 * k, 240 + 40 * k) for k in range(3)]
+    taken = [take(slide, cells, *place, seed=k) for k, place in enumerate(fields)]
+    alone = mark(*taken)
+    pattern = np.random.default_rng(0).integers(0, 255, (60, 80, 3)).astype(np.uint8)
+    large = np.asarray(Image.fromarray(pattern).resize((3264, 2448)))
+    photo = {"name": "large", "height": 2448, "width": 3264, "notes": [], "refused": None, "cells": []}
+    for place in (0, 3):
+        together = [take(slide, cells, *at, seed=k) for k, at in enumerate(fields)]
+        together.insert(place, (large, {**photo, "notes": []}))
+        images = list(mark(*together))
+        assert images.pop(place)["notes"] == [
+            "of another size than other fields: if its magnification is another too, cells that they share count twice"
+        ]
+        assert [image["notes"] for image in images] == [image["notes"] for image in alone]
+        shift = place == 0
+        expected = [[seen and [seen[0] + shift, seen[1]] for seen in marks(image)] for image in alone]
+        assert [marks(image) for image in images] == expected and any(any(seen) for seen in expected)
+
+
+def test_a_turned_camera_is_no_other_size():
+    slide, cells = draw_slide(3)
+    images = mark(take(slide, cells, 190, 240), take(slide, cells, 200, 250, size=FIELD[::-1], seed=1))
+    assert not any("size" in note for image in images for note in image["notes"])
+
+
 def test_empty_fields_do_not_overlap():
     rng = np.random.default_rng(0)
     pictures = [np.clip(rng.normal(230, 3, (240, 320, 3)), 0, 255).astype(np.uint8) for _ in range(4)]

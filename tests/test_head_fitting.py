@@ -232,6 +232,14 @@ def test_the_limits_are_those_of_so_many_photos(model):
     assert widths[1] == pytest.approx(widths[0] * np.sqrt(14 / 5), rel=0.15)
 
 
+@pytest.mark.parametrize(
+    ("shares", "sizes"), [([1, 1, 1, 0.93], [3] * 4), ([1, 1, 1, 1, 0.98], [20] * 5), ([0, 0, 0, 0.05], [3] * 4)]
+)
+def test_the_limits_hold_their_own_value(shares, sizes):
+    low, high = head_fitting._limits(shares, sizes)
+    assert 0 <= low <= np.mean(shares) <= high <= 1
+
+
 def test_limits_hold_what_was_found_at_either_end(model):
     features, labels = drawn(5, apart=9.0)
     found = model.cross_validate_head(features, labels)

@@ -1,12 +1,17 @@
 """Whatever a user calls a picture is read rightly, or refused with its name, the reason and the remedy."""
 
 import io
+import re
 import struct
+import time
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile
 from smear_drawings import draw_smear
 
 from hub_model.image_reading import LARGEST, ImageError, read_image
@@ -81,6 +86,25 @@ def test_a_turned_photo_is_set_upright():
     assert (pixels(saved(lying, "PNG", exif=exif)) == DRAWN).all()
 
 
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "I;16", "CMYK", "RGBA"])
+def test_an_unpacked_tiff_is_upright_by_its_path_as_by_its_bytes(mode, turn, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    if mode == "I;16":
+        stored = Image.fromarray(DRAWN[..., 1].astype(np.uint16) * 257)
+    else:
+        stored = PICTURE.quantize(64) if mode == "P" else PICTURE.convert(mode)
+    path = tmp_path / "turned.tif"
+    stored.save(path, exif=exif)
+    back = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270"}
+    back |= {7: "TRANSVERSE", 8: "ROTATE_90"}
+    upright = stored if turn == 1 else stored.transpose(Image.Transpose[back[turn]])
+    expected = pixels(upright)
+    for source in (path, str(path), path.read_bytes(), io.BytesIO(path.read_bytes()), path.open("rb")):
+        assert (pixels(source) == expected).all()
+
+
 def test_transparency_lies_on_white():
     layer = PICTURE.convert("RGBA")
     layer.putalpha(Image.fromarray(np.where(np.arange(96) < 48, 0, 255).astype(np.uint8)[None].repeat(72, 0)))
@@ -118,6 +142,16 @@ def test_of_several_pictures_the_first_is_read_and_that_is_said(form):
     assert np.abs(np.asarray(answer.image).astype(int) - DRAWN).mean() < 12  # GIF has 256 colours
 
 
+@pytest.mark.parametrize("form", ["GIF", "TIFF"])
+def test_of_an_opened_picture_the_one_it_stands_at_is_read_and_named(form):
+    others = [Image.new("RGB", PICTURE.size, colour) for colour in ("red", "blue")]
+    opened = Image.open(io.BytesIO(saved(PICTURE, form, save_all=True, append_images=others)))
+    opened.seek(2)
+    answer = read_image(opened)
+    assert answer.notes == ["the file holds 3 pictures; only number 3 was read"]
+    assert (np.asarray(answer.image) == (0, 0, 255)).all()
+
+
 def test_sixteen_bits_of_colour_keep_their_upper_half():
     """A PNG of 16 bits a channel, written by hand: Pillow cannot."""
     rows = b"".join(b"\0" + (row.astype(">u2") * 257).tobytes() for row in DRAWN)
@@ -151,6 +185,95 @@ def test_a_decompression_bomb_is_refused_by_its_head(size, recwarn):
     with pytest.raises(ImageError, match=rf"more than {LARGEST / 1e6:.0f} million pixels"):
         read_image(bomb(*size))
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "GIF"])
+def test_a_picture_that_was_closed_is_named_so(form, tmp_path):
+    path = tmp_path / "closed.img"
+    path.write_bytes(saved(PICTURE, form))
+    with Image.open(path) as left:
+        pass
+    given_up = Image.open(path)
+    given_up.close()
+    loaded = Image.open(path)
+    loaded.load()
+    loaded.close()
+    with path.open("rb") as stream:
+        of_a_stream = Image.open(stream)
+    for picture in (left, given_up, loaded, of_a_stream):
+        with pytest.raises(
+            ImageError, match=r"(closed\.img|image 1): the picture was closed before it was read\. Open it again"
+        ):
+            read_image(picture)
+    if form != "GIF":  # which would have to look for further frames
+        with Image.open(path) as read:
+            read.load()
+        assert read_image(read).name == "closed.img"  # its pixels are here
+
+
+def test_streams_that_give_no_bytes_are_named_so(tmp_path):
+    path = tmp_path / "field.png"
+    PICTURE.save(path)
+    stream = path.open("rb")
+    stream.close()
+    with pytest.raises(ImageError, match=r"field\.png: the stream is closed\. Open it again"):
+        read_image(stream)
+    with path.open() as text, pytest.raises(ImageError, match=r'field\.png: the stream gives text; .*with "rb"'):
+        read_image(text)
+    with pytest.raises(ImageError, match="image 1: the stream gives text"):
+        read_image(io.StringIO(str(path)))  # no path either
+
+    class Broken:
+        def read(self):
+            raise RuntimeError("the line is cut")
+
+    with pytest.raises(
+        ImageError, match="image 1: the stream cannot be read .*the line is cut.* Pass the file's bytes"
+    ):
+        read_image(Broken())
+
+
+def test_a_tag_of_the_wrong_type_is_refused():
+    """A JPEG turned by its EXIF, whose description is a number: setting it upright, Pillow writes the tags anew."""
+    entries = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    entries = struct.pack("<HHII", 0x010E, 5, 1, 38) + entries
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + struct.pack("<III", 0, 1, 3)
+    with pytest.raises(ImageError, match=r"damaged or cut short \(.+\)\. Copy or export it again"):
+        read_image(saved(PICTURE, "JPEG", exif=exif))
+
+
+@pytest.mark.parametrize("error", [TypeError("'int' object"), AttributeError("x"), AssertionError(), RuntimeError()])
+@pytest.mark.parametrize("step", ["open", "load", "exif_transpose"])
+def test_whatever_pillow_raises_is_said_with_the_name(step, error, monkeypatch, tmp_path):
+    PICTURE.save(tmp_path / "odd.png")
+
+    def fail(*_, **__):
+        raise error
+
+    place = {"open": Image, "load": PngImageFile, "exif_transpose": ImageOps}[step]
+    monkeypatch.setattr(place, step, fail)
+    why = re.escape(str(error)) or type(error).__name__
+    with pytest.raises(ImageError, match=rf"odd\.png: the file is damaged or cut short \({why}\)"):
+        read_image(tmp_path / "odd.png")
+
+
+def test_readers_in_threads_leave_the_warnings_filters_alone(monkeypatch):
+    """Each leaves its filter in place while another reads, unless they wait for each other."""
+    before, really = list(warnings.filters), Image.open
+    inside, most = [], []
+
+    def slow(*args, **options):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.002)
+        inside.pop()
+        return really(*args, **options)
+
+    monkeypatch.setattr(Image, "open", slow)
+    data = saved(PICTURE, "BMP")
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(read_image, [data] * 60))
+    assert warnings.filters == before and max(most) == 1
 
 
 def test_files_that_are_no_pictures(tmp_path):

@@ -113,6 +113,7 @@ def test_stopped_on_the_way_the_model_is_as_it_was(stop):
 
     with pytest.raises(stop):
         model.fit_to_laboratory([images], labels, tell=tell)
+    assert model.as_stored
     assert all(torch.equal(value, stored[name]) for name, value in model.state_dict().items())
 
 
@@ -134,6 +135,64 @@ def test_labels_that_do_not_fit_are_refused_and_change_nothing(labels, message):
     with pytest.raises(ValueError, match=message):
         model.fit_to_laboratory([images], labels)
     assert all(torch.equal(value, stored[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+@pytest.mark.parametrize("method", ["measure", "reestimate", "try", "suggest", "fit"])
+def test_a_pixel_that_is_no_number_is_refused_and_changes_nothing(method, wrong):
+    model, (images, labels) = build_model(), cells(3)
+    stored = {name: value.clone() for name, value in model.state_dict().items()}
+    broken = images.clone()
+    broken[0, 0, 0, 0] = wrong
+    call = {
+        "measure": model.measure_statistics,
+        "reestimate": model.reestimate_statistics,
+        "try": model.try_statistics,
+        "suggest": model.suggest_share,
+        "fit": lambda batches: model.fit_to_laboratory(batches, labels * 2),
+    }[method]
+    with pytest.raises(ValueError, match="The new statistics of network.bn1 are not finite; expected numbers"):
+        call([images, broken])
+    assert all(torch.equal(value, stored[name]) for name, value in model.state_dict().items())
+    assert model.as_stored
+
+
+def test_statistics_come_back_bit_by_bit_and_a_share_of_nothing_changes_nothing():
+    model, (images, _) = build_model(), cells(2)
+    with torch.no_grad():
+        model.network.bn1.running_var[0] = 1e-40  # of which 1 * x + 0 * y and x may differ
+        model.network.bn1.running_mean[1] = -0.0
+    stored = {name: value.clone() for name, value in model.named_buffers()}
+    new = model.measure_statistics([images])
+    model.mix_statistics(new, 0.0)
+    new["network.bn1"]["running_mean"][3] = float("nan")
+    model.mix_statistics(new, 0.0)
+    for share in (0.5, 1.0):
+        with pytest.raises(ValueError, match="The new statistics of network.bn1 are not finite"):
+            model.mix_statistics(new, share)
+    for name, value in model.named_buffers():
+        assert torch.equal(value, stored[name]) and torch.equal(value.signbit(), stored[name].signbit())
+    assert model.as_stored
+
+
+def test_a_model_says_whether_it_still_is_its_files():
+    model, (images, labels) = build_model(), cells(3)
+    model.config.validation_confusion = counted = {"counts": {}}
+    model.measure_statistics([images])
+    model.try_statistics([images])
+    model.reestimate_statistics([images], 0.0)
+    assert model.as_stored and model.config.validation_confusion is counted
+    model.reestimate_statistics([images], 0.25)
+    assert not model.as_stored and model.config.validation_confusion is None
+    for change in (
+        lambda model: model.fit_head(model.embed(images), labels),
+        lambda model: model.fit_to_laboratory([images], labels),
+        lambda model: model.mix_statistics(model.measure_statistics([images])),
+        lambda model: model.reset_classifier({0: "cell", 1: "none"}),
+    ):
+        model = build_model()
+        change(model)
+        assert not model.as_stored and not copy.deepcopy(model).as_stored
 
 
 def test_a_laboratory_without_cells_is_refused():

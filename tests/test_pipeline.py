@@ -1,6 +1,7 @@
 """Our pipeline: the verdict is what plain transformers' probabilities and the thresholds in config.json say, and a field's
 cells and count are what its parts give by hand."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import LABELS, REPOSITORY
-from PIL import Image
+from PIL import Image, ImageSequence
 from smear_drawings import draw_field, write_image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
@@ -224,6 +225,55 @@ def test_a_stream_of_cells_ends_at_the_image_that_cannot_be_read(published, tmp_
     with pytest.raises(ValueError, match=r"notes\.jpg"):
         classify(sources)
     assert classify([]) == [] and list(classify(iter([]))) == []
+
+
+def test_a_picture_that_comes_again_or_moves_on_is_read_before_it_does(published, tmp_path):
+    """Threads do not share it: each answer is that of the frame it was at."""
+    images = photos(6)
+    images[0].save(tmp_path / "stack.tif", save_all=True, append_images=images[1:])
+    images[0].save(tmp_path / "cell.png")
+    classify = ours(published())
+    expected = [answer["energy"] for answer in classify(images, precision="float32")]
+    with Image.open(tmp_path / "stack.tif") as stack:
+        answers = classify(ImageSequence.Iterator(stack), batch_size=3, precision="float32")
+        assert [answer["energy"] for answer in answers] == pytest.approx(expected, abs=1e-5)
+    again = Image.open(tmp_path / "cell.png")
+    answers = classify([again] * 20, batch_size=4, num_workers=4, precision="float32")
+    assert [answer["energy"] for answer in answers] == pytest.approx([expected[0]] * 20, abs=1e-5)
+
+
+def test_of_several_cells_the_one_that_cannot_be_read_is_numbered(published):
+    classify, photo = ours(published()), photos(1)[0]
+    with pytest.raises(ValueError, match="^image 3: this is no picture"):
+        classify([photo, photo, b"no picture"])
+    with pytest.raises(ValueError, match="^image 2: the array is uint16"):
+        classify([photo, np.asarray(photo).astype(np.uint16)], batch_size=1)
+    answers = classify(iter([photo, photo, Image.new("RGB", (1, 1))]), batch_size=2)
+    assert len([next(answers), next(answers)]) == 2  # it ends when its turn comes
+    with pytest.raises(ValueError, match="^image 3: 1 x 1 px"):
+        next(answers)
+
+
+def test_the_files_hash_is_told_as_long_as_its_weights_answer(published):
+    folder = published()
+    count, picture = fields(folder), draw_field()[0]
+    told = count(picture)["differential"]["model"]
+    assert told["sha256"] == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    pixels = count.image_processor(photos(4), return_tensors="pt")["pixel_values"]
+    count.model.try_statistics([pixels])
+    assert count.count([])["model"] == told
+    count.model.reestimate_statistics([pixels], 0.5)
+    assert count.count([])["model"] == told | {"sha256": None}
+
+
+def test_errors_of_the_old_statistics_adjust_no_count(published):
+    errors = {"labels": list(LABELS), "acceptance_threshold": None, "energy_threshold": None}
+    errors["counts"] = {"here": {name: {name: 40, LABELS[0]: 5} for name in LABELS}}
+    count, picture = fields(published(validation_confusion=errors)), draw_field()[0]
+    answer = count(picture)
+    assert answer["differential"]["rows"][0]["adjusted_percent"] is not None
+    count.model.reestimate_statistics([torch.randn(4, 3, SIDE, SIDE)])
+    assert count.count(answer["images"])["rows"][0]["adjusted_percent"] is None
 
 
 def test_the_pipeline_follows_weights_that_change(published):
