@@ -59,9 +59,11 @@ fields: environment  ## measure finder, gate and count anew; make fields DATA="b
 stress: environment  ## degraded, turned and foreign pictures; make stress DATA="blood-cells pbc"
 	@test -n "$(DATA)" || { echo 'Which images? make stress DATA="blood-cells pbc", the two folders'; exit 1; }
 	$(RUN) stress.py hub_model --data_dir $(word 2,$(DATA)) --ground_dir $(word 1,$(DATA)) --label_map $(CLASSES) $(DIVIDED) \
-	  --other_cells ig erythroblast --limit 200 --parts corruption anomaly strangers --results runs/stress-pbc.json
-	$(RUN) stress.py hub_model --data_dir $(word 2,$(DATA)) --label_map $(CLASSES) $(DIVIDED) --parts symmetry \
-	  --results runs/stress-pbc.json
+	  --other_cells ig erythroblast --limit 200 --parts corruption strangers --results runs/stress-pbc.json
+	$(RUN) stress.py hub_model --data_dir $(word 2,$(DATA)) --label_map $(CLASSES) $(DIVIDED) --other_cells ig erythroblast \
+	  --parts anomaly --results runs/stress-pbc.json
+	$(RUN) stress.py hub_model --data_dir $(word 2,$(DATA)) --label_map $(CLASSES) $(DIVIDED) --limit 600 \
+	  --parts symmetry --results runs/stress-pbc.json
 	$(RUN) -m evaluation.collect hub_model --stress runs/stress-pbc.json
 	$(MAKE) card
 
