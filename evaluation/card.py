@@ -24,7 +24,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index
 
 from evaluation import door_tables, evidence_tables
 from evaluation.comparison import comparison_table
-from evaluation.entry import METRICS
+from evaluation.entry import METRICS, OVER_CLASSES
 from evaluation.figures import duration, figure, nats, percent, thousands
 from evaluation.onnx_files import check_exports
 from evaluation.results import FILE_NAME, read_results, weights_sha256, write_text
@@ -87,6 +87,11 @@ def results_table(entries: Sequence[Mapping[str, Any]]) -> str:
     if any(set(entry["labels"]) - set(entry["recall"]) for entry in entries):
         lines[-1] += (
             " A class without images is left out of balanced accuracy; in macro F1 it counts as 0 once it is answered."
+        )
+    if any(entry["metrics"][name]["low"] is None for entry in entries for name in OVER_CLASSES):
+        lines[-1] += (
+            " A resample without one of the classes says nothing of these two; where most lack one, as where classes lie on one "
+            "or two slides, no interval is given, and what the slides of other people would show is open."
         )
     for entry in entries:
         if reasons := [f"{thousands(count)} images ({reason})" for reason, count in entry["left_out"].items()]:
