@@ -90,8 +90,8 @@ def results_table(entries: Sequence[Mapping[str, Any]]) -> str:
         )
     if any(entry["metrics"][name]["low"] is None for entry in entries for name in OVER_CLASSES):
         lines[-1] += (
-            " A resample without one of the classes says nothing of these two; where most lack one, as where classes lie on one "
-            "or two slides, no interval is given, and what the slides of other people would show is open."
+            " A resample without one of the classes says nothing of these two; where most lack one, as where classes lie on "
+            "one or two slides, no interval is given, and what other slides would show is open."
         )
     for entry in entries:
         if reasons := [f"{thousands(count)} images ({reason})" for reason, count in entry["left_out"].items()]:
