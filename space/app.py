@@ -9,12 +9,19 @@ machine alone unless --host says otherwise.
 
 import argparse
 import os
+import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 import gradio as gr
 import page
@@ -47,6 +54,8 @@ THEME = gr.themes.Default(primary_hue="indigo", neutral_hue="zinc", radius_size=
 WAITING = 64  # questions at most that wait for an answer
 # gradio's clock: every ten minutes, what visitors sent and is older than fifty minutes goes, whatever became of the visit.
 DELETE_CACHE = (600, 3000)
+# A program's folder of visitors' files, and the file in it that is locked while the program runs.
+PREFIX, MARK = "wbc-", "held-by-space"
 
 
 def build(model_dir: str | Path) -> gr.Blocks:
@@ -86,7 +95,7 @@ def build(model_dir: str | Path) -> gr.Blocks:
             )
 
         def leave(request: gr.Request) -> None:
-            visits.close(request.session_hash)
+            visits.leave(request.session_hash)
 
         demo.load(
             speak,
@@ -146,18 +155,57 @@ def main(arguments: list[str] | None = None) -> None:
 
 @contextmanager
 def private_uploads() -> Iterator[None]:
-    """Keep visitors' pictures in a folder that goes with the program, also when a supervisor ends it."""
+    """Keep visitors' pictures in a folder that goes with the program, also when a supervisor ends it or its terminal is closed.
+
+    What programs left that were killed goes first.
+    """
     before = os.environ.get("GRADIO_TEMP_DIR")
-    handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    remove_forsaken(Path(before or tempfile.gettempdir()))
+    handlers: dict[signal.Signals, Any] = {}
+
+    def end(*_: object) -> None:
+        for caught in handlers:  # a second one must not end the removal
+            signal.signal(caught, signal.SIG_IGN)
+        sys.exit(0)
+
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no terminal's end
+        caught = getattr(signal, name, None)
+        if caught is not None and signal.getsignal(caught) is not signal.SIG_IGN:  # as nohup has it
+            handlers[caught] = signal.signal(caught, end)
     try:
-        with tempfile.TemporaryDirectory(prefix="wbc-", dir=before) as uploads:
-            os.environ["GRADIO_TEMP_DIR"] = uploads
+        with tempfile.TemporaryDirectory(prefix=PREFIX, dir=before) as folder, held(Path(folder)):
+            uploads = Path(folder) / "uploads"  # apart from the mark, which must outlast them
+            uploads.mkdir()
+            os.environ["GRADIO_TEMP_DIR"] = str(uploads)
             yield
     finally:
-        signal.signal(signal.SIGTERM, handler)
-        os.environ.pop("GRADIO_TEMP_DIR")
+        for caught, handler in handlers.items():
+            signal.signal(caught, handler)
+        os.environ.pop("GRADIO_TEMP_DIR", None)
         if before is not None:
             os.environ["GRADIO_TEMP_DIR"] = before
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Mark a folder as this program's as long as that lives: the system takes the lock from whoever ends, however."""
+    with (folder / f"{MARK}.new").open("w") as mark:
+        with suppress(OSError):  # a file system without locks: nobody removes what has no mark
+            if fcntl is not None:
+                fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.rename(mark.name, folder / MARK)  # seen only once it is locked
+        yield
+
+
+def remove_forsaken(parent: Path) -> None:
+    """Remove the folders of this user's programs that were killed, with what visitors had sent; never a living program's."""
+    for mark in parent.glob(f"{PREFIX}*/{MARK}") if fcntl is not None else ():
+        with suppress(OSError):  # a living program's, or it went meanwhile
+            if mark.parent.is_symlink() or mark.parent.stat().st_uid != os.getuid():
+                continue
+            with mark.open("r+") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(mark.parent, ignore_errors=True)
 
 
 def run(model: str, host: str, port: int) -> None:

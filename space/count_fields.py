@@ -15,7 +15,7 @@ from pathlib import Path
 import texts
 from colours import verdict_colours
 from field_picture import draw_field_picture
-from report import write_report
+from report import cell_thumbnail, write_report
 from smear_model import chosen_model, pinned_revision
 from transformers import pipeline
 
@@ -69,13 +69,15 @@ def count_fields(options: argparse.Namespace) -> None:
     (options.out / "cells.csv").write_text(count.cells_csv(answer), encoding="utf-8")
     (options.out / "count.csv").write_text(count.count_csv(answer), encoding="utf-8")
     colours = verdict_colours(count.model.config.id2label.values())
-    pictures = []
-    for number, (photo, image) in enumerate(zip(photos, answer["images"], strict=True), 1):
-        pictures.append(None if image["refused"] else count.read(photo))
-        if pictures[-1] is not None:
-            drawn = draw_field_picture(pictures[-1], image["cells"], colours)
-            drawn.save(options.out / "fields" / f"{number:03d}-{photo.stem}.png")
-    write_report(answer, pictures, options.out / "report.pdf", datetime.now(UTC), options.title)
+    thumbnails = {}  # of a photo its cells alone are kept: unpacked it takes three bytes a pixel
+    for number, (photo, image) in enumerate(zip(photos, answer["images"], strict=True)):
+        if image["refused"] is None:
+            picture = count.read(photo)
+            for place, cell in enumerate(image["cells"]):
+                thumbnails[number, place] = cell_thumbnail(picture, cell["box"])
+            drawn = draw_field_picture(picture, image["cells"], colours)
+            drawn.save(options.out / "fields" / f"{number + 1:03d}-{photo.stem}.png")
+    write_report(answer, [], options.out / "report.pdf", datetime.now(UTC), options.title, thumbnails)
     for row in answer["differential"]["rows"]:
         percent = "" if row["percent"] is None else f"{row['percent']:6.1f} %"
         print(f"{row['class']:<16}{row['count']:>6}{percent:>10}")

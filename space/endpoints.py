@@ -1,7 +1,7 @@
 """What machines are answered: the endpoints /classify, /differential and /report, which are MCP tools too."""
 
-import base64
 import json
+import re
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -16,13 +16,14 @@ from gradio.utils import get_upload_folder
 from guard import ADDRESS
 from languages import words
 from one_cell import EXAMPLES, read_photo, shows_no_cell
-from reading import HEAVIEST, PictureError
+from reading import HEAVIEST, PictureError, decoded
 from review import Options
 from smear_fields import MOST_FILES, Counting, FieldsError, checked_total, pdf, sent_paths
 from smear_model import SmearModel
 from visits import Visits
 
 UNIDENTIFIED, NO_CELL = "unidentified", "no white cell"
+LONGEST_VALUE = 60  # characters of what came that an error repeats; it may be a whole picture
 # Copied from the API page it works as it stands.
 EXAMPLE = {"path": "examples/neutrophil.png"}
 NAME = {"anyOf": [{"type": "string"}, {"type": "null"}]}
@@ -122,6 +123,9 @@ def build_endpoints(model: SmearModel, visits: Visits) -> None:
         try:
             if isinstance(total, (int, float)) and total > 0:  # else the count says it
                 checked_total(total, str(total), words())
+            if not isinstance(laboratory, str | None):
+                known = ", ".join(model.laboratories) or "none"
+                raise FieldsError(texts.API_LABORATORY_KIND.format(came=brief(laboratory), laboratories=known))
             if isinstance(ranges, str):
                 ranges = json.loads(ranges) if ranges.strip() else None
             with tempfile.TemporaryDirectory(dir=get_upload_folder()) as folder:
@@ -209,43 +213,59 @@ def as_mapping(sent: Any) -> Mapping[str, Any]:
     """Give what a client sent as gradio writes it: ``path`` of an uploaded file, or ``url``.
 
     Raises:
-        PictureError: the address of a picture, which is not fetched, or the path of no upload.
+        PictureError: the address of a picture, which is not fetched, or the path of no upload, or something of another kind.
     """
+    if sent is None:
+        return {}
     if isinstance(sent, str):
         if not (sent.startswith(("data:", "examples/")) or ADDRESS.match(sent)):
             raise PictureError(texts.API_NO_PICTURE)
         sent = {"url": sent}
-    if not isinstance(sent, Mapping):
-        return {}
-    address = str(sent.get("path") or sent.get("url") or "")
+    if not (isinstance(sent, Mapping) and all(isinstance(sent.get(name), str | None) for name in ("path", "url"))):
+        raise PictureError(texts.API_PHOTO_KIND.format(came=brief(sent)))
+    address = sent.get("path") or sent.get("url") or ""
     if ADDRESS.match(address):
         raise PictureError(texts.API_ADDRESS)
     if address.startswith("examples/"):
         return {"path": str(EXAMPLES / Path(address).name)}
     if sent.get("path"):
-        path = Path(address).resolve()
         folders = (Path(get_upload_folder()).resolve(), EXAMPLES)
-        if not (path.is_file() and any(map(path.is_relative_to, folders))):
+        try:
+            path = Path(address).resolve()
+            there = path.is_file() and any(map(path.is_relative_to, folders))
+        except (OSError, ValueError):  # no file can have that name
+            there = False
+        if not there:
             raise PictureError(texts.API_NOT_THERE)  # the same for a file that is none of theirs
     return sent
 
 
 def unpacked(sent: Any, folder: Path) -> list[Any]:
-    """Write pictures that came inside data URLs into a folder; the others stay as they came."""
+    """Write pictures that came inside data URLs into a folder; the others stay as they came.
+
+    Raises:
+        FieldsError: no list.
+        PictureError: one is of another kind, or its base64 is none.
+    """
     if isinstance(sent, str | Mapping):
         sent = [sent]
+    if not isinstance(sent, list | tuple | None):
+        raise FieldsError(texts.API_PHOTOS_KIND.format(came=brief(sent)))
     given = []
     for number, one in enumerate(map(as_mapping, sent or []), 1):
-        url = None if one.get("path") else one.get("url")
-        if isinstance(url, str) and url.startswith("data:"):
-            head, _, body = url.partition(",")
-            try:
-                content = base64.b64decode(body, validate=True)
-            except ValueError as error:
-                raise FieldsError(texts.UNREADABLE) from error
-            path = folder / f"photo-{number}.{head.partition('/')[2].partition(';')[0][:4] or 'png'}"
+        url = None if one.get("path") else one.get("url") or ""
+        if url and url.startswith("data:"):
+            content = decoded(url)
+            ending = re.match(r"data:image/([a-z0-9]{1,4})", url, re.IGNORECASE)
+            path = folder / f"photo-{number}.{ending[1].lower() if ending else 'png'}"
             path.write_bytes(content)
             given.append({"path": str(path)})
         else:
             given.append(one)
     return given
+
+
+def brief(value: Any) -> str:
+    """Write a value that came, for an error: its beginning where it is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."

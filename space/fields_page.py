@@ -37,9 +37,10 @@ def counted(slide: Slide, words: Words) -> str:
     return f'<p class="wbc-hidden" role="status">{escape(words.many("cells_counted", cells))} {escape(photos_)}.</p>'
 
 
-def message(text: str, role: str = "status") -> str:
-    """Return a sentence in the progress bar's place; an alert is read out at once."""
-    return f'<p class="wbc-note" role="{role}">{escape(text)}</p>'
+def message(text: str, role: str = "status", english: str = "") -> str:
+    """Return sentences in the progress bar's place, ``english`` ones first; an alert is read out at once."""
+    first = f'<span lang="en">{escape(english)}</span> ' if english else ""
+    return f'<p class="wbc-note" role="{role}">{first}{escape(text)}</p>'
 
 
 def aside(text: str, words: Words, wrong: bool = False) -> str:

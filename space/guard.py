@@ -13,6 +13,7 @@ from typing import Any
 import gradio as gr
 import texts
 import uploads
+from starlette.formparsers import MultiPartException
 
 ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]*:/", re.IGNORECASE)  # of any scheme, but for data:
 FILE = "/gradio_api/file="
@@ -62,11 +63,20 @@ class Guard:
     async def _take(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Have gradio take an upload, and tell where it lies once it is cleaned."""
         told: list[dict[str, Any]] = []
+        more = True
+
+        async def whole() -> dict[str, Any]:
+            nonlocal more
+            message = await receive()
+            if more and message["type"] == "http.disconnect":
+                raise MultiPartException(texts.API_BROKEN_OFF)  # after this error gradio deletes what came
+            more = message.get("more_body", False)
+            return message
 
         async def wait(message: dict[str, Any]) -> None:
             told.append(message)
 
-        await self.app(scope, receive, wait)
+        await self.app(scope, whole, wait)
         if told[0]["status"] == 200:
             paths = json.loads(b"".join(message.get("body", b"") for message in told[1:]))
             await answer(send, 200, "application/json", json.dumps(await asyncio.to_thread(uploads.take, paths)))

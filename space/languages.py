@@ -563,10 +563,12 @@ class Words(dict):
             return self.per_cent(high)
         return f"{self.number(100 * low)}–{self.per_cent(high)}"
 
-    def with_interval(self, share: Mapping[str, float] | None) -> str:
-        """Write a share with its interval, 0..1 each, in per cent without the sign; nothing where there is none."""
+    def with_interval(self, share: Mapping[str, float | None] | None) -> str:
+        """Write a share with its interval, 0..1 each, in per cent without the sign; nothing where there is no share."""
         if share is None:
             return ""
+        if share["low"] is None:  # no interval is known
+            return self.number(100 * share["value"])
         value, low, high = (self.number(100 * share[name]) for name in ("value", "low", "high"))
         return f"{value} ({low}–{high})"
 

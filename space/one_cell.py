@@ -62,18 +62,18 @@ def red_density(image: Image.Image) -> float:
 
 def explain(picture: Picture, said: CellAnswer, model: SmearModel, speech: Words) -> str:
     """Return the answer as HTML."""
-    verdict, reason, notes = None, None, picture.notes
+    verdict = reason = reason_in = means = None
     if said.no_smear is not None:
-        verdict, reason = speech["no_smear"], said.no_smear
+        verdict, reason, reason_in = speech["no_smear"], said.no_smear, "en"
     elif shows_no_cell(picture.image, said, model):
         verdict, reason = speech["no_cell"], speech["no_cell_why"]
     elif said.reason is not None:
         verdict, known = speech.label("unidentified"), f"reason_{said.reason}"
         least = speech.per_cent(model.network.config.acceptance_threshold or 0)
-        reason = speech(known, least=least) if known in speech else said.reason
+        reason, reason_in = (speech(known, least=least), None) if known in speech else (said.reason, "en")
     elif said.verdict == model.negatives:
         verdict = speech("none_of_them", number=len(model.subtypes))
-        notes = [speech["none_means"], *notes]
+        means = speech["none_means"]
     values = speaks_for(said.evidence, list(said.probabilities).index(said.label))
     photo = shown_photo(picture.image)
     return page.answer(
@@ -81,11 +81,13 @@ def explain(picture: Picture, said: CellAnswer, model: SmearModel, speech: Words
         photo,
         heat_layer(values, photo.size),
         bool(values.any()),
-        notes,
+        picture.notes,
         speech,
         verdict,
         reason,
         most_confused(model.results, said.label),
+        means,
+        reason_in,
     )
 
 
@@ -148,4 +150,4 @@ def remember(sent: Mapping[str, Any] | None, visits: Visits, request: gr.Request
     """Note a file that a visitor sent, so that it goes when the visitor does."""
     folder = folder_of((sent or {}).get("path") or "")
     if request is not None and request.session_hash and folder is not None:
-        visits.of(request.session_hash).files.add(folder)
+        visits.keep(request.session_hash, folder)

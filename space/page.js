@@ -7,6 +7,7 @@
     if (head && document.title !== text(head)) document.title = text(head); // gradio's own is not translated
     for (const button of document.querySelectorAll('button[aria-dropeffect][aria-label]'))
       if (text(button)) button.removeAttribute('aria-label');
+    for (const part of document.querySelectorAll('div.empty[aria-label]')) part.removeAttribute('aria-label'); // in English
     for (const part of document.querySelectorAll('.api-docs :is(button, input)'))
       if (!text(part) && !part.ariaLabel && !part.labels?.length) part.ariaLabel = text(part.parentElement) || 'Close';
     for (const part of document.querySelectorAll('.api-docs li.snippet:not([role])')) part.role = 'presentation';

@@ -56,8 +56,14 @@ def examples_label(words: Words) -> str:
 
 
 def problem(message: str) -> str:
-    """Return a message in the answer's place."""
-    return f'<section class="wbc-problem" role="alert"><p>{escape(message)}</p></section>'
+    """Return a message in the answer's place, in English as all errors of pictures."""
+    return f'<section class="wbc-problem" role="alert"><p lang="en">{escape(message)}</p></section>'
+
+
+def remark(text: str, language: str | None = None) -> str:
+    """Return a note beside an answer; of a language other than the reader's its name, so that it is read out in that."""
+    spoken = f' lang="{language}"' if language else ""
+    return f'<p class="wbc-note"{spoken}>{escape(text)}</p>'
 
 
 def answer(
@@ -70,6 +76,8 @@ def answer(
     verdict: str | None = None,
     reason: str | None = None,
     confused: tuple[int, str | None, float] | None = None,
+    means: str | None = None,
+    reason_in: str | None = None,
 ) -> str:
     """Return the answer: the name, how sure, every class's bar, how to know the class, and where the network looked.
 
@@ -78,11 +86,13 @@ def answer(
         photo: as it was looked at.
         heat: the evidence, of the same size, transparent where there is none.
         looked: whether any place of the evidence map stands out.
-        notes: what was done to the photo before.
+        notes: what was done to the photo before, in English.
         words: of the reader's language.
         verdict: what the answer is called; None for the likeliest label's name.
         reason: in words, why the verdict is not the likeliest label; None if it is.
         confused: of the likeliest label, as ``smear_model.most_confused`` gives it.
+        means: in words, what the verdict means; None where it says that itself.
+        reason_in: the language of the reason where it is not the reader's, such as "en".
     """
     colours = subtype_colours(sorted(probabilities))
     label = max(probabilities, key=lambda key: probabilities[key])
@@ -95,10 +105,10 @@ def answer(
         f'<span class="wbc-track" aria-hidden="true"><i style="width:{100 * value:.2f}%"></i></span></li>'
         for key, value in probabilities.items()
     )
-    remarks = [words["doubtful"]] if score < 0.5 and reason is None else []
-    if reason is not None:
-        remarks = [reason]
-    remarks = "".join(f'<p class="wbc-note">{escape(note)}</p>' for note in (*remarks, *notes))
+    remarks = [remark(reason, reason_in)] if reason is not None else [remark(words["doubtful"])] if score < 0.5 else []
+    if means is not None:
+        remarks.append(remark(means))
+    remarks = "".join([*remarks, *(remark(note, "en") for note in notes)])
     return (
         f'<section class="wbc-answer" role="status" style="--subtype:{colours[label]}">'
         f'<div class="wbc-verdict"><h2 class="wbc-name">{escape(verdict or name)}</h2>'

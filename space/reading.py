@@ -1,7 +1,6 @@
 """Read a picture that somebody sent: an upright 8-bit RGB image, or an error that says what to do."""
 
 import base64
-import binascii
 import io
 import struct
 from collections.abc import Iterable, Mapping
@@ -48,13 +47,23 @@ def read_upload(upload: Mapping[str, Any] | None, folders: Iterable[Path]) -> Pi
     if path and any(Path(path).resolve().is_relative_to(folder.resolve()) for folder in folders):
         return read_picture(Path(path))
     if not path and url.startswith("data:"):
-        if len(url) > HEAVIEST * 4 / 3:  # base64 writes three bytes as four letters
-            raise PictureError(texts.TOO_HEAVY.format(limit=HEAVIEST / 1e6))
-        try:
-            return read_picture(io.BytesIO(base64.b64decode(url.partition(",")[2], validate=True)))
-        except binascii.Error as error:
-            raise PictureError(texts.UNREADABLE) from error
+        return read_picture(io.BytesIO(decoded(url)))
     raise PictureError(texts.NO_IMAGE)
+
+
+def decoded(url: str) -> bytes:
+    """Give the bytes in a data URL; white space in it means nothing: programs break base64 into lines.
+
+    Raises:
+        PictureError: they are too many, or written otherwise.
+    """
+    body = "".join(url.partition(",")[2].split())
+    if len(body) > HEAVIEST * 4 / 3 + 4:  # base64 writes three bytes as four letters
+        raise PictureError(texts.TOO_HEAVY.format(limit=HEAVIEST / 1e6))
+    try:
+        return base64.b64decode(body, validate=True)
+    except ValueError as error:  # binascii's, or a letter that is not ASCII
+        raise PictureError(texts.API_NOT_BASE64.format(reason=error)) from error
 
 
 def read_picture(source: Path | BinaryIO) -> Picture:

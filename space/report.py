@@ -28,7 +28,7 @@ THUMBNAIL_SIDE = 192  # px: granules are to be seen
 SURROUNDINGS = 1.25  # side of a thumbnail, in sides of its cell's box
 LOG_HEAD, LOG_LINE, LOG_FOOT = 14, 4.2, 8  # mm of a further page: its head, a line of a list, its foot
 LOG_SIZE = 7.5
-LINES = {"warnings": 6, "overlaps": 3, "refused": 4, "reviewed": 5}  # at most; six warnings are all there can be
+LINES = {"warnings": 7, "overlaps": 3, "refused": 4, "reviewed": 5}  # at most; seven warnings are all there can be
 
 
 def write_report(

@@ -134,6 +134,7 @@ element.addEventListener('focusin', (event) => {
 const here = (act) => (event) => { if (element.isConnected) act(event); }; // gradio may build the list a second time
 document.addEventListener('wbc-cell', here((event) => { undoing = false; choose(event.detail, true); }));
 document.addEventListener('wbc-photos', here(outline));
+document.addEventListener('wbc-unsent', here((event) => Object.assign(event.detail, { slide, steps })));
 
 function renew() {
   const list = element.querySelector('.wbc-review');

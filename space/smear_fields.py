@@ -4,6 +4,7 @@ import base64
 import contextlib
 import dataclasses
 import io
+import logging
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from uploads import rename_as_sent
 from visits import LONGEST as IDLE
 from visits import Visit, Visits
 
+LOG = logging.getLogger(__name__)
 MOST_FILES = 200  # photos of one slide
 LONGEST = 960  # px, the longer side of a photo as it is shown
 CROP = 256  # px, the side of a cell as it is kept for fitting
@@ -46,6 +48,12 @@ element.addEventListener('click', event => {
 });
 watch('value', () => document.dispatchEvent(new CustomEvent('wbc-photos')));
 """
+# What was said and is not in the list yet: a file that is asked for now has it in it.
+UNSENT = """() => {
+  const asked = {};
+  document.dispatchEvent(new CustomEvent('wbc-unsent', {detail: asked}));
+  return asked;
+}"""
 # The file goes to the browser inside the answer: no copy of it lies on the server.
 SAVE = """(file) => {
   if (!file) return;
@@ -278,8 +286,16 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
         shown = gr.HTML(elem_id="fields-photos", js_on_load=POINT)
         pictures = gr.HTML(elem_id="fields-pictures")
     file = gr.JSON(visible=False)
+    unsent = gr.JSON(visible=False)
     settings = [total, laboratory, *limits]
     private = {"api_visibility": "private", "show_progress": "hidden"}
+
+    def box(open_: bool) -> gr.File:
+        """Let the list of photos take some, or empty it and let it take none: what came during a count would be lost.
+
+        It is empty when it opens; emptied once more, it would lose what comes while that answer is on its way.
+        """
+        return gr.File(interactive=True) if open_ else gr.File(value=None, interactive=False)
 
     unset = {
         total: "",
@@ -294,6 +310,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
         if not sent:
             yield {status: ""}
             return
+        yield {files: box(False)}
         visit = visits.of(request.session_hash)
         visit.cancelled.set()  # what still ran for this visitor
         cancelled = visit.cancelled = Event()
@@ -307,6 +324,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
                     bar = fields_page.progress(counting.done, len(paths), counting.cells, speech)
                     hidden = gr.Button(visible=False)
                     yield {
+                        files: box(False),
                         status: fields_page.waiting(ahead, len(paths), speech) if ahead else bar,
                         cancel: gr.Button(visible=True),
                         again: hidden,
@@ -318,9 +336,11 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
         except Cancelled:
             yield former(visit, speech("fields_cancelled", done=counting.done, total=len(paths)), speech)
             return
-        except (ValueError, OSError) as error:
-            text = str(error) if isinstance(error, FieldsError) else speech("fields_failed", reason=error)
-            yield former(visit, text, speech)
+        except Exception as error:
+            if not isinstance(error, ValueError | OSError):  # no photo and no option brings that about
+                LOG.exception("a count broke down")
+            failed = speech("fields_failed", reason=str(error) or type(error).__name__)
+            yield former(visit, str(error) if isinstance(error, FieldsError) else failed, speech)
             return
         finally:
             for one in sent:  # nothing is needed of them any more, nor handed back as they came
@@ -328,13 +348,13 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
             visits.forget_files(request.session_hash)
         refused = [image["refused"] for image in slide.images if image["refused"] is not None]
         if visit.slide is not None and len(refused) == len(slide.images):
-            more = [speech("fields_more", number=len(refused) - SAID)] if len(refused) > SAID else []
-            yield former(visit, " ".join([*refused[:SAID], *more]), speech)
+            more = speech("fields_more", number=len(refused) - SAID) if len(refused) > SAID else ""
+            yield former(visit, more, speech, " ".join(refused[:SAID]))
             return
         with visit.work:
             put_aside(visit, slide)
             visit.started_over = False
-        yield {files: None, **shown_anew(visit, speech)}
+        yield {files: box(True), **shown_anew(visit, speech)}
 
     def put_aside(visit: Visit, following: Slide | None = None) -> None:
         """Keep the slide that another follows, or none, where a person has worked on it."""
@@ -384,13 +404,13 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
                 visit.started_over = False
         return over(visit, speech) if visit.slide is None else shown_anew(visit, speech)
 
-    def former(visit: Visit, why: str, speech: Words) -> dict[Any, Any]:
+    def former(visit: Visit, why: str, speech: Words, english: str = "") -> dict[Any, Any]:
         """Show the slide counted before, if there is one, after a count that came to nothing."""
         kept = visit.slide is not None
-        text = f"{why} {speech['fields_former']}" if kept else why
+        text = f"{why} {speech['fields_former']}".strip() if kept else why
         return {
-            files: None,
-            status: fields_page.message(text),
+            files: box(True),
+            status: fields_page.message(text, english=english) if text or english else "",
             cancel: gr.Button(visible=False),
             again: gr.Button(visible=kept),
             back: gr.Button(visible=visit.former is not None),
@@ -406,7 +426,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
 
     def cleared() -> dict[Any, Any]:
         hidden = {result: gr.Column(visible=False), **{one: gr.Button(visible=False) for one in (again, back, cancel)}}
-        return {files: None, status: "", **hidden, pictures: "", gallery: "", shown: "", count: "", **unset}
+        return {files: box(True), status: "", **hidden, pictures: "", gallery: "", shown: "", count: "", **unset}
 
     def render(slide: Slide, speech: Words) -> dict[Any, str]:
         return {
@@ -431,7 +451,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
                 try:
                     slide.take(asked.get("slide"), asked.get("steps"))
                 except ValueError as error:  # the list comes all the same: the browser waits for it
-                    said = fields_page.message(str(error))
+                    said = fields_page.message("", english=str(error))
                 shown_ = {status: said, **render(slide, words(request))}
         with visit.work:
             offered = {back: gr.Button(visible=True)} if keep_changed(visit) else {}
@@ -470,13 +490,17 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
                 ranges_said: fields_page.aside(wrong_ranges, speech, True),
             }
 
-    def save(kind: str, request: gr.Request) -> dict[Any, Any]:
+    def save(kind: str, asked: Any, request: gr.Request) -> dict[Any, Any]:
+        """Write a file, with what was said before it was asked for: that may still wait in the browser, or be on its way."""
         visit = visits.of(request.session_hash)
         slide = visit.slide
         if slide is None:
             return over(visit, words(request)) | {file: None}
         name, type_, write = FILES[kind]
         with slide.lock:
+            if isinstance(asked, dict) and asked.get("steps"):
+                with contextlib.suppress(ValueError):  # told where the list takes them
+                    slide.take(asked.get("slide"), asked["steps"])
             return {file: {"name": name, "type": type_, "content": base64.b64encode(write(slide)).decode()}}
 
     def stop(request: gr.Request) -> None:
@@ -501,15 +525,8 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
     outputs = [files, status, cancel, again, back, result, pictures, count, gallery, shown, *unset]
     # They wait in our own line, where a visitor sees it and may cancel, not in gradio's.
     queue = {"concurrency_id": "fields-page", "concurrency_limit": IN_LINE}
-    gr.on(
-        [files.upload, files.delete, files.clear],
-        run,
-        inputs=files,
-        outputs=outputs,
-        preprocess=False,
-        **queue,
-        **private,
-    )
+    # "multiple": photos that come while the former answer's end is still on its way are not passed over.
+    files.upload(run, inputs=files, outputs=outputs, preprocess=False, trigger_mode="multiple", **queue, **private)
     drawn = [{"path": str(path)} for path in sorted(EXAMPLES.glob("*.png"))]
 
     def run_drawn(request: gr.Request) -> Iterator[dict[Any, Any]]:
@@ -534,8 +551,9 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
         )
     for kind, button in downloads.items():
 
-        def give(request: gr.Request, kind: str = kind) -> dict[Any, Any]:
-            return save(kind, request)
+        def give(asked: Any, request: gr.Request, kind: str = kind) -> dict[Any, Any]:
+            return save(kind, asked, request)
 
-        button.click(give, outputs=[file, *outputs], **order, **private).then(None, inputs=file, js=SAVE)
+        saved = button.click(give, inputs=unsent, outputs=[file, *outputs], js=UNSENT, **order, **private)
+        saved.then(None, inputs=file, js=SAVE)
     return limit

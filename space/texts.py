@@ -42,6 +42,16 @@ API_NO_CELL = "no nucleus of a white cell found"
 API_NO_PICTURE = (
     "A text came that is no picture: expected a data URL, data:image/jpeg;base64,..., or the path of an upload."
 )
+API_BROKEN_OFF = "The upload broke off; nothing of it was kept. Send it anew."
+API_NOT_BASE64 = (
+    "What stands after the comma of this data URL is no base64 ({reason}). Expected the whole file, encoded once, as "
+    "data:image/jpeg;base64,...; encode it anew."
+)
+API_PHOTO_KIND = (
+    "{came} came in a photo's place; expected a data URL, data:image/jpeg;base64,..., or {{'path': ...}} of an upload."
+)
+API_PHOTOS_KIND = "photos is {came}; expected a list of photos, each a data URL or {{'path': ...}} of an upload."
+API_LABORATORY_KIND = "laboratory is {came}; expected one name, of: {laboratories}; or empty for any other laboratory."
 API_NOT_THERE = "No such file was uploaded, or it was answered and deleted: send the picture anew."
 
 # What was done to a picture before the network saw it.

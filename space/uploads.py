@@ -57,7 +57,10 @@ def new_folder() -> Path:
 
 def folder_of(path: str | Path) -> Path | None:
     """Give the folder of its own in which a visitor's file lies; None for any other file."""
-    folder = Path(path).resolve().parent
+    try:
+        folder = Path(path).resolve().parent
+    except (TypeError, ValueError, OSError):  # what a client names may be no path at all
+        return None
     return folder if folder.parent == Path(get_upload_folder()).resolve() and folder.name.startswith(PREFIX) else None
 
 
@@ -72,13 +75,16 @@ def forget(sent: Any) -> None:
 def forget_older(age: float) -> None:
     """Delete every visitor's files that lie here for ``age`` seconds, whatever became of the visit, and folders left empty."""
     now = time.time()
-    for folder in Path(get_upload_folder()).glob("*/"):
+    for path in Path(get_upload_folder()).glob("*"):
         try:
-            lies = now - folder.stat().st_mtime
-            if folder.name.startswith(PREFIX) and lies > age:
-                shutil.rmtree(folder, ignore_errors=True)
-            elif HASH.fullmatch(folder.name) and lies > EMPTY:
-                folder.rmdir()
+            lies = now - path.stat().st_mtime
+            if path.is_file():  # as gradio takes an upload; of one that broke off it stays
+                if lies > age:
+                    path.unlink()
+            elif path.name.startswith(PREFIX) and lies > age:
+                shutil.rmtree(path, ignore_errors=True)
+            elif HASH.fullmatch(path.name) and lies > EMPTY:
+                path.rmdir()
         except OSError:  # it went meanwhile, or is not empty
             continue
 

@@ -3,7 +3,8 @@
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from uploads import forget_older
 
 LONGEST = 3000  # seconds that nothing happened in, after which a visit is over: with SWEEP, within the hour
 SWEEP = 300  # seconds between two looks for such visits
+REMEMBERED = 10_000  # pages that were closed last
 
 
 @dataclass
@@ -45,6 +47,7 @@ class Visits:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._visits: dict[str, Visit] = {}
+        self._left: OrderedDict[str, None] = OrderedDict()  # names of closed pages
         self._lock = threading.Lock()
         self._clock = clock
         self._swept = clock()
@@ -64,13 +67,34 @@ class Visits:
         with self._lock:
             return self._visits.get(name)
 
+    def keep(self, name: str, path: Path) -> None:
+        """Note a file that a visit sent, or its folder, to go with it: at once where the page was closed before its answer."""
+        with self._lock:
+            if name in self._visits or name not in self._left:  # a page whose connection broke comes back
+                visit = self._visits.setdefault(name, Visit())
+                visit.touched = self._clock()
+                visit.files.add(path)
+                return
+            forgotten = self._only_of({path})
+        _delete(forgotten)
+
+    def leave(self, name: str) -> None:
+        """Close the visit of a page that was closed, and let nothing of it be kept that is answered later."""
+        with self._lock:
+            self._left[name] = None
+            while len(self._left) > REMEMBERED:
+                self._left.popitem(last=False)
+        self.close(name)
+
     def close(self, name: str) -> None:
         """Stop what a visit still does and forget it, with the files that it sent and no other visit did."""
-        self.forget_files(name)
         with self._lock:
             visit = self._visits.pop(name, None)
-        if visit is not None:
-            visit.cancelled.set()
+            if visit is None:
+                return
+            forgotten = self._only_of(visit.files)
+        visit.cancelled.set()
+        _delete(forgotten)
 
     def forget_files(self, name: str) -> None:
         """Delete the files that a visit sent and no other visit did."""
@@ -78,13 +102,13 @@ class Visits:
             visit = self._visits.get(name)
             if visit is None:
                 return
-            others = (other.files for other in self._visits.values() if other is not visit)
-            forgotten, visit.files = visit.files - set().union(*others), set()
-        for path in forgotten:
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+            sent, visit.files = visit.files, set()
+            forgotten = self._only_of(sent)
+        _delete(forgotten)
+
+    def _only_of(self, paths: set[Path]) -> set[Path]:
+        """Give those of the paths that no visit holds; under the lock."""
+        return paths - set().union(*(visit.files for visit in self._visits.values()))
 
     def sweep(self) -> None:
         """Close the visits that are over."""
@@ -107,3 +131,11 @@ class Visits:
 
     def __len__(self) -> int:
         return len(self._visits)
+
+
+def _delete(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

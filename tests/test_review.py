@@ -376,6 +376,45 @@ def test_a_visit_that_is_closed_leaves_nothing(tmp_path):
     assert all_visits.of("first") is not first
 
 
+def test_what_is_answered_after_the_page_was_closed_is_not_kept(tmp_path):
+    all_visits = visits.Visits()
+    own, shared, later = (tmp_path / name for name in ("own", "shared", "later"))
+    for folder in (own, shared, later):
+        folder.mkdir()
+    all_visits.keep("other", shared)
+    all_visits.of("gone")
+    all_visits.leave("gone")
+    for folder in (own, shared):
+        all_visits.keep("gone", folder)  # its answer took longer than the visitor stayed
+    assert not own.exists() and shared.exists() and len(all_visits) == 1, "and no visit of it begins anew"
+    all_visits.of("gone")  # the connection had only broken
+    all_visits.keep("gone", later)
+    assert later.exists()
+    all_visits.leave("gone")
+    assert not later.exists()
+
+
+def test_a_visit_that_ended_by_itself_may_begin_anew(tmp_path, monkeypatch):
+    all_visits = visits.Visits()
+    all_visits.keep("late", tmp_path / "first")
+    monkeypatch.setattr(visits, "LONGEST", -1)
+    all_visits.sweep()
+    (tmp_path / "second").mkdir()
+    all_visits.keep("late", tmp_path / "second")
+    assert (tmp_path / "second").exists()
+
+
+def test_of_closed_pages_only_the_last_are_remembered(tmp_path, monkeypatch):
+    monkeypatch.setattr(visits, "REMEMBERED", 2)
+    all_visits = visits.Visits()
+    for name in ("first", "second", "third"):
+        all_visits.leave(name)
+        (tmp_path / name).mkdir()
+    for name in ("first", "second", "third"):
+        all_visits.keep(name, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["first"]
+
+
 def test_a_visit_in_which_nothing_happens_ends_within_the_hour():
     now = [0.0]
     all_visits = visits.Visits(clock=lambda: now[0])

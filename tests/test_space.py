@@ -7,6 +7,8 @@ import io
 import json
 import os
 import shutil
+import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -27,6 +29,7 @@ from space_fixtures import (  # noqa: F401
     app,
     colours,
     draw_examples,
+    fields_page,
     free_port,
     languages,
     overlay,
@@ -38,6 +41,7 @@ from space_fixtures import (  # noqa: F401
 )
 
 ENGLISH = languages.WORDS["en"]
+EXAMPLE = {"path": "examples/monocyte.png"}
 
 
 @pytest.fixture(scope="module")
@@ -209,8 +213,6 @@ def at_an_address(address: str, form: str) -> object:
 @pytest.mark.parametrize("scheme", ["https", "HTTP"])
 @pytest.mark.parametrize("form", ["path", "file", "file and url", "text", "url"])
 def test_an_address_is_refused_before_its_name_is_looked_up(form, scheme, served, monkeypatch):
-    import socket
-
     asked, look_up = [], socket.getaddrinfo
 
     def note(host, *others, **named):
@@ -225,8 +227,6 @@ def test_an_address_is_refused_before_its_name_is_looked_up(form, scheme, served
 
 def test_no_event_and_no_route_fetches_an_address(served, monkeypatch):
     """Not those of the page either, which any client may call by their number, and not gradio's way to others' files."""
-    import socket
-
     from gradio_client import Client
 
     demo, url, _ = served
@@ -258,9 +258,55 @@ def test_no_event_and_no_route_fetches_an_address(served, monkeypatch):
     assert Client(url, verbose=False).view_api(print_info=False, return_format="dict"), "the page still answers"
 
 
-def test_a_broken_data_url_is_refused():
-    with pytest.raises(reading.PictureError, match="cannot be read as a picture"):
-        reading.read_upload({"path": None, "url": "data:image/png;base64,!!!"}, [])
+@pytest.mark.parametrize("body", ["!!!", "iVBORw0KGgo", "Müller"])
+def test_a_broken_data_url_is_refused(body):
+    with pytest.raises(reading.PictureError, match="this data URL is no base64 .* encode it anew"):
+        reading.read_upload({"path": None, "url": f"data:image/png;base64,{body}"}, [])
+
+
+def test_base64_in_lines_is_read():
+    """As ``base64`` writes it, and email: white space means nothing."""
+    written = base64.encodebytes((EXAMPLES / "neutrophil.png").read_bytes()).decode()
+    whole = np.asarray(Image.open(EXAMPLES / "neutrophil.png").convert("RGB"))
+    for body in (written, written.replace("\n", "\r\n"), f" {written}"):
+        picture = reading.read_upload({"url": f"data:image/png;base64,{body}"}, [])
+        assert np.array_equal(np.asarray(picture.image), whole)
+
+
+def test_base64_in_lines_is_counted_and_any_ending_is_taken(client):
+    content = base64.encodebytes((EXAMPLES / "neutrophil.png").read_bytes()).decode()
+    kinds = ("image/png", "image/x/y", "image/../../x", "image/ÄÖÜ", "")
+    sent = [f"data:{kind};base64,{content}" for kind in kinds]
+    document = client.predict(sent, api_name="/differential")
+    names = [image["name"] for image in document["images"]]
+    assert names == ["photo-1.png", "photo-2.x", "photo-3.png", "photo-4.png", "photo-5.png"]
+    assert document["differential"]["images"] == {"given": 5, "counted": 5, "refused": 0}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "asked", "match"),
+    [
+        ("/classify", [5], "^5 came in a photo's place; expected a data URL"),
+        ("/classify", [[EXAMPLE]], r"^\[\{'path': .*\}\] came in a photo's place"),
+        ("/classify", [{"url": 5}], r"^\{'url': 5\} came in a photo's place"),
+        ("/classify", [{"path": 5}], r"^\{'path': 5\} came in a photo's place"),
+        ("/classify", [{"path": "a\0b"}], "No such file was uploaded"),
+        ("/classify", [{"path": "a" * 5000}], "No such file was uploaded"),
+        ("/differential", [5], "^photos is 5; expected a list of photos"),
+        ("/differential", [True], "^photos is True; expected a list of photos"),
+        ("/differential", [[EXAMPLE, 5]], "^5 came in a photo's place"),
+        ("/differential", [[[EXAMPLE]]], "came in a photo's place"),
+        ("/differential", [[EXAMPLE], None, ["pbc"]], r"^laboratory is \['pbc'\]; expected one name, of: "),
+        ("/differential", [["data:image/png;base64,iVBORw0KGgo"]], "this data URL is no base64"),
+        ("/differential", [[list("A" * 100_000)]], r"^.{60}\.\.\. came in a photo's place"),
+        ("/report", [[EXAMPLE], None, {"a": 1}], r"^laboratory is \{'a': 1\}; expected one name"),
+    ],
+)
+def test_what_is_of_another_kind_is_told(endpoint, asked, match, client):
+    from gradio_client.exceptions import AppError
+
+    with pytest.raises(AppError, match=match):
+        client.predict(*asked, api_name=endpoint)
 
 
 # Pictures that need care
@@ -430,6 +476,20 @@ def test_less_than_half_is_said():
     low, high = ({"A": score, "B": 1 - score - 0.1, "C": 0.1} for score in (0.46, 0.8))
     assert "Less than half" in page.answer(low, *PICTURES, True, [], ENGLISH)
     assert "Less than half" not in page.answer(high, *PICTURES, True, [], ENGLISH)
+
+
+def test_english_sentences_say_their_language_to_who_has_them_read_aloud():
+    german = languages.WORDS["de"]
+    assert '<p lang="en">Too large.</p>' in page.problem("Too large.")
+    html = page.answer({"A": 0.4, "B": 0.6}, *PICTURES, True, ["Grey."], german, "v", "No smear.", None, "Etwa.", "en")
+    assert html.count('lang="en"') == 2
+    assert '<p class="wbc-note" lang="en">No smear.</p><p class="wbc-note">Etwa.</p>' in html
+    assert '<p class="wbc-note" lang="en">Grey.</p>' in html
+    html = page.answer({"A": 0.4, "B": 0.6}, *PICTURES, True, [], german, "v", "Zu unsicher.")
+    assert 'lang="en"' not in html
+    said = fields_page.message("Darunter.", english="a.png: <cut>.")
+    assert '<span lang="en">a.png: &lt;cut&gt;.</span> Darunter.' in said
+    assert "lang" not in fields_page.message("Abgebrochen.")
 
 
 # Models that know when they do not know
@@ -649,6 +709,40 @@ def test_what_is_sent_is_kept_and_served_without_name_or_exif(served, tmp_path):
     clear(served)
 
 
+def test_an_upload_that_breaks_off_leaves_nothing(served):
+    """gradio writes what comes into a file of its own, and forgets that when the sender goes."""
+    part = b'--XX\r\nContent-Disposition: form-data; name="files"; filename="Mueller_Hans.jpg"\r\n\r\n'
+    port = int(served[1].rstrip("/").rpartition(":")[2])
+
+    def lying():
+        return [path for path in served[2].rglob("*") if path.is_file() and path.stat().st_size]
+
+    deadline = time.monotonic() + 60
+    with socket.create_connection(("127.0.0.1", port)) as sender:
+        sender.sendall(
+            b"POST /gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 20000000\r\n"
+            b"Content-Type: multipart/form-data; boundary=XX\r\n\r\n" + part + b"A" * 300_000
+        )
+        while not lying():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    while lying():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    with urllib.request.urlopen(served[1], timeout=30) as response:
+        assert response.status == 200, "the page still answers"
+    clear(served)
+
+
+def test_what_an_upload_left_otherwise_goes_within_the_hour(served):
+    for name, age in (("tmpold", visits.LONGEST + 60), ("tmpyoung", 60)):
+        (served[2] / name).write_bytes(b"Mueller")
+        os.utime(served[2] / name, (time.time() - age,) * 2)
+    served[0].visits.sweep()
+    assert [path.name for path in served[2].glob("tmp*")] == ["tmpyoung"]
+    clear(served)
+
+
 def test_the_same_file_may_be_sent_twice_at_once(served):
     """In one request and in several: gradio lays such files upon each other."""
     from concurrent.futures import ThreadPoolExecutor
@@ -822,6 +916,93 @@ def test_the_folder_alone_runs_and_leaves_nothing(model_folder, tmp_path):
         process.terminate()
         process.communicate(timeout=30)
     assert [path for path in uploads.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_who_ends_the_program_ends_what_visitors_sent(name, tmp_path, monkeypatch):
+    """A supervisor, or a terminal that is closed; often both, one after the other."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    both, went_on = (signal.SIGTERM, signal.SIGHUP), []
+    before = [signal.signal(one, lambda *_: None) for one in both]  # so that a handler that lacks ends no test
+    try:
+        with pytest.raises(SystemExit) as end, app.private_uploads():
+            assert Path(os.environ["GRADIO_TEMP_DIR"]).is_relative_to(tmp_path)
+            (Path(os.environ["GRADIO_TEMP_DIR"]) / "photo.png").touch()
+            try:
+                os.kill(os.getpid(), getattr(signal, name))
+                time.sleep(1)
+                went_on.append(name)
+            finally:
+                for again in both:  # must not end the removal
+                    os.kill(os.getpid(), again)
+        assert end.value.code == 0 and not went_on and not list(tmp_path.iterdir())
+        assert os.environ["GRADIO_TEMP_DIR"] == str(tmp_path)
+    finally:
+        for one, handler in zip(both, before, strict=True):
+            signal.signal(one, handler)
+
+
+def test_who_started_it_with_nohup_may_close_the_terminal(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with app.private_uploads():
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.1)
+            assert list(tmp_path.iterdir()), "it goes on"
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_program_left_goes_at_the_next_start(tmp_path, monkeypatch):
+    """And nothing else: no living program's, no folder that only has such a name."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    program = (
+        "import os, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); import app\n"
+        "with app.private_uploads():\n"
+        "    Path(os.environ['GRADIO_TEMP_DIR'], 'Mueller.png').touch(); print('ready', flush=True); sys.stdin.read()"
+    )
+    mine = tmp_path / "wbc-datasets"
+    mine.mkdir()
+    (mine / "cell.png").touch()
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(SPACE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "ready\n"
+        [photo] = tmp_path.rglob("Mueller.png")
+        with app.private_uploads():
+            assert photo.exists(), "its program lives"
+        other.kill()
+        other.wait(30)
+    assert photo.exists()
+    with app.private_uploads():
+        assert not photo.exists() and (mine / "cell.png").exists()
+    assert not [path for path in tmp_path.glob("wbc-*") if path != mine]
+
+
+def test_counting_from_a_terminal_holds_one_photo_at_a_time(tmp_path, monkeypatch):
+    import gc
+    import weakref
+
+    import count_fields
+
+    fields = []
+    for number in range(4):
+        turned = Image.open(EXAMPLES / "monocyte.png").rotate(90 * number, expand=True)
+        fields.append(str(saved(tmp_path, turned, f"{number}.png")))
+    seen, alive = [], []
+
+    def draw(picture, *others):
+        seen.append(weakref.ref(picture))
+        gc.collect()
+        alive.append(sum(one() is not None for one in seen))
+        return picture.copy()
+
+    monkeypatch.setattr(count_fields, "draw_field_picture", draw)
+    count_fields.main([*fields, "--model", str(REPOSITORY / "hub_model"), "--out", str(tmp_path / "out")])
+    assert alive == [1, 1, 1, 1]
+    assert (tmp_path / "out" / "report.pdf").is_file()
 
 
 # The files

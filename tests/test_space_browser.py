@@ -351,6 +351,45 @@ def test_cells_that_are_named_quickly_get_each_its_own_name(gap, visit, tmp_path
     assert page.locator("button[data-cell][aria-pressed=true]").get_attribute("data-cell") == list(expected)[4]
 
 
+def test_what_is_downloaded_has_all_in_it_that_was_said_before(visit, tmp_path, monkeypatch):
+    """Also what waits in the browser behind steps that are still on their way."""
+    import csv
+    import json
+    import time
+
+    from pypdf import PdfReader
+    from space_fixtures import review
+
+    recount = review.Slide.recount
+    monkeypatch.setattr(review.Slide, "recount", lambda slide: (time.sleep(1.5), recount(slide)))  # a slow line
+    page = visit()
+    many_cells(page, tmp_path, 20)
+    before = 0
+    for kind in ("json", "cells", "pdf"):
+        unnamed = page.locator("button[data-cell]").filter(has_not_text="✓")
+        group = max(page.locator(".wbc-group").all(), key=lambda one: one.locator(unnamed).count())
+        own = group.get_attribute("data-group")
+        names = [name.get_attribute("data-to") for name in page.locator("[data-to]").all()]
+        key = next(key for key, name in enumerate(names, 1) if name not in (own, "unidentified", "dropped"))
+        group.locator(unnamed).first.click()
+        for _ in range(3):
+            page.keyboard.press(str(key))
+        file = download(page, kind, tmp_path)
+        now = before + 3
+        if kind == "json":
+            assert [change["to"] for change in json.loads(file.read_text())["changes"]] == [names[key - 1]] * 3
+        elif kind == "cells":
+            with file.open(encoding="utf-8", newline="") as stream:
+                assert sum(bool(row["reviewed"]) for row in csv.DictReader(stream)) == now
+        else:
+            text = "".join(sheet.extract_text() for sheet in PdfReader(file).pages)
+            assert f"named by the reviewer: {now}" in text
+        page.wait_for_function("n => document.querySelectorAll('.wbc-log time').length === n", arg=now)
+        before = now
+    page.wait_for_timeout(2000)
+    assert page.locator(".wbc-log time").count() == before, "nothing is taken over twice"
+
+
 def test_keys_after_the_last_cell_of_a_group_name_no_other(visit, tmp_path):
     page = visit()
     many_cells(page, tmp_path, 10)
@@ -455,6 +494,70 @@ def test_a_count_is_cancelled_and_bad_files_are_explained(visit, tmp_path):
     page.locator("#fields input[type=file]").set_input_files([EXAMPLES / "monocyte.png", tmp_path / "no.png"])
     page.wait_for_selector("[data-list=refused]")
     assert "no.png" in page.locator("[data-list=refused]").inner_text()
+
+
+def test_while_photos_are_counted_the_box_takes_no_others_and_then_it_does(visit, tmp_path):
+    """What came meanwhile would be lost without a word."""
+    page = visit()
+    page.locator("[role=tab]").nth(1).click()
+    inputs, removes = page.locator("#fields input[type=file]"), page.locator("#fields button[aria-label*='emove']")
+    (tmp_path / "no.png").write_text("no picture")
+    fields, height = turned_fields(tmp_path), page.locator("#fields").bounding_box()["height"]
+
+    def counting(files):
+        inputs.set_input_files(files)
+        page.wait_for_selector("#fields-cancel:visible")
+        page.wait_for_selector("#fields input[type=file]", state="detached")
+        assert removes.count() == 0 and page.locator("#fields").bounding_box()["height"] == height, "nothing jumps"
+
+    def open_again(told, ends=None):
+        if ends:
+            page.locator(ends).click()
+        parts = "['status', 'count', 'example'].map(part => document.getElementById(`fields-${part}`)?.innerText)"
+        page.wait_for_function(f"told => {parts}.join().includes(told)", arg=told)
+        page.wait_for_selector("#fields input[type=file]", state="attached")
+
+    counting(fields)
+    open_again("Cancelled after", "#fields-cancel")
+    counting(fields[:16])
+    page.wait_for_selector(".wbc-review")
+    open_again("in 16 photos")
+    counting(fields)
+    open_again("the slide that was counted before", "#fields-cancel")
+    inputs.set_input_files([EXAMPLES / "monocyte.png"] * 201)
+    open_again("at most 200 go at once")
+    inputs.set_input_files(tmp_path / "no.png")
+    open_again("no.png")
+    assert page.locator("#fields-status [lang=en]").inner_text().startswith("no.png")
+    counting(fields[:16])
+    page.locator("#fields-example").click()  # in the place of what is counted
+    page.wait_for_function("document.querySelectorAll('#fields-photos figure').length === 5")
+    open_again("in 5 photos")
+    page.locator("#fields-again").click()
+    page.wait_for_selector(".wbc-review", state="detached")
+    open_again("Try drawn fields")
+    inputs.set_input_files(fields[:2])
+    page.wait_for_selector(".wbc-review")
+    open_again("in 2 photos")
+
+
+def test_a_count_that_breaks_down_is_told_and_leaves_the_box_open(visit, monkeypatch, caplog):
+    from space_fixtures import smear_fields
+
+    def broken(counting):
+        raise RuntimeError("broken down")
+
+    page = visit()
+    page.locator("[role=tab]").nth(1).click()
+    with monkeypatch.context() as patch:
+        patch.setattr(smear_fields.Counting, "run", broken)
+        page.locator("#fields input[type=file]").set_input_files(EXAMPLES / "monocyte.png")
+        told = "document.querySelector('#fields-status').innerText.includes('The count failed: broken down')"
+        page.wait_for_function(told)
+    assert "RuntimeError: broken down" in caplog.text
+    page.wait_for_selector("#fields-cancel", state="hidden")
+    page.locator("#fields input[type=file]").set_input_files(EXAMPLES / "monocyte.png")
+    page.wait_for_selector(".wbc-review")
 
 
 def test_a_review_outlasts_a_count_that_comes_to_nothing(visit, tmp_path):
@@ -789,6 +892,35 @@ def test_what_a_visitor_sent_goes_when_the_visitor_leaves(visit):
     while list(uploads.glob("sent-*")) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert not list(uploads.glob("sent-*")) and not [path for path in uploads.rglob("*") if path.is_file()]
+
+
+def test_who_leaves_before_the_answer_leaves_no_photo(visit, monkeypatch):
+    import time
+    from threading import Event
+
+    from space_fixtures import one_cell
+
+    began, left, explain, leave = Event(), Event(), one_cell.explain, visits.Visits.leave
+
+    def held_up(*given):
+        began.set()
+        assert left.wait(60)
+        return explain(*given)
+
+    monkeypatch.setattr(one_cell, "explain", held_up)
+    monkeypatch.setattr(visits.Visits, "leave", lambda all_visits, name: (leave(all_visits, name), left.set()))
+    uploads = Path(os.environ["GRADIO_TEMP_DIR"])
+    page, before = visit(), set(uploads.glob("sent-*"))
+    send(page, EXAMPLES / "basophil.png")
+    assert began.wait(60)
+    sent = set(uploads.glob("sent-*")) - before
+    assert sent
+    page.close()
+    assert left.wait(60)
+    deadline = time.monotonic() + 60
+    while sent & set(uploads.glob("sent-*")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not sent & set(uploads.glob("sent-*"))
 
 
 def test_no_exif_is_served_again_while_a_visitor_looks(visit, tmp_path):
