@@ -144,6 +144,8 @@ def _validate_gate(report: Any, where: str) -> None:
 
 def _validate_counts(report: Any, where: str, sha256: str) -> None:
     require_keys(report, {"seed", "scenes"}, where, free=True)
+    came = report.get("weights_sha256", sha256)  # reports of before carry none
+    require(came == sha256, f"{where}.weights_sha256", came, f"{sha256}, of the weights that are shipped")
     for number, scene in enumerate(report["scenes"]):
         at = f"{where}.scenes[{number}]"
         require_keys(scene, {"laboratory", "cells", "held_out_cells", "draws", "cells_each", "ways"}, at)

@@ -221,7 +221,7 @@ def stress_report(sha256: str = SHA256) -> dict:
             "n_images": 400,
         },
         "anomaly": {"n_familiar": 300, "anomalies": {"ig": {"n": 50, **{name: figure(0.97, 0.01) for name in scores}}}},
-        "strangers": {"kinds": {"noise": counted}, "all": counted},
+        "strangers": {"kinds": {"noise": counted}, "all": counted, "photographs": ["coins.png", "rocket.jpg"]},
     }  # fmt: skip
     return {
         "schema_version": 1, "model": {"name": "m", "parameters": 1, "sha256": sha256}, "dataset": "pbc", "split": "test",
