@@ -78,7 +78,7 @@ from training.finish import average_weights, fit_temperature, fold_temperature, 
 from training.init_from import init_from, load_companion
 from training.operating_points import choose_operating_points
 from training.packing import Pack, read_pack, write_pack
-from training.trainer import EmaTrainer, WallClock, claim, newest_checkpoint
+from training.trainer import EmaTrainer, WallClock, check_strengths, claim, newest_checkpoint
 from training.views import GrowingResolution, PlainViews, TrainingDraws
 from training.width import check_epoch
 
@@ -255,14 +255,7 @@ class RecipeArguments:
         for name in ("ground_share", "oddity_share", "oddity_stain_share", "exchange_share", "class_balance"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"--{name} {getattr(self, name)}: expected a share from 0 to 1.")
-        if not 0 <= self.mixup < float("inf"):
-            raise ValueError(f"--mixup {self.mixup}: expected 0 (never) or a strength above it, such as 0.2.")
-        if not 0 <= self.consistency < float("inf"):
-            raise ValueError(f"--consistency {self.consistency}: expected 0 (never) or a weight above it, such as 12.")
-        if self.mixup and self.consistency:
-            raise ValueError(
-                "--mixup and --consistency: expected one of them; two views under other images are not one."
-            )
+        check_strengths(self.mixup, self.consistency)
         if self.negatives and self.class_balance < 1:
             raise ValueError(
                 "--class_balance below 1 counts images, and --negatives draws without any: leave out one of them."

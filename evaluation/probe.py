@@ -7,10 +7,10 @@ from typing import Any
 import datasets
 import numpy as np
 
-from evaluation.entry import DECIMALS
 from evaluation.intervals import group_bootstrap
 from evaluation.labels import label_numbers
 from evaluation.measure import open_image
+from evaluation.summary import as_figure
 
 COLUMNS = ("image", "label", "photo")
 
@@ -133,11 +133,6 @@ def choose(dataset: datasets.Dataset, setting: Setting, keep: Callable[[str], bo
     return Chosen(images.select(rows), np.array(labels, int)[rows], photos, groups)
 
 
-def figure_of(value: float, low: float, high: float) -> dict[str, float]:
-    """Round a value and its interval for a file."""
-    return {name: round(float(number), DECIMALS) for name, number in (("value", value), ("low", low), ("high", high))}
-
-
 def bounded(
     statistic: Callable[[np.ndarray], np.ndarray], chosen: Chosen, setting: Setting, numbers: int = 1
 ) -> tuple[np.ndarray, list[dict[str, float]]]:
@@ -162,7 +157,7 @@ def bounded(
         statistic, n, chosen.groups, setting.resamples, setting.level, setting.seed, max(n, numbers)
     )
     values = statistic(np.ones((1, n)))[0]
-    return values, [figure_of(*row) for row in zip(values, low, high, strict=True)]
+    return values, [as_figure(*row) for row in zip(values, low, high, strict=True)]
 
 
 def facts(chosen: Chosen, setting: Setting) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from evaluation.intervals import binomial_interval
 from evaluation.labels import Answers, label_numbers, match_labels
 from evaluation.measure import load_config, read_logits
 from evaluation.metrics import balanced_accuracy, confusion_matrix
-from evaluation.probe import Setting, bounded, choose, facts, figure_of
+from evaluation.probe import Setting, bounded, choose, facts
+from evaluation.summary import as_figure
 from evaluation.symmetry import VIEWS, average_views, eight_views, stays
 
 SCORES = ("not_a_cell", "energy", "energy_of_cells")
@@ -229,7 +230,7 @@ def stranger_entry(
         shares = {}
         for name, rule in rules.items():
             count = int(rule[rows].sum())
-            shares[name] = {"count": count} | figure_of(count / n, *binomial_interval(count, n, setting.level))
+            shares[name] = {"count": count} | as_figure(count / n, *binomial_interval(count, n, setting.level))
         called = Counter(names[label] for label in top[rows & accepted])
         return {"n": n, **shares, "called": dict(called.most_common())}
 

@@ -8,7 +8,7 @@ import torch
 from scipy.spatial.distance import jensenshannon
 from test_device_views import both, processor, smears  # noqa: F401 (fixtures)
 from test_mixup import watch
-from test_trainer import Blots, Recorder, make_trainer, small_network
+from test_trainer import Blots, assert_resumed_ends_in_the_same_bits, make_trainer, small_network
 
 from training.augment import Augmentation
 from training.consistency import VIEWS, divergence
@@ -134,15 +134,7 @@ def test_each_view_counts_as_an_image_and_the_pairs_stay_together(tmp_path):
 
 
 def test_a_resumed_training_ends_as_one_that_went_through(tmp_path):
-    whole, rest = Recorder(), Recorder()
-    options = {"images": PairedBlots(), "data_collator": collate, "consistency": 12.0}
-    make_trainer(tmp_path / "whole", epochs=2, callbacks=[whole], **options).train()
-    make_trainer(tmp_path / "parts", epochs=1, **options).train()
-    make_trainer(tmp_path / "parts", epochs=2, callbacks=[rest], **options).train(
-        resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-2")
-    )
-    for name, tensor in whole.states[-1].items():
-        assert torch.equal(tensor, rest.states[-1][name]), name
+    assert_resumed_ends_in_the_same_bits(tmp_path, images=PairedBlots(), data_collator=collate, consistency=12.0)
 
 
 @pytest.mark.parametrize("value", [-0.1, float("inf"), float("nan")])

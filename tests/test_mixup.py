@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_trainer import Blots, Recorder, make_trainer, small_network
+from test_trainer import Blots, assert_resumed_ends_in_the_same_bits, make_trainer, small_network
 from torch import nn
 
 from training.mixup import mix_images, mixed_loss
@@ -74,15 +74,7 @@ def test_without_mixup_nothing_is_mixed(tmp_path):
 
 
 def test_a_resumed_training_mixes_as_one_that_went_through(tmp_path):
-    whole, rest = Recorder(), Recorder()
-    make_trainer(tmp_path / "whole", epochs=2, callbacks=[whole], mixup=0.5).train()
-    make_trainer(tmp_path / "parts", epochs=1, mixup=0.5).train()
-    make_trainer(tmp_path / "parts", epochs=2, callbacks=[rest], mixup=0.5).train(
-        resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-2")
-    )
-    assert len(whole.states) == 4 and len(rest.states) == 2
-    for name, tensor in whole.states[-1].items():
-        assert torch.equal(tensor, rest.states[-1][name]), name
+    assert_resumed_ends_in_the_same_bits(tmp_path, mixup=0.5)
 
 
 @pytest.mark.parametrize("value", [-0.1, float("inf"), float("nan")])

@@ -654,7 +654,7 @@ def test_phases_that_do_not_fit_are_refused_before_any_image_is_read(monkeypatch
         (["--push_to_hub"], "The images absent have no licence that is known"),
         (["--train_on", "photos", "--dataset_name", "someone/cells"], "needs the Kaggle archive"),
         (["--sides", "32", "--phase_epochs", "1"], "64 px and more"),
-        (["--consistency", "-1"], "expected 0 (never) or a weight above it"),
+        (["--consistency", "-1"], "consistency is -1.0; expected 0 (none) or a weight above it"),
         (["--mixup", "0.2", "--consistency", "12"], "expected one of them"),
         (["--init_from", "nowhere"], "There is no nowhere to start from"),
         ([], "absent is no folder. Unpack the archive"),

@@ -25,6 +25,20 @@ IDENTITY_FILE = "training.json"
 STATE_FILE = "trainer_state.json"  # the Trainer writes it last: a checkpoint without it, or half of it, was cut off
 
 
+def check_strengths(mixup: float, consistency: float) -> None:
+    """Make sure that images can be mixed and held together this strongly.
+
+    Raises:
+        ValueError: a strength below 0 or without end, or both at once.
+    """
+    if not 0 <= mixup < float("inf"):
+        raise ValueError(f"mixup is {mixup}; expected 0 (none) or a strength above it (0.2 is usual).")
+    if not 0 <= consistency < float("inf"):
+        raise ValueError(f"consistency is {consistency}; expected 0 (none) or a weight above it (12 is usual).")
+    if mixup and consistency:
+        raise ValueError("mixup and consistency: expected one of them; two views under other images are not one.")
+
+
 class EmaTrainer(Trainer):
     """A Trainer that keeps a moving average of weights and batch-norm statistics and evaluates that average.
 
@@ -55,12 +69,7 @@ class EmaTrainer(Trainer):
     ):
         super().__init__(*args, **kwargs)
         self.draw = draw
-        if not 0 <= mixup < float("inf"):
-            raise ValueError(f"mixup is {mixup}; expected 0 (none) or a strength above it (0.2 is usual).")
-        if not 0 <= consistency < float("inf"):
-            raise ValueError(f"consistency is {consistency}; expected 0 (none) or a weight above it (12 is usual).")
-        if mixup and consistency:
-            raise ValueError("mixup and consistency: expected one of them; views under different images say nothing.")
+        check_strengths(mixup, consistency)
         self.mixup, self.consistency = mixup, consistency
         self._mixed = (-1, 0)  # step, and how many of its batches were mixed (gradient accumulation takes several)
         if not 0 <= ema_decay < 1:
