@@ -30,7 +30,7 @@ from evaluation.measure import load_model, open_image
 from evaluation.onnx_files import FLOAT, FOLDER, INPUT, OUTPUT, WEIGHTS, describe, put
 from evaluation.onnx_runtime import BATCH, differences, open_session, session_logits
 from evaluation.picking import pick_images
-from evaluation.results import environment, package_versions, to_text, weights_sha256, write_text
+from evaluation.results import provenance, to_text, weights_sha256, write_text
 
 OPSET = 18
 DIMENSIONS = {0: "batch", 2: "height", 3: "width"}  # of the input, any number
@@ -133,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def export_folder(options: argparse.Namespace) -> None:
     """Write the ONNX file of a folder and the report on it; where it does not agree with PyTorch, nothing is written."""
+    measured_by = provenance("onnx", "onnxruntime")  # before the file makes the tree differ
     images = pick_images(options.images, options.count) if options.images else []
     model, _ = load_model(options.folder)
     path = options.folder / FOLDER / FLOAT
@@ -144,10 +145,7 @@ def export_folder(options: argparse.Namespace) -> None:
         trial.write_bytes(graph.SerializeToString(deterministic=True))
         parity = compare(options.folder, trial, images)
         put(trial, path)
-    report = describe(path) | {
-        "versions": environment() | package_versions("onnx", "onnxruntime"),
-        "parity": parity,
-    }
+    report = describe(path) | measured_by | {"parity": parity}
     for name, one in parity.items():
         logger.info("%s: %d of %d same label, logits within %.1e", name, one["same_label"], one["n"], one["logits"])
     logger.info("wrote %s, %d bytes, opset %d", path, report["bytes"], report["opset"])

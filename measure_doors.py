@@ -33,7 +33,7 @@ from evaluation.evidence import SENT
 from evaluation.javascript_doors import library_version
 from evaluation.onnx_files import FLOAT, FOLDER, QUANTIZED, WEIGHTS, check_export, describe
 from evaluation.picking import pick_images, picked
-from evaluation.results import environment, package_versions, to_text, weights_sha256, write_text
+from evaluation.results import environment, package_versions, provenance, to_text, weights_sha256, write_text
 
 SPACE = Path(__file__).parent / "space" / "app.py"
 PATIENCE = 180  # s, for the Space to start
@@ -157,7 +157,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             if door.name in known:
                 logger.info("%s: measured before", door.name)
                 continue
-            row = {"how": door.how}
+            row = {"how": door.how} | {key: value for key, value in provenance().items() if key != "versions"}
             for (how, pictures), tolerance in zip(sent.items(), door.tolerances, strict=True):
                 found = doors.compare(door.answer(options.folder, pictures), references[how])
                 row[how] = found | {"tolerance": tolerance}

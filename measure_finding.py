@@ -28,6 +28,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from evaluation.intervals import binomial_interval
+from evaluation.results import provenance
 from hub_model.cell_finding import find_cells
 from smears.fields import read_fields, read_tests
 from smears.laboratories import divide, load_laboratory
@@ -247,7 +248,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 results[part] = measure_fields(*chosen, contested, options.min_side)
                 if options.large and part == "fields":
                     results["large"] = measure_large(*chosen[1:])
-    results = {"laboratory": options.data_dir.resolve().name} | results
+    results = {"laboratory": options.data_dir.resolve().name} | provenance() | results
     results["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from evaluation.command import read_shares
 from evaluation.intervals import binomial_interval
+from evaluation.results import provenance
 from evaluation.strangers import draw_strangers
 from hub_model.smear_gate import why_no_smear
 from smears.fields import read_fields, read_tests
@@ -146,7 +147,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read, judge, write, and print a table."""
     options = parse(argv)
     shares = read_shares(options.test_share)
-    results: dict[str, Any] = {"held_out": options.held_out, "smears": {}, "empty_fields": {}, "strangers": {}}
+    results: dict[str, Any] = provenance() | {"held_out": options.held_out}
+    results |= {"smears": {}, "empty_fields": {}, "strangers": {}}
     for folder in options.laboratories:
         files, boxes = read_laboratory(
             folder, options.photos, shares.get(folder.name, 0.0), options.split_seed, options.held_out

@@ -37,7 +37,7 @@ from evaluation.measure import load_model, open_image
 from evaluation.metrics import statistics
 from evaluation.onnx_files import FLOAT, FOLDER, INPUT, QUANTIZED, check_export, describe, put
 from evaluation.onnx_runtime import BATCH, differences, open_session, session_logits, softmax
-from evaluation.results import environment, package_versions, to_text, write_text
+from evaluation.results import provenance, to_text, write_text
 from smears.laboratories import cut_cells, divide, load_laboratory, rename_classes
 from smears.loading import DataError
 
@@ -271,7 +271,7 @@ def quantize_folder(options: argparse.Namespace) -> None:
             report["test"] = decide(options, laboratories, processor, target)
         lost = [one["lost"]["value"] for one in report["test"].values()]
         report["shipped"] = bool(lost) and max(lost) <= options.most_lost
-        report["versions"] = environment() | package_versions("onnx", "onnxruntime")
+        report |= provenance("onnx", "onnxruntime")
         if report["shipped"]:
             put(target, shipped)
             logger.info("wrote %s, %d bytes", shipped, report["bytes"])

@@ -33,7 +33,6 @@ from evaluation.results import provenance, weights_sha256, write_text
 from hub_model.differential import count_cells
 from smears.loading import DataError
 
-ROOT = Path(__file__).parent
 # Per cent of an adult's cells, and how far a slide's shares scatter: a Dirichlet distribution of this many cells' worth
 USUAL = {"neutrophil": 58.0, "lymphocyte": 29.0, "monocyte": 6.0, "eosinophil": 3.0, "basophil": 1.0, "other": 3.0}
 SCATTER = 12.0
@@ -214,7 +213,7 @@ def simulate(options: argparse.Namespace) -> None:
                 100 * found["coverage"],
                 found["largest_mean_error"],
             )
-    report = {"weights_sha256": sha256, **provenance(ROOT), "seed": options.seed, "scenes": results}
+    report = {"weights_sha256": sha256, **provenance(), "seed": options.seed, "scenes": results}
     write_text(options.out, json.dumps(report, indent=1) + "\n")
 
 

@@ -58,7 +58,6 @@ from smears.splits import VALIDATION_SHARE
 SCHEMA_VERSION = 1
 PARTS = ("corruption", "symmetry", "anomaly", "strangers")
 STRANGER_SIDE = 256  # px, of pictures that are drawn: about what a laboratory's crops have
-ROOT = Path(__file__).parent
 logger = logging.getLogger("stress")
 
 
@@ -334,7 +333,7 @@ def stress(options: argparse.Namespace) -> dict[str, Any]:
 
     for part in dict.fromkeys(options.parts):
         if entry := measure(part):
-            report["parts"][part] = entry | provenance(ROOT)
+            report["parts"][part] = entry | provenance()
             if options.results:
                 write_text(options.results, to_text(report))
     print(as_table(report), flush=True)

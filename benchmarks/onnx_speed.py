@@ -23,7 +23,7 @@ from evaluation.command import require_least, run
 from evaluation.measure import load_model
 from evaluation.onnx_files import FLOAT, FOLDER, INPUT, OUTPUT, QUANTIZED, WEIGHTS, check_export
 from evaluation.onnx_runtime import open_session
-from evaluation.results import environment, hardware, package_versions, to_text, weights_sha256, write_text
+from evaluation.results import hardware, provenance, to_text, weights_sha256, write_text
 
 WARM_UP = 3  # rounds that are not counted
 logger = logging.getLogger("onnx_speed")
@@ -80,7 +80,7 @@ def measure(options: argparse.Namespace) -> None:
         "milliseconds": times,
         "rounds": options.rounds,
         "hardware": hardware(),
-        "versions": environment() | package_versions("onnx", "onnxruntime"),
+        **provenance("onnx", "onnxruntime"),
     }
     if options.out:
         write_text(options.out, to_text(report))

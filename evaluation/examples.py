@@ -16,7 +16,7 @@ from typing import Any
 from transformers import pipeline
 
 from evaluation.collect import add_evidence
-from evaluation.results import weights_sha256
+from evaluation.results import provenance, weights_sha256
 
 FOLDER = "examples"
 
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="the model repository's folder")
     options = parser.parse_args(arguments)
     try:
-        add_evidence(options.folder, {"examples": [answer_examples(options.folder)]})
+        add_evidence(options.folder, {"examples": [answer_examples(options.folder) | provenance()]})
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 

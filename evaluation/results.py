@@ -21,6 +21,7 @@ from evaluation.evidence import validate_evidence
 
 SCHEMA_VERSION = 2
 FILE_NAME = "eval_results.json"
+ROOT = Path(__file__).resolve().parent.parent
 logger = logging.getLogger(__name__)
 
 PACKAGES = (
@@ -309,15 +310,34 @@ def without_folders(found: Any) -> Any:
     return re.sub(r"(?<![^\s=])(?:(?:\.\./)+(?:\S*/)?|/\S*/)(?=[^\s/])", "", found) if isinstance(found, str) else found
 
 
-def provenance(root: Path | str) -> dict[str, Any]:
-    """Say by which command, code (of the repository in ``root``) and packages something is measured."""
+def provenance(*packages: str) -> dict[str, Any]:
+    """Say by which command, code and versions, those of ``packages`` among them, something is measured.
+
+    Returns
+    -------
+    dict
+        ``command``; ``commit`` and ``dirty`` as ``git_commit`` gives them of this repository, "unknown" and True in a copy
+        that names none; ``versions``. Ask before files of the repository are written, or they make it dirty.
+    """
     try:
-        commit = git_commit(root)
+        commit = git_commit(ROOT)
     except RuntimeError as error:
         logger.warning("the figures will name no commit: %s", error)
         commit = {"commit": "unknown", "dirty": True}
-    command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
-    return {"command": command, **commit, "versions": environment()}
+    return {
+        "command": shlex.join(["python", *_program(), *sys.argv[1:]]),
+        **commit,
+        "versions": environment() | package_versions(*packages),
+    }
+
+
+def _program() -> list[str]:
+    """Give the words by which the running program is called from the repository's root."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)  # of ``python -m`` alone
+    if module:
+        return ["-m", module.name.removesuffix(".__main__")]
+    script = Path(sys.argv[0]).resolve()
+    return [script.relative_to(ROOT).as_posix() if script.is_relative_to(ROOT) else script.name]
 
 
 def git_commit(root: Path | str) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 import copy
 import hashlib
+import importlib.metadata
 import json
 import re
 import shutil
 import subprocess
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +46,7 @@ from evaluation.results import (
     environment,
     git_commit,
     hardware,
+    provenance,
     put_entries,
     read_for_update,
     read_results,
@@ -275,6 +279,25 @@ def test_environment_hardware_and_weights_are_named(tmp_path):
     assert weights_sha256(tmp_path / "parts") == hashlib.sha256(b"weights").hexdigest()
     with pytest.raises(FileNotFoundError, match="expected a model's weights"):
         weights_sha256(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("program", "module", "words"),
+    [
+        (ROOT / "stress.py", None, "python stress.py"),
+        (ROOT / "benchmarks" / "onnx_speed.py", None, "python benchmarks/onnx_speed.py"),
+        ("/elsewhere/measure.py", None, "python measure.py"),
+        (ROOT / "evaluation" / "examples.py", "evaluation.examples", "python -m evaluation.examples"),
+        ("/elsewhere/pytest/__main__.py", "pytest.__main__", "python -m pytest"),
+    ],
+)
+def test_what_is_measured_names_a_command_that_runs_from_the_root(monkeypatch, program, module, words):
+    monkeypatch.setattr(sys, "argv", [str(program), "hub_model", "--out", "a file"])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", module and ModuleSpec(module, None))
+    told = provenance("onnx")
+    assert told["command"] == f"{words} hub_model --out 'a file'"
+    assert told["versions"] == environment() | {"onnx": importlib.metadata.version("onnx")}
+    assert re.fullmatch("[0-9a-f]{40}", told["commit"])
 
 
 def test_git_names_the_commit_and_whether_files_differ(tmp_path, monkeypatch):
