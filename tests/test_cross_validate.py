@@ -145,14 +145,18 @@ def test_a_folder_that_is_not_the_archive_is_refused(tmp_path):
         copies_with_folds(tmp_path / "cells", "file")
 
 
-def test_wrong_arguments_are_answered(tmp_path):
-    def ask(*arguments):
-        command = [sys.executable, str(REPOSITORY / "cross_validate.py"), "--split_by", "photo", *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-
-    done = ask("--data_dir", "x", "--folds", "5")
-    assert done.returncode == 2 and "the folds are 0 to 4" in done.stderr
-    done = ask("--data_dir", "x", "--results", "nowhere.json")
-    assert done.returncode == 1 and "error: nowhere.json is no file" in done.stderr  # before the hours, not after
-    done = ask("--data_dir", "nowhere")
-    assert done.returncode == 1 and "error: nowhere is no folder. Unpack the archive" in done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["--data_dir", "x", "--folds", "5"], "the folds are 0 to 4"),
+        (["--data_dir", "x", "--results", "nowhere.json"], "error: nowhere.json is no file"),  # before the hours, not after
+        (["--data_dir", "nowhere"], "error: nowhere is no folder. Unpack the archive"),
+    ],
+)
+def test_wrong_arguments_are_answered(tmp_path, monkeypatch, capsys, arguments, answer):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["cross_validate.py", "--split_by", "photo", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cross_validate.main()
+    assert answer in capsys.readouterr().err + str(ended.value) and ended.value.code != 0
+    assert not list(tmp_path.iterdir())

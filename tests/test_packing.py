@@ -9,6 +9,7 @@ import pytest
 from conftest import REPOSITORY
 from smear_drawings import write_class_folders
 
+import train
 from benchmarks import accelerator
 from smears.loading import DataError
 from training.packing import read_pack
@@ -80,9 +81,10 @@ def test_a_training_starts_from_it_without_the_folders(packed, tmp_path, drawn):
         (["--packed", "nowhere", "--data_dir", "x"], "Name the images: one of"),
     ],
 )
-def test_what_does_not_fit_is_told(tmp_path, arguments, message):
-    done = run_train(*arguments, "--output_dir", tmp_path / "run")
-    assert done.returncode != 0 and message in done.stderr
+def test_what_does_not_fit_is_told(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments, "--output_dir", str(tmp_path / "run")])
+    with pytest.raises(SystemExit, match=message):
+        train.main()
     assert not (tmp_path / "run").exists()
 
 

@@ -60,7 +60,7 @@ def write_model(folder, counts):
 def simulate(tmp_path, cells, counts, *options):
     out = tmp_path / "counts.json"
     arguments = [str(write_model(tmp_path / "model", counts)), "--cells", str(cells), "--out", str(out)]
-    simulate_counts.main([*arguments, "--draws", "60", "--workers", "1", *options])
+    simulate_counts.main([*arguments, "--draws", "30", "--workers", "1", *options])
     report = json.loads(out.read_text())
     assert report["weights_sha256"] == WEIGHTS and report["command"].startswith("python ")
     return report["scenes"]
