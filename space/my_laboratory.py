@@ -15,7 +15,7 @@ from languages import I18N, Words, words
 from one_cell import read_photo, remember
 from reading import PictureError
 from review import UNIDENTIFIED
-from smear_fields import MOST_FILES, SAVE, FieldsError, sent_paths
+from smear_fields import MOST_FILES, SAVE, UNSENT, FieldsError, sent_paths, take_unsent
 from smear_model import SmearModel, held_out
 from turns import TICK, Cancelled, Line
 from visits import LONGEST as IDLE
@@ -225,6 +225,7 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> tuple[gr.HTML, gr.
     knows = gr.HTML(knowledge(model, words()), elem_id="lab-knows")
     file = gr.JSON(visible=False)
     had = gr.Number(0, visible=False)  # cells that the page shows: of a visit that has ended none are left
+    unsent = gr.JSON(visible=False)
     outputs = [files, had, cells, status, estimated, fitted, take, cancel]
     private = {"api_visibility": "private", "show_progress": "hidden"}
     # They wait in our own lines, where a visitor sees it and may cancel, not in gradio's.
@@ -387,7 +388,7 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> tuple[gr.HTML, gr.
                 remember(one, visits, request)
             visits.forget_files(request.session_hash)
 
-    def add_slide(request: gr.Request) -> Iterator[dict[Any, Any]]:
+    def add_slide(asked: Any, request: gr.Request) -> Iterator[dict[Any, Any]]:
         speech = words(request)
 
         def take_over(laboratory: Laboratory, tell: Tell) -> str:
@@ -395,6 +396,7 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> tuple[gr.HTML, gr.
             if reviewed is None:
                 return speech["lab_no_slide"]
             with reviewed.lock:
+                take_unsent(reviewed, asked)
                 text = added(laboratory, speech, lambda: laboratory.add_slide(reviewed))
                 unnamed = sum(
                     cell["reviewed"] is None and cell["verdict"] != UNIDENTIFIED for *_, cell in reviewed.cells()
@@ -422,7 +424,7 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> tuple[gr.HTML, gr.
         return {"name": "adapted.zip", "type": "application/zip", "content": base64.b64encode(content).decode()}
 
     files.upload(add_files, inputs=[files, label], outputs=outputs, preprocess=False, trigger_mode="multiple", **light)
-    slide.click(add_slide, outputs=outputs, **light)
+    slide.click(add_slide, inputs=unsent, outputs=outputs, js=UNSENT, **light)
     clear.click(forget, outputs=outputs, **light)
     estimate.click(fitting(Laboratory.reestimate, estimated), inputs=had, outputs=outputs, **heavy)
     fit.click(fitting(Laboratory.fit_to_labels, fitted), inputs=had, outputs=outputs, **heavy)

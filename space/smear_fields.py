@@ -48,7 +48,7 @@ element.addEventListener('click', event => {
 });
 watch('value', () => document.dispatchEvent(new CustomEvent('wbc-photos')));
 """
-# What was said and is not in the list yet: a file that is asked for now has it in it.
+# What was said and is not in the list yet: a file that is asked for now has it in it, and so have cells that are taken now.
 UNSENT = """() => {
   const asked = {};
   document.dispatchEvent(new CustomEvent('wbc-unsent', {detail: asked}));
@@ -95,6 +95,13 @@ def sent_paths(
     if len(paths) > MOST_FILES:
         raise FieldsError(speech("fields_too_many", given=len(paths), files=MOST_FILES))
     return paths
+
+
+def take_unsent(slide: Slide, asked: Any) -> None:
+    """Take over what was said of a slide and may still be on its way, as ``UNSENT`` gives it; the caller holds its lock."""
+    if isinstance(asked, Mapping) and asked.get("steps"):
+        with contextlib.suppress(ValueError):  # told where the list takes them
+            slide.take(asked.get("slide"), asked["steps"])
 
 
 class Counting:
@@ -498,9 +505,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
             return over(visit, words(request)) | {file: None}
         name, type_, write = FILES[kind]
         with slide.lock:
-            if isinstance(asked, dict) and asked.get("steps"):
-                with contextlib.suppress(ValueError):  # told where the list takes them
-                    slide.take(asked.get("slide"), asked["steps"])
+            take_unsent(slide, asked)
             return {file: {"name": name, "type": type_, "content": base64.b64encode(write(slide)).decode()}}
 
     def stop(request: gr.Request) -> None:

@@ -390,6 +390,32 @@ def test_what_is_downloaded_has_all_in_it_that_was_said_before(visit, tmp_path, 
     assert page.locator(".wbc-log time").count() == before, "nothing is taken over twice"
 
 
+def test_cells_that_are_taken_for_fitting_have_the_names_that_were_just_said(visit, tmp_path, monkeypatch):
+    import time
+
+    from space_fixtures import review
+
+    recount = review.Slide.recount
+    monkeypatch.setattr(review.Slide, "recount", lambda slide: (time.sleep(1.5), recount(slide)))  # a slow line
+    page = visit()
+    many_cells(page, tmp_path, 20)
+    known = page.locator(".wbc-group:not([data-group=unidentified])")
+    group = max(known.all(), key=lambda one: one.locator("button[data-cell]").count())
+    own = group.get_attribute("data-group")
+    names = [name.get_attribute("data-to") for name in page.locator("[data-to]").all()]
+    key = next(key for key, name in enumerate(names, 1) if name not in (own, "unidentified", "dropped"))
+    group.locator("button[data-cell]").first.click()
+    for _ in range(3):
+        page.keyboard.press(str(key))
+    page.locator("[role=tab]").nth(2).click()
+    page.locator("#lab-slide").click()
+    page.wait_for_function("document.querySelector('#lab-status').innerText.includes('New cells')")
+    told = page.locator("#lab-status").inner_text()
+    page.wait_for_function("document.querySelectorAll('.wbc-log time').length === 3")
+    unnamed = known.locator("button[data-cell]").filter(has_not_text="✓").count()
+    assert f"{unnamed} that you did not name yourself" in told
+
+
 def test_keys_after_the_last_cell_of_a_group_name_no_other(visit, tmp_path):
     page = visit()
     many_cells(page, tmp_path, 10)
