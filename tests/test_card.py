@@ -18,6 +18,7 @@ from huggingface_hub import ModelCard
 from made_up import (
     CONFIG,
     NAMES,
+    SHA256,
     counts_report,
     doors_report,
     examples_report,
@@ -546,6 +547,25 @@ def test_every_training_that_led_to_the_weights_is_named_in_order(released):
     text = render_card(TEMPLATE.read_text("utf-8"), chain, CONFIG)
     commands = f"```bash\npython train.py --first\npython train.py --second\n{released['training']['command']}\n```"
     assert commands in text and re.search(r"^\| 3 \| [\d,]+ \| ", text, re.MULTILINE)
+
+
+def test_stages_that_were_averaged_or_shown_each_image_twice_are_numbered(released):
+    def render(*stages):
+        trainings = None
+        for stage in stages:
+            trainings = {**released["training"], "started_from": trainings or {"source": "weights.bin"}, **stage}
+        text = render_card(TEMPLATE.read_text("utf-8"), {**released, "training": trainings}, CONFIG)
+        return " ".join(text.split())
+
+    plain, mean = {"recipe": {"consistency": 0}}, {"averaged_with": [{"source": "other", "sha256": SHA256}]}
+    twice = {"recipe": {"consistency": 12.0}}
+    text = render(plain, mean, twice, twice | mean)
+    assert (
+        "Stages 2 and 4 end with the mean of their weights" in text and "Stages 3 and 4 showed each image twice" in text
+    )
+    text = render(plain, twice)
+    assert "Stage 2 showed each image twice" in text and "--average_with" not in text
+    assert "with the mean of" not in render(plain, plain) and "showed each image twice" not in render(plain, plain)
 
 
 def test_the_published_card_agrees_with_the_published_results(capsys):
