@@ -32,9 +32,10 @@ CLASSES := ig=other erythroblast=other platelet=other
 
 measure: environment  ## measure the shipped weights anew; make measure DATA="blood-cells pbc raabin chula"
 	@test -n "$(DATA)" || { echo 'Which images? make measure DATA="blood-cells pbc raabin chula", the four folders'; exit 1; }
+	rm -rf runs/pictures
 	$(RUN) validate.py hub_model --data_dir $(DATA) --laboratories --folder_map $(CLASSES) $(DIVIDED) \
 	  --results hub_model/eval_results.json --plots runs/pictures
-	for lab in $(notdir $(abspath $(wordlist 1,2,$(DATA)))); do for kind in confusion reliability risk-coverage; do \
+	for lab in $(notdir $(realpath $(wordlist 1,2,$(DATA)))); do for kind in confusion reliability risk-coverage; do \
 	  cp "runs/pictures/$$lab-test-$$kind.png" hub_model/pictures/ || exit 1; done; done
 	$(MAKE) card
 

@@ -142,6 +142,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     ValueError, OSError
         Pictures or files that are missing, an ONNX file of other weights, a door that cannot be opened.
     """
+    measured_by = {
+        key: value for key, value in provenance().items() if key != "versions"
+    }  # of all doors they stand once
     images = pick_images(options.images, options.count)
     for file in exports(options.folder):
         check_export(file)
@@ -157,7 +160,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             if door.name in known:
                 logger.info("%s: measured before", door.name)
                 continue
-            row = {"how": door.how} | {key: value for key, value in provenance().items() if key != "versions"}
+            row = {"how": door.how} | measured_by
             for (how, pictures), tolerance in zip(sent.items(), door.tolerances, strict=True):
                 found = doors.compare(door.answer(options.folder, pictures), references[how])
                 row[how] = found | {"tolerance": tolerance}

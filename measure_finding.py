@@ -230,6 +230,7 @@ def measure_large(files: Sequence[Path], boxes: Sequence[list[list[int]]]) -> di
 def main(argv: Sequence[str] | None = None) -> None:
     """Read, find, count, write."""
     options = parse(argv)
+    measured_by = provenance()
     if options.single:
         results = measure_single(options.data_dir, options.single, options.test_share, options.split_seed)
     else:
@@ -248,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 results[part] = measure_fields(*chosen, contested, options.min_side)
                 if options.large and part == "fields":
                     results["large"] = measure_large(*chosen[1:])
-    results = {"laboratory": options.data_dir.resolve().name} | provenance() | results
+    results = {"laboratory": options.data_dir.resolve().name} | measured_by | results
     results["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

@@ -256,6 +256,7 @@ def quantize_folder(options: argparse.Namespace) -> None:
     DataError, ExportError, FileNotFoundError
         Images that cannot be read or divided; a float file that is absent or out of date.
     """
+    measured_by = provenance("onnx", "onnxruntime")
     shipped = options.folder / FOLDER / QUANTIZED
     check_export(options.folder / FOLDER / FLOAT)
     model, processor = load_model(options.folder)
@@ -271,7 +272,7 @@ def quantize_folder(options: argparse.Namespace) -> None:
             report["test"] = decide(options, laboratories, processor, target)
         lost = [one["lost"]["value"] for one in report["test"].values()]
         report["shipped"] = bool(lost) and max(lost) <= options.most_lost
-        report |= provenance("onnx", "onnxruntime")
+        report |= measured_by
         if report["shipped"]:
             put(target, shipped)
             logger.info("wrote %s, %d bytes", shipped, report["bytes"])

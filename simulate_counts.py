@@ -196,6 +196,7 @@ def simulate(options: argparse.Namespace) -> None:
         )
     labels = [config["id2label"][str(number)] for number in range(len(config["id2label"]))]
     sha256 = weights_sha256(options.model)
+    measured_by = provenance()
     settings = {name: getattr(options, name) for name in ("draws", "count", "seed")}
     tasks = [
         (*scene, confusion["counts"], labels, config.get("negatives_label"), settings)
@@ -213,7 +214,7 @@ def simulate(options: argparse.Namespace) -> None:
                 100 * found["coverage"],
                 found["largest_mean_error"],
             )
-    report = {"weights_sha256": sha256, **provenance(), "seed": options.seed, "scenes": results}
+    report = {"weights_sha256": sha256, **measured_by, "seed": options.seed, "scenes": results}
     write_text(options.out, json.dumps(report, indent=1) + "\n")
 
 

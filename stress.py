@@ -273,6 +273,7 @@ def stress(options: argparse.Namespace) -> dict[str, Any]:
     ValueError, OSError
         Naming what came, what was expected, and the remedy.
     """
+    measured_by = provenance()
     config, label_map = load_config(options.model), read_label_map(options.label_map)
     classes = [config.id2label[number] for number in sorted(config.id2label)]
     negatives = options.negatives or getattr(config, "negatives_label", None)
@@ -333,7 +334,7 @@ def stress(options: argparse.Namespace) -> dict[str, Any]:
 
     for part in dict.fromkeys(options.parts):
         if entry := measure(part):
-            report["parts"][part] = entry | provenance()
+            report["parts"][part] = entry | measured_by
             if options.results:
                 write_text(options.results, to_text(report))
     print(as_table(report), flush=True)

@@ -71,6 +71,7 @@ def time_kinds(folder: Path, rounds: int) -> dict[str, Any]:
 
 def measure(options: argparse.Namespace) -> None:
     """Time them and report."""
+    measured_by = provenance("onnx", "onnxruntime")
     torch.set_num_threads(1)
     times = time_kinds(options.folder, options.rounds)
     for name, one in times.items():
@@ -80,7 +81,7 @@ def measure(options: argparse.Namespace) -> None:
         "milliseconds": times,
         "rounds": options.rounds,
         "hardware": hardware(),
-        **provenance("onnx", "onnxruntime"),
+        **measured_by,
     }
     if options.out:
         write_text(options.out, to_text(report))

@@ -16,7 +16,7 @@ from typing import Any
 from transformers import pipeline
 
 from evaluation.collect import add_evidence
-from evaluation.results import provenance, weights_sha256
+from evaluation.results import provenance, weights_sha256, without_folders
 
 FOLDER = "examples"
 
@@ -59,8 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("folder", type=Path, help="the model repository's folder")
     options = parser.parse_args(arguments)
+    measured_by = provenance()
     try:
-        add_evidence(options.folder, {"examples": [answer_examples(options.folder) | provenance()]})
+        add_evidence(options.folder, {"examples": [answer_examples(options.folder) | without_folders(measured_by)]})
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 

@@ -22,6 +22,11 @@ from evaluation.evidence import validate_evidence
 SCHEMA_VERSION = 2
 FILE_NAME = "eval_results.json"
 ROOT = Path(__file__).resolve().parent.parent
+# What the repository's own commands write of a model that is measured; its code is not among it.
+MEASURED = (
+    "README.md", "hub_model/README.md", f"hub_model/{FILE_NAME}", "hub_model/config.json", "hub_model/model.safetensors",
+    "hub_model/preprocessor_config.json", "hub_model/pictures", "hub_model/onnx",
+)  # fmt: skip
 logger = logging.getLogger(__name__)
 
 PACKAGES = (
@@ -317,10 +322,11 @@ def provenance(*packages: str) -> dict[str, Any]:
     -------
     dict
         ``command``; ``commit`` and ``dirty`` as ``git_commit`` gives them of this repository, "unknown" and True in a copy
-        that names none; ``versions``. Ask before files of the repository are written, or they make it dirty.
+        that names none; what measuring itself writes (``MEASURED``) makes it not dirty, and reports name weights and exports
+        by their SHA-256. ``versions``. Ask before the measuring begins: a long one may outlast the code that it runs.
     """
     try:
-        commit = git_commit(ROOT)
+        commit = git_commit(ROOT, MEASURED)
     except RuntimeError as error:
         logger.warning("the figures will name no commit: %s", error)
         commit = {"commit": "unknown", "dirty": True}
@@ -340,8 +346,8 @@ def _program() -> list[str]:
     return [script.relative_to(ROOT).as_posix() if script.is_relative_to(ROOT) else script.name]
 
 
-def git_commit(root: Path | str) -> dict[str, Any]:
-    """Name the commit that is checked out in ``root``, and whether the files differ from it.
+def git_commit(root: Path | str, passed_over: Sequence[str] = ()) -> dict[str, Any]:
+    """Name the commit that is checked out in ``root``, and whether the files, but for those passed over, differ from it.
 
     Of a copy without its history, as on a machine lent for an hour, the environment variable SOURCE_COMMIT tells it.
 
@@ -358,7 +364,8 @@ def git_commit(root: Path | str) -> dict[str, Any]:
     if told := os.environ.get("SOURCE_COMMIT"):
         return {"commit": told, "dirty": False}
     answers = []
-    for arguments in (["rev-parse", "--verify", "HEAD"], ["status", "--porcelain"]):
+    others = ["--", ".", *(f":(exclude){path}" for path in passed_over)] if passed_over else []
+    for arguments in (["rev-parse", "--verify", "HEAD"], ["status", "--porcelain", *others]):
         try:
             done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError) as error:

@@ -100,7 +100,7 @@ def sent_paths(
 def take_unsent(slide: Slide, asked: Any) -> None:
     """Take over what was said of a slide and may still be on its way, as ``UNSENT`` gives it; the caller holds its lock."""
     if isinstance(asked, Mapping) and asked.get("steps"):
-        with contextlib.suppress(ValueError):  # told where the list takes them
+        with contextlib.suppress(ValueError):  # no step of our page is refused
             slide.take(asked.get("slide"), asked["steps"])
 
 

@@ -295,10 +295,11 @@ def test_environment_hardware_and_weights_are_named(tmp_path):
 def test_what_is_measured_names_a_command_that_runs_from_the_root(monkeypatch, program, module, words):
     monkeypatch.setattr(sys, "argv", [str(program), "hub_model", "--out", "a file"])
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", module and ModuleSpec(module, None))
+    monkeypatch.setenv("SOURCE_COMMIT", "c" * 40)
     told = provenance("onnx")
     assert told["command"] == f"{words} hub_model --out 'a file'"
     assert told["versions"] == environment() | {"onnx": importlib.metadata.version("onnx")}
-    assert re.fullmatch("[0-9a-f]{40}", told["commit"])
+    assert told["commit"] == "c" * 40 and told["dirty"] is False
 
 
 def test_git_names_the_commit_and_whether_files_differ(tmp_path, monkeypatch):
@@ -318,8 +319,12 @@ def test_git_names_the_commit_and_whether_files_differ(tmp_path, monkeypatch):
         git_commit(tmp_path)
     git("commit", "--allow-empty", "-m", "first")
     assert git_commit(tmp_path) == {"commit": git("rev-parse", "HEAD").strip(), "dirty": False}
-    (tmp_path / "new.py").write_text("")
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "new.png").write_text("")
     assert git_commit(tmp_path)["dirty"] is True
+    assert git_commit(tmp_path, ["results.json", "pictures"])["dirty"] is False
+    (tmp_path / "new.py").write_text("")
+    assert git_commit(tmp_path, ["results.json", "pictures"])["dirty"] is True
 
 
 def test_the_card_states_what_was_measured(released):
@@ -559,13 +564,17 @@ def test_stages_that_were_averaged_or_shown_each_image_twice_are_numbered(releas
 
     plain, mean = {"recipe": {"consistency": 0}}, {"averaged_with": [{"source": "other", "sha256": SHA256}]}
     twice = {"recipe": {"consistency": 12.0}}
-    text = render(plain, mean, twice, twice | mean)
-    assert (
-        "Stages 2 and 4 end with the mean of their weights" in text and "Stages 3 and 4 showed each image twice" in text
-    )
+    text = render(mean, mean, twice, twice | mean)
+    assert "Stages 1, 2 and 4 each end with the mean of its own weights" in text
+    assert "Stages 3 and 4 showed each image twice" in text and "weights were trained with it at the end" in text
+    assert "weights were trained with it in part" in render(twice, plain)
     text = render(plain, twice)
     assert "Stage 2 showed each image twice" in text and "--average_with" not in text
-    assert "with the mean of" not in render(plain, plain) and "showed each image twice" not in render(plain, plain)
+    assert (
+        "with the mean of" not in render(plain, plain)
+        and "trained without it" in render(plain)
+        and "showed each image twice" not in render(plain, plain)
+    )
 
 
 def test_the_published_card_agrees_with_the_published_results(capsys):

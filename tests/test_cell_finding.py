@@ -162,7 +162,9 @@ def test_the_measuring_command_counts_what_was_drawn(tmp_path):
     contested.write_text("lab,file,row_min,col_min,why\ndrawn,a.png,400,10,nothing there\n", encoding="utf-8")
     arguments = [str(folder), "--min_side", "10", "--contested", str(contested), "--out", str(tmp_path / "out.json")]
     measure_finding.main(arguments)
-    results = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["fields"]
+    results = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert {"command", "commit", "dirty", "versions"} <= results.keys()
+    results = results["fields"]
     assert (results["fields"], results["boxes"], results["found"], results["false"]) == (2, 7, 6, 0)
     assert (results["contested_boxes"], results["contested_found"]) == (1, 0)
     assert results["missed"] == [["b.png", [400, 10, 420, 30]]]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sys
 
 import pytest
 import yaml
@@ -32,15 +33,17 @@ def test_the_pictures_are_the_spaces_drawings():
         assert path.read_bytes() == (REPOSITORY / "space" / "examples" / path.name).read_bytes(), path.name
 
 
-def test_answers_are_written_beside_the_weights_they_are_of(model_folder, tmp_path):
+def test_answers_are_written_beside_the_weights_they_are_of(model_folder, tmp_path, monkeypatch):
     folder = shutil.copytree(model_folder, tmp_path / "model")
     (folder / "examples").mkdir()
     drawing = shutil.copy(SHIPPED / "examples" / "monocyte.png", folder / "examples")
     results = made_up_results()
     results["model"]["sha256"] = weights_sha256(folder)
     write_results(folder / "eval_results.json", results)
-    examples.main([str(folder)])
+    monkeypatch.setattr(sys, "argv", ["evaluation/examples.py", str(folder)])
+    examples.main()
     (report,) = read_results(folder / "eval_results.json")["evidence"]["examples"]
+    assert report["command"].endswith(" model"), "no folder of a machine is published"
     (picture,) = report["pictures"]
     assert picture["file"] == "examples/monocyte.png"
     with open(drawing, "rb") as file:

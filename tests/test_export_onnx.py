@@ -90,6 +90,7 @@ def test_the_report_says_what_the_file_is_and_how_far_it_lies_from_pytorch(expor
     assert report["weights_sha256"] == weights_sha256(folder)
     assert (report["opset"], report["producer"]) == (18, f"pytorch {torch.__version__.partition('+')[0]}")
     assert report["versions"]["onnxruntime"] == onnxruntime.__version__
+    assert {"command", "commit", "dirty"} <= report.keys()
     for found, n in ((report["parity"]["noise"], export_onnx.NOISE), (report["parity"]["images"], 3)):
         assert found["n"] == found["same_label"] == n and 0 < found["logits"] < 1e-4
 

@@ -18,10 +18,10 @@ INKS = {"eosinophil": (220, 90, 60), "lymphocyte": (60, 60, 200), "monocyte": (9
 
 @pytest.fixture(scope="module")
 def model(model_folder, tmp_path_factory):
-    """The published folder for images of 96 px, which are quicker: a fit looks at each cell twelve times."""
+    """The published folder for images of 128 px, which are quicker: a fit looks at each cell twelve times."""
     folder = shutil.copytree(model_folder, tmp_path_factory.mktemp("small") / "wbc")
     processor = json.loads((folder / "preprocessor_config.json").read_text())
-    (folder / "preprocessor_config.json").write_text(json.dumps(processor | {"size": {"height": 96, "width": 96}}))
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor | {"size": {"height": 128, "width": 128}}))
     return smear_model.load(folder)
 
 

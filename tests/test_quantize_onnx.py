@@ -113,7 +113,7 @@ def test_a_file_that_is_as_right_is_shipped_with_its_report(folder, cells, tmp_p
         folder, cells, tmp_path / "int8.json", "--test_share", "cells=0.25", "--ship", "--most_lost", "100"
     )
     assert report["shipped"] and report["recipe"] == "7-bit weights" and list(report["tried"]) == [report["recipe"]]
-    assert report["calibration"] == {"cells": 8}
+    assert report["calibration"] == {"cells": 8} and {"command", "commit", "dirty"} <= report.keys()
     assert (report["tried"]["7-bit weights"]["n"], report["test"]["cells"]["n"]) == (8, 8)
     files = {path.name for path in (folder / "onnx").iterdir()}
     assert files == {"model.onnx", "model_quantized.onnx"}, "no trial is left over"

@@ -146,6 +146,7 @@ def test_the_measuring_command_counts_who_is_refused(tmp_path):
     arguments = [str(folder), "--strangers", f"own={others}", "--count", "0", "--out", str(tmp_path / "out.json")]
     measure_gate.main(arguments)
     results = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert {"command", "commit", "dirty", "versions"} <= results.keys()
     smears, own = results["smears"]["drawn"], results["strangers"]["own"]
     assert (smears["pictures"], smears["refused"], smears["odd"]) == (3, 1, ["2.png"])
     assert smears["interval"] == [0.0084, 0.9057]  # Clopper and Pearson, 1 of 3: 1 - 0.975**(1/3), and the root above
