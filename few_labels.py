@@ -52,7 +52,7 @@ from evaluation.labels import read_label_map
 from evaluation.measure import load_config, load_model, measure, open_image
 from evaluation.metrics import balanced_accuracy, confusion_matrix, of_all_classes
 from evaluation.probe import choose_rows
-from evaluation.results import FILE_NAME, environment, git_commit, read_results, write_text
+from evaluation.results import FILE_NAME, provenance, read_results, write_text
 from evaluation.summary import LEAST, as_figure
 from hub_model.cell_finding import find_cells
 from hub_model.modeling_wbc_resnet import WbcResNetForImageClassification
@@ -204,12 +204,14 @@ class Asked:
         lab: the laboratory's name.
         cells: its images.
         homes: what was held out of each laboratory of ``--home``, by its name.
+        measured_by: the command, code and versions that were there when it began.
 
     Raises:
         ValueError, OSError: naming what came, what was expected, and the remedy.
     """
 
     def __init__(self, options: argparse.Namespace):
+        self.measured_by = provenance()
         config, label_map = load_config(options.model), read_label_map(options.label_map)
         self.labels = [config.id2label[number] for number in range(config.num_labels)]
         self.negatives = getattr(config, "negatives_label", None)
@@ -240,9 +242,7 @@ class Asked:
         """Say what was measured, with what."""
         return {
             "laboratory": self.lab,
-            "command": shlex.join(["python", "few_labels.py", *sys.argv[1:]]),
-            **git_commit(ROOT),
-            "versions": environment(),
+            **self.measured_by,
             "checkpoint": {"sha256": self.earlier["model"]["sha256"], "command": self.earlier["training"]["command"]},
         }
 

@@ -142,9 +142,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     ValueError, OSError
         Pictures or files that are missing, an ONNX file of other weights, a door that cannot be opened.
     """
-    measured_by = {
-        key: value for key, value in provenance().items() if key != "versions"
-    }  # of all doors they stand once
+    measured_by = provenance()
+    del measured_by["versions"]  # they stand once for all doors
     images = pick_images(options.images, options.count)
     for file in exports(options.folder):
         check_export(file)

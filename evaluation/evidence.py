@@ -45,8 +45,14 @@ KEPT_OF_TRAINING = (
     "command", "seed", "commit", "dirty", "hardware", "wall_seconds", "samples_seen", "resolutions", "n_images", "n_photos",
     "started_from",
 )  # fmt: skip
+MEASURED_BY = {"command", "commit", "dirty", "versions"}  # of ``evaluation.results.provenance``; older reports lack it
 WAYS = ("plain", "re-estimated")
 SENT = ("at_network_size", "as_they_come")  # how pictures go through the doors
+
+
+def _told(report: Any) -> set[str]:
+    """Give those keys of ``MEASURED_BY`` that a report has."""
+    return MEASURED_BY & set(report) if isinstance(report, Mapping) else set()
 
 
 def _validate_training(run: Any, where: str) -> None:
@@ -155,7 +161,7 @@ def _validate_counts(report: Any, where: str, sha256: str) -> None:
 
 
 def _validate_examples(report: Any, where: str, sha256: str) -> None:
-    require_keys(report, {"sha256", "pictures"}, where, free=True)
+    require_keys(report, {"sha256", "pictures"} | _told(report), where)
     require(
         report["sha256"] == sha256, f"{where}.sha256", report["sha256"], f"{sha256}, of the weights that are shipped"
     )
@@ -206,7 +212,7 @@ def _validate_doors(report: Any, where: str, sha256: str) -> None:
     weights = report["weights_sha256"]
     require(weights == sha256, f"{where}.weights_sha256", weights, f"{sha256}, of the weights that are shipped")
     for name, door in report["doors"].items():
-        require_keys(door, {"how", *SENT}, f"{where}.{name}", free=True)
+        require_keys(door, {"how", *SENT} | _told(door), f"{where}.{name}")
         for sent in SENT:
             at = f"{where}.{name}.{sent}"
             _validate_agreement(door[sent], at, "difference")

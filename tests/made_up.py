@@ -10,6 +10,7 @@ from evaluation.summary import summarise
 NAMES = ["eosinophil", "lymphocyte", "monocyte", "neutrophil", "basophil", "other"]
 CONFIG = {"acceptance_threshold": 0.537, "acceptance_risk": 0.01, "energy_threshold": -1.25, "energy_accept_rate": 0.99}
 SHA256 = "ab" * 32
+MEASURED_BY = {"command": "python a_script.py", "commit": "c" * 40, "dirty": False, "versions": {"torch": "2.15.0"}}
 HELD_OUT = (
     ("blood-cells", "validation"),
     ("blood-cells", "TEST"),
@@ -127,8 +128,14 @@ def finding_reports() -> list[dict]:
     single = {"images": 100, "one_find_in_the_middle": share, "and_no_other": share, "odd": [["b.png", []]]}
     single["classes"] = {"monocyte": {"images": 50, "middle": 45, "middle_alone": 40}}
     return [
-        {"laboratory": "chula", "fields": fields, "official_test_photos": fields, "peak_memory_bytes": 1},
-        {"laboratory": "pbc", **single, "peak_memory_bytes": 1},
+        {
+            "laboratory": "chula",
+            **MEASURED_BY,
+            "fields": fields,
+            "official_test_photos": fields,
+            "peak_memory_bytes": 1,
+        },
+        {"laboratory": "pbc", **MEASURED_BY, **single, "peak_memory_bytes": 1},
     ]
 
 
@@ -137,6 +144,7 @@ def gate_report() -> dict:
     count = {"pictures": 50, "refused": 2, "share": 0.04, "interval": [0.005, 0.137], "reasons": {}, "odd": ["a.png"]}
     parts = {"smears": {"chula": count}, "empty_fields": {}, "strangers": {"page": count}}
     return {
+        **MEASURED_BY,
         "held_out": True,
         **parts,
         "all_strangers": {"pictures": 50, "refused": 2, "share": 0.04, "interval": [0, 1]},
@@ -154,9 +162,7 @@ def counts_report(sha256: str = SHA256) -> dict:
     scene = {"laboratory": "pbc", "cells": "test", "held_out_cells": {"monocyte": 30, "neutrophil": 90}, "draws": 1000}
     return {
         "weights_sha256": sha256,
-        "command": "python simulate_counts.py",
-        "commit": "c" * 40,
-        "dirty": False,
+        **MEASURED_BY,
         "seed": 0,
         "scenes": [scene | {"cells_each": 200, "ways": {"sampling alone": way, "laboratory named": way}}],
     }
@@ -165,7 +171,11 @@ def counts_report(sha256: str = SHA256) -> dict:
 def examples_report(sha256: str = SHA256) -> dict:
     """Give what evaluation.examples writes."""
     answers = [{"label": "monocyte", "score": 0.875}, {"label": "other", "score": 0.0625}]
-    return {"sha256": sha256, "pictures": [{"file": "examples/monocyte.png", "sha256": "cd" * 32, "answers": answers}]}
+    return {
+        "sha256": sha256,
+        **MEASURED_BY,
+        "pictures": [{"file": "examples/monocyte.png", "sha256": "cd" * 32, "answers": answers}],
+    }
 
 
 def onnx_reports(sha256: str = SHA256) -> list[dict]:
@@ -177,7 +187,7 @@ def onnx_reports(sha256: str = SHA256) -> list[dict]:
         "float": {"accuracy": 0.9012},
         "int8": {"accuracy": 0.9004},
     }
-    of_all = {"weights_sha256": sha256, "versions": {"onnxruntime": "1.32.0"}}
+    of_all = {"weights_sha256": sha256} | MEASURED_BY
     file = of_all | {"bytes": 5784529, "sha256": "12" * 32, "opset": 18, "producer": "pytorch 2.14.1"}
     return [
         file | {"file": "onnx/model.onnx", "parity": {"noise": close, "images": close | {"n": 205, "same_label": 205}}},
@@ -196,13 +206,14 @@ def doors_report(sha256: str = SHA256) -> dict:
     """Give what measure_doors.py writes."""
     same = {"n": 55, "same_label": 55, "difference": 3.4e-8, "tolerance": 1e-6}
     resized = {"n": 55, "same_label": 54, "difference": 0.21, "tolerance": 0.5}
+    by = {key: value for key, value in MEASURED_BY.items() if key != "versions"}
     return {
         "weights_sha256": sha256, "onnx_sha256": {"onnx/model.onnx": "12" * 32},
         "pictures": {"examples": 5, "pbc": 50}, "pictures_sha256": "34" * 32,
         "reference": "`pipeline(ID)`",
         "doors": {
-            "our class": {"how": "`from_pretrained(ID)`", "at_network_size": same, "as_they_come": same},
-            "Node": {"how": "`onnx/model.onnx`", "at_network_size": same, "as_they_come": resized},
+            "our class": {"how": "`from_pretrained(ID)`", **by, "at_network_size": same, "as_they_come": same},
+            "Node": {"how": "`onnx/model.onnx`", **by, "at_network_size": same, "as_they_come": resized},
         },
         "versions": {"transformers.js": "4.3.1"},
     }  # fmt: skip
@@ -225,5 +236,5 @@ def stress_report(sha256: str = SHA256) -> dict:
     }  # fmt: skip
     return {
         "schema_version": 1, "model": {"name": "m", "parameters": 1, "sha256": sha256}, "dataset": "pbc", "split": "test",
-        "split_seed": 3, "left_out": {}, "parts": parts,
+        "split_seed": 3, "left_out": {}, "parts": {name: part | MEASURED_BY for name, part in parts.items()},
     }  # fmt: skip

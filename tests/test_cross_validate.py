@@ -149,10 +149,8 @@ def test_a_folder_that_is_not_the_archive_is_refused(tmp_path):
     ("arguments", "answer"),
     [
         (["--data_dir", "x", "--folds", "5"], "the folds are 0 to 4"),
-        (
-            ["--data_dir", "x", "--results", "nowhere.json"],
-            "error: nowhere.json is no file",
-        ),  # before the hours, not after
+        # before the hours, not after
+        (["--data_dir", "x", "--results", "nowhere.json"], "error: nowhere.json is no file"),
         (["--data_dir", "nowhere"], "error: nowhere is no folder. Unpack the archive"),
     ],
 )
