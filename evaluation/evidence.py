@@ -45,14 +45,9 @@ KEPT_OF_TRAINING = (
     "command", "seed", "commit", "dirty", "hardware", "wall_seconds", "samples_seen", "resolutions", "n_images", "n_photos",
     "started_from",
 )  # fmt: skip
-MEASURED_BY = {"command", "commit", "dirty", "versions"}  # of ``evaluation.results.provenance``; older reports lack it
+MEASURED_BY = {"command", "commit", "dirty", "versions"}  # as ``evaluation.results.provenance`` gives it
 WAYS = ("plain", "re-estimated")
 SENT = ("at_network_size", "as_they_come")  # how pictures go through the doors
-
-
-def _told(report: Any) -> set[str]:
-    """Give those keys of ``MEASURED_BY`` that a report has."""
-    return MEASURED_BY & set(report) if isinstance(report, Mapping) else set()
 
 
 def _validate_training(run: Any, where: str) -> None:
@@ -113,6 +108,8 @@ def _validate_stress(report: Any, where: str, sha256: str) -> None:
     measured = report["model"]["sha256"]
     require(measured == sha256, f"{where}.model.sha256", measured, f"{sha256}, of the weights that are shipped")
     require(isinstance(report["parts"], Mapping) and report["parts"], f"{where}.parts", report["parts"], "one or more")
+    for name, part in report["parts"].items():
+        require_keys(part, MEASURED_BY, f"{where}.parts.{name}", free=True)
 
 
 def _validate_share(share: Any, where: str) -> None:
@@ -129,7 +126,7 @@ def _validate_bounds(share: Mapping[str, Any], where: str, bounded: bool = True)
 
 
 def _validate_finding(report: Any, where: str) -> None:
-    require_keys(report, {"laboratory"}, where, free=True)
+    require_keys(report, {"laboratory", *MEASURED_BY}, where, free=True)
     if "classes" in report:  # images of one cell
         _validate_share(report["one_find_in_the_middle"], f"{where}.one_find_in_the_middle")
         return
@@ -140,7 +137,7 @@ def _validate_finding(report: Any, where: str) -> None:
 
 
 def _validate_gate(report: Any, where: str) -> None:
-    require_keys(report, {"held_out", "smears", "empty_fields", "strangers"}, where, free=True)
+    require_keys(report, {"held_out", "smears", "empty_fields", "strangers", *MEASURED_BY}, where, free=True)
     for part in ("smears", "empty_fields", "strangers"):
         for name, count in report[part].items():
             at = f"{where}.{part}.{name}"
@@ -149,8 +146,8 @@ def _validate_gate(report: Any, where: str) -> None:
 
 
 def _validate_counts(report: Any, where: str, sha256: str) -> None:
-    require_keys(report, {"seed", "scenes"}, where, free=True)
-    came = report.get("weights_sha256", sha256)  # reports of before carry none
+    require_keys(report, {"weights_sha256", "seed", "scenes", *MEASURED_BY}, where)
+    came = report["weights_sha256"]
     require(came == sha256, f"{where}.weights_sha256", came, f"{sha256}, of the weights that are shipped")
     for number, scene in enumerate(report["scenes"]):
         at = f"{where}.scenes[{number}]"
@@ -161,7 +158,7 @@ def _validate_counts(report: Any, where: str, sha256: str) -> None:
 
 
 def _validate_examples(report: Any, where: str, sha256: str) -> None:
-    require_keys(report, {"sha256", "pictures"} | _told(report), where)
+    require_keys(report, {"sha256", "pictures", *MEASURED_BY}, where)
     require(
         report["sha256"] == sha256, f"{where}.sha256", report["sha256"], f"{sha256}, of the weights that are shipped"
     )
@@ -175,7 +172,7 @@ def _validate_examples(report: Any, where: str, sha256: str) -> None:
 
 
 def _validate_onnx(report: Any, where: str, sha256: str) -> None:
-    require_keys(report, {"weights_sha256", "versions"}, where, free=True)
+    require_keys(report, {"weights_sha256", *MEASURED_BY}, where, free=True)
     weights = report["weights_sha256"]
     require(weights == sha256, f"{where}.weights_sha256", weights, f"{sha256}, of the weights that are shipped")
     if "milliseconds" in report:
@@ -212,7 +209,7 @@ def _validate_doors(report: Any, where: str, sha256: str) -> None:
     weights = report["weights_sha256"]
     require(weights == sha256, f"{where}.weights_sha256", weights, f"{sha256}, of the weights that are shipped")
     for name, door in report["doors"].items():
-        require_keys(door, {"how", *SENT} | _told(door), f"{where}.{name}")
+        require_keys(door, {"how", *SENT, *MEASURED_BY - {"versions"}}, f"{where}.{name}")
         for sent in SENT:
             at = f"{where}.{name}.{sent}"
             _validate_agreement(door[sent], at, "difference")
