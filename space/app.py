@@ -135,7 +135,7 @@ def launch(demo: gr.Blocks, host: str, port: int) -> str:
         pwa=False,
         i18n=I18N,
         mcp_server=True,
-        app_kwargs={"middleware": [Middleware(Guard)]},
+        app_kwargs={"middleware": [Middleware(Guard, visits=demo.visits)]},
     )
     tell_in_json(demo, demo.result_schemas)
     return url

@@ -1,32 +1,45 @@
-"""What stands between gradio and whoever sends something: no address is fetched for anybody, no upload keeps EXIF or its name.
+"""What stands between gradio and who sends something: no address is fetched, uploads lose EXIF and name and go with their page.
 
 gradio 6.31 downloads what a client names in a file's place before the page sees it, and hands out other hosts' files under
-``/gradio_api/file=``. Both are refused here, before a name is looked up. Uploads are cleaned before their path is told.
+``/gradio_api/file=``. Both are refused here, before a name is looked up. Uploads are cleaned before their path is told, and
+noted as their page's before its question waits: no event of ours hears of a page that is closed meanwhile.
 """
 
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
 import texts
 import uploads
 from starlette.formparsers import MultiPartException
+from visits import Visits
 
 ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]*:/", re.IGNORECASE)  # of any scheme, but for data:
 FILE = "/gradio_api/file="
 UPLOAD = "/gradio_api/upload"
+QUESTION = "/gradio_api/queue/join"
 SUMMARY = "/monitoring/summary"  # of others' calls, which is not kept; gradio's API page takes a refusal for an error
 
 
-def names_address(sent: Any) -> bool:
-    """Tell whether what a client sent holds an address where a file's path should stand, however deep."""
+def named_paths(sent: Any) -> Iterator[str]:
+    """Give what stands in the place of a file's path in what a client sent, however deep."""
     if isinstance(sent, Mapping):
-        path = sent.get("path")
-        return (isinstance(path, str) and ADDRESS.match(path) is not None) or any(map(names_address, sent.values()))
-    return isinstance(sent, list | tuple) and any(map(names_address, sent))
+        if isinstance(path := sent.get("path"), str):
+            yield path
+        sent = sent.values()
+    elif not isinstance(sent, list | tuple):
+        return
+    for one in sent:
+        yield from named_paths(one)
+
+
+def names_address(sent: Any) -> bool:
+    """Tell whether what a client sent holds an address where a file's path should stand."""
+    return any(map(ADDRESS.match, named_paths(sent)))
 
 
 class GuardedBlocks(gr.Blocks):
@@ -46,8 +59,9 @@ class GuardedBlocks(gr.Blocks):
 class Guard:
     """What each request passes before gradio sees it."""
 
-    def __init__(self, app: Any):
+    def __init__(self, app: Any, visits: Visits):
         self.app = app
+        self.visits = visits
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         path = scope.get("path", "")
@@ -57,8 +71,28 @@ class Guard:
             await answer(send, 200, "application/json", '{"functions": {}}')
         elif scope["type"] == "http" and scope["method"] == "POST" and path.endswith(UPLOAD):
             await self._take(scope, receive, send)
+        elif scope["type"] == "http" and scope["method"] == "POST" and path.endswith(QUESTION):
+            await self._note(scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+    async def _note(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Note the files that a question names as their page's, then let gradio have it."""
+        heard: list[dict[str, Any]] = []
+        while not heard or heard[-1].get("more_body", False):
+            heard.append(await receive())
+        with suppress(ValueError, RecursionError):  # what is no JSON gradio refuses
+            question = json.loads(b"".join(message.get("body", b"") for message in heard))
+            name = question.get("session_hash") if isinstance(question, dict) else None
+            if isinstance(name, str):
+                for path in named_paths(question.get("data")):
+                    if (folder := uploads.folder_of(path)) is not None and folder.is_dir():
+                        self.visits.keep(name, folder, waiting=True)
+
+        async def again() -> dict[str, Any]:
+            return heard.pop(0) if heard else await receive()
+
+        await self.app(scope, again, send)
 
     async def _take(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Have gradio take an upload, and tell where it lies once it is cleaned."""

@@ -29,6 +29,7 @@ class Visit:
         started_over: the visitor took the slide away, and none was counted since.
         laboratory: what the visitor's laboratory brought, by name.
         files: what was sent, or the folders that it lies in, to be deleted with the visit.
+        waiting: the same of questions that are not answered yet; ``Visits.forget_files`` leaves them.
     """
 
     work: threading.RLock = field(default_factory=threading.RLock)
@@ -39,6 +40,7 @@ class Visit:
     started_over: bool = False
     laboratory: dict[str, Any] = field(default_factory=dict)
     files: set[Path] = field(default_factory=set)
+    waiting: set[Path] = field(default_factory=set)
     touched: float = field(default_factory=time.monotonic)
 
 
@@ -67,13 +69,17 @@ class Visits:
         with self._lock:
             return self._visits.get(name)
 
-    def keep(self, name: str, path: Path) -> None:
-        """Note a file that a visit sent, or its folder, to go with it: at once where the page was closed before its answer."""
+    def keep(self, name: str, path: Path, waiting: bool = False) -> None:
+        """Note a file that a visit sent, or its folder, to go with it: at once where the page was closed before.
+
+        ``waiting`` says that the question it came with is not answered yet.
+        """
         with self._lock:
             if name in self._visits or name not in self._left:  # a page whose connection broke comes back
                 visit = self._visits.setdefault(name, Visit())
                 visit.touched = self._clock()
-                visit.files.add(path)
+                visit.waiting.discard(path)
+                (visit.waiting if waiting else visit.files).add(path)
                 return
             forgotten = self._only_of({path})
         _delete(forgotten)
@@ -92,12 +98,12 @@ class Visits:
             visit = self._visits.pop(name, None)
             if visit is None:
                 return
-            forgotten = self._only_of(visit.files)
+            forgotten = self._only_of(visit.files | visit.waiting)
         visit.cancelled.set()
         _delete(forgotten)
 
     def forget_files(self, name: str) -> None:
-        """Delete the files that a visit sent and no other visit did."""
+        """Delete the files that a visit sent and no other visit did, but for those whose answer it waits for."""
         with self._lock:
             visit = self._visits.get(name)
             if visit is None:
@@ -108,7 +114,7 @@ class Visits:
 
     def _only_of(self, paths: set[Path]) -> set[Path]:
         """Give those of the paths that no visit holds; under the lock."""
-        return paths - set().union(*(visit.files for visit in self._visits.values()))
+        return paths - set().union(*(visit.files | visit.waiting for visit in self._visits.values()))
 
     def sweep(self) -> None:
         """Close the visits that are over."""

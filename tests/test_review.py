@@ -394,6 +394,22 @@ def test_what_is_answered_after_the_page_was_closed_is_not_kept(tmp_path):
     assert not later.exists()
 
 
+def test_files_of_a_question_that_waits_go_with_the_page_and_not_before(tmp_path):
+    all_visits = visits.Visits()
+    waiting, answered, late = (tmp_path / name for name in ("waiting", "answered", "late"))
+    for folder in (waiting, answered, late):
+        folder.mkdir()
+    for folder in (waiting, answered):
+        all_visits.keep("page", folder, waiting=True)
+    all_visits.keep("page", answered)
+    all_visits.forget_files("page")
+    assert waiting.exists() and not answered.exists()
+    all_visits.leave("page")
+    assert not waiting.exists()
+    all_visits.keep("page", late, waiting=True)
+    assert not late.exists(), "its question came after the page was closed"
+
+
 def test_a_visit_that_ended_by_itself_may_begin_anew(tmp_path, monkeypatch):
     all_visits = visits.Visits()
     all_visits.keep("late", tmp_path / "first")

@@ -949,6 +949,39 @@ def test_who_leaves_before_the_answer_leaves_no_photo(visit, monkeypatch):
     assert not sent & set(uploads.glob("sent-*"))
 
 
+def test_who_leaves_while_the_question_waits_leaves_no_photo(visit, monkeypatch):
+    import time
+    from threading import Event
+
+    from space_fixtures import one_cell
+
+    began, done, explain = Event(), Event(), one_cell.explain
+
+    def held_up(*given):
+        began.set()
+        assert done.wait(60)
+        return explain(*given)
+
+    monkeypatch.setattr(one_cell, "explain", held_up)
+    uploads = Path(os.environ["GRADIO_TEMP_DIR"])
+    first, second = visit(), visit()
+    send(first, EXAMPLES / "basophil.png")
+    assert began.wait(60)
+    before = set(uploads.glob("sent-*"))
+    with second.expect_response(lambda response: "queue/join" in response.url):
+        send(second, EXAMPLES / "monocyte.png")
+    waiting = set(uploads.glob("sent-*")) - before
+    assert waiting
+    second.close()
+    deadline = time.monotonic() + 60
+    while waiting & set(uploads.glob("sent-*")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    gone = not waiting & set(uploads.glob("sent-*"))
+    done.set()
+    assert gone, "the other's question is still being answered"
+    first.wait_for_selector(".wbc-answer")
+
+
 def test_no_exif_is_served_again_while_a_visitor_looks(visit, tmp_path):
     """Neither in the preview of one cell nor behind the files' links while they are counted."""
     from PIL import Image
