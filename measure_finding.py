@@ -238,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         tests = read_tests(options.photos, [file.stem for file in files])
         is_table = (options.data_dir / "boxes.csv").exists()
         names = [file.relative_to(options.data_dir).as_posix() if is_table else file.name for file in files]
-        contested = read_contested(options.data_dir.name, options.contested)
+        contested = read_contested(options.data_dir.resolve().name, options.contested)
         results = {}
         for part, places in (
             ("fields", [place for place in range(len(files)) if place not in tests]),

@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     shares = read_shares(options.test_share)
     results: dict[str, Any] = provenance() | {"held_out": options.held_out}
     results |= {"smears": {}, "empty_fields": {}, "strangers": {}}
-    for folder in options.laboratories:
+    for folder in map(Path.resolve, options.laboratories):  # the archive's photos are found under the real name
         files, boxes = read_laboratory(
             folder, options.photos, shares.get(folder.name, 0.0), options.split_seed, options.held_out
         )

@@ -40,11 +40,12 @@ def require(condition: Any, where: str, came: Any, expected: str) -> None:
 def require_keys(mapping: Any, keys: Collection[str], where: str, free: bool = False) -> None:
     """Raise a ResultsError unless this is an object with these keys, and with others only if it is ``free`` to have them."""
     require(isinstance(mapping, Mapping), where, mapping, f"an object with the keys {sorted(keys)}")
-    missing, unknown = sorted(set(keys) - set(mapping)), sorted(set(mapping) - set(keys))
-    if missing or (unknown and not free):
+    missing, unknown = sorted(set(keys) - set(mapping)), [] if free else sorted(set(mapping) - set(keys))
+    wrong = [*[f"lacks {missing}"] * bool(missing), *[f"has unknown keys {unknown}"] * bool(unknown)]
+    if wrong:
         raise ResultsError(
-            f"{where} lacks {missing} and has unknown keys {unknown}; expected {sorted(keys)}"
-            f"{' and any others' if free else ' and no others'}. Write it with the code of the same revision."
+            f"{where} {' and '.join(wrong)}; expected {sorted(keys)} and {'any' if free else 'no'} others. Write it with the "
+            "code of the same revision."
         )
 
 

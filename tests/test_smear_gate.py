@@ -1,11 +1,12 @@
 """Drawn fields under many lamps and lenses pass the gate; photographs of other things, drawings and grey pictures do not."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
-from smear_drawings import draw_field, write_box_table, write_image
+from smear_drawings import draw_field, write_archive, write_box_table, write_image
 
 import measure_gate
 from evaluation.strangers import draw_strangers, installed_photographs
@@ -152,6 +153,14 @@ def test_the_measuring_command_counts_who_is_refused(tmp_path):
     assert smears["interval"] == [0.0084, 0.9057]  # Clopper and Pearson, 1 of 3: 1 - 0.975**(1/3), and the root above
     assert (own["pictures"], own["refused"], list(own["reasons"].values())) == (2, 1, [1])
     assert results["empty_fields"]["drawn"]["pictures"] == 3
+
+
+def test_the_archive_is_measured_behind_a_link_too(tmp_path, monkeypatch):
+    photos = write_archive(tmp_path / "archive", train=1, test=1, size=(240, 320))
+    (tmp_path / "blood-cells").symlink_to("archive")
+    monkeypatch.chdir(tmp_path)
+    measure_gate.main(["blood-cells", "--count", "0", "--out", "out.json"])
+    assert json.loads(Path("out.json").read_text(encoding="utf-8"))["smears"]["archive"]["pictures"] == len(photos)
 
 
 @pytest.mark.parametrize("lab", ["raabin", "chula", "pbc"])
