@@ -177,8 +177,10 @@ def heads_table(evidence: Mapping[str, Any]) -> str:
         )
         new = ", ".join(f"{choice['share']:.0%}" for choice in choices)
         labelled = ", ".join(f"{count} {name}" for name, count in choices[0]["labelled"].items())
+        marks = [", cells found"] * (report["not_found"] is not None)
+        marks += [", two views"] * ("--consistency" in report["checkpoint"]["command"].split())
         lines.append(
-            f"| {report['laboratory']}{', cells found' if report['not_found'] is not None else ''} | {kept[report['apart']]} "
+            f"| {report['laboratory']}{''.join(marks)} | {kept[report['apart']]} "
             f"| {choices[0]['n_labelled']}: {labelled} "
             f"| {_means(others)}, n = {thousands(others[0]['n'])}{_judged(report['laboratory'], others)} "
             f"| {'; '.join(figure(pair['after']) for pair in others)} "

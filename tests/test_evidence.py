@@ -267,6 +267,15 @@ def test_tables_are_whole_and_show_the_reports(folder):
         assert len({line.count("|") for line in rows}) == 1, table
 
 
+def test_heads_say_what_was_done_otherwise(folder):
+    evidence = copy.deepcopy(read_results(folder / "eval_results.json")["evidence"])
+    (report,) = evidence["heads"]
+    report["checkpoint"]["command"] += " --consistency 12"
+    assert "| raabin, two views | photos alone |" in heads_table(evidence)
+    report["not_found"] = 0
+    assert "| raabin, cells found, two views | photos alone |" in heads_table(evidence)
+
+
 def test_classes_whose_intervals_miss_the_truth_too_often_are_listed():
     def scene(lab, **coverage):
         classes = {name: {"coverage": value} for name, value in coverage.items()}
