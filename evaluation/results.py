@@ -218,7 +218,9 @@ def read_for_update(path: Path | str, sha256: str) -> dict[str, Any]:
 
 
 def put_entries(results: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Give results with new measurements in place of those of the same data set and split; the others stay, in order.
+    """Give results with new measurements in place of those of the same data set and split; the others stay.
+
+    They stand in order, what is new of a data set behind what was there of it.
 
     ``versions`` become those of this machine; where they were others, ``training`` keeps the former as its own.
     """
@@ -227,7 +229,10 @@ def put_entries(results: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]
     versions, training = environment(), results["training"]
     if training is not None and versions != results["versions"]:
         training = {**training, "versions": training.get("versions", results["versions"])}
-    return {**results, "training": training, "versions": versions, "results": [*kept, *new.values()]}
+    all_entries = [*kept, *new.values()]
+    datasets = list(dict.fromkeys(entry["dataset"] for entry in all_entries))
+    all_entries.sort(key=lambda entry: datasets.index(entry["dataset"]))
+    return {**results, "training": training, "versions": versions, "results": all_entries}
 
 
 def to_text(results: Mapping[str, Any]) -> str:

@@ -225,6 +225,12 @@ def test_new_measurements_replace_those_of_the_same_split_and_leave_the_others(t
     assert put_entries(read_for_update(path, "ab" * 32), []) == updated  # the training's own versions stay
 
 
+def test_new_measurements_stand_with_those_of_their_data_set(results):
+    first, others = made_up_entry("validation", 1, "here", FOUR), made_up_entry("validation", 2, "there", FOUR)
+    test = made_up_entry("TEST", 3, "here", FOUR)
+    assert put_entries(results | {"results": [first, others]}, [test])["results"] == [first, test, others]
+
+
 def test_of_an_old_file_only_the_model_and_its_training_are_taken_over(tmp_path, results, caplog):
     path = tmp_path / "eval_results.json"
     old = results | {"schema_version": 1, "results": [{"dataset": "x", "split": "TEST", "accuracy": 0.9}]}
