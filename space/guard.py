@@ -81,18 +81,20 @@ class Guard:
         heard: list[dict[str, Any]] = []
         while not heard or heard[-1].get("more_body", False):
             heard.append(await receive())
-        with suppress(ValueError, RecursionError):  # what is no JSON gradio refuses
-            question = json.loads(b"".join(message.get("body", b"") for message in heard))
-            name = question.get("session_hash") if isinstance(question, dict) else None
-            if isinstance(name, str):
-                for path in named_paths(question.get("data")):
-                    if (folder := uploads.folder_of(path)) is not None and folder.is_dir():
-                        self.visits.keep(name, folder, waiting=True)
+        body = b"".join(message.get("body", b"") for message in heard)
+        await asyncio.to_thread(self._expect, body)  # away from the others' answers, for it may be long
 
         async def again() -> dict[str, Any]:
             return heard.pop(0) if heard else await receive()
 
         await self.app(scope, again, send)
+
+    def _expect(self, body: bytes) -> None:
+        with suppress(ValueError, RecursionError):  # what is no question gradio refuses
+            question = json.loads(body)
+            name = question.get("session_hash") if isinstance(question, dict) else None
+            if isinstance(name, str) and (folders := uploads.folders_of(named_paths(question.get("data")))):
+                self.visits.expect(name, folders)
 
     async def _take(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Have gradio take an upload, and tell where it lies once it is cleaned."""

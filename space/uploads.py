@@ -11,6 +11,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from gradio.utils import get_upload_folder
 from metadata import without_metadata
 
 PREFIX = "sent-"
+MOST_LOOKED_AT = 1000  # paths of one question that may be files which a visitor sent; no page of ours asks with more
 LONGEST_NAME = 200  # bytes of a file's name; file systems take 255
 HASH = re.compile("[0-9a-f]{64}")  # gradio's folders, by the content's SHA-256
 EMPTY = 60  # seconds after which such a folder goes: in a moment the same content may come again
@@ -62,6 +65,16 @@ def folder_of(path: str | Path) -> Path | None:
     except (TypeError, ValueError, OSError):  # what a client names may be no path at all
         return None
     return folder if folder.parent == Path(get_upload_folder()).resolve() and folder.name.startswith(PREFIX) else None
+
+
+def folders_of(paths: Iterable[str]) -> set[Path]:
+    """Give the folders of those visitors' files that exist among what a client names, ``MOST_LOOKED_AT`` paths at most."""
+    found = set()
+    for path in islice((path for path in dict.fromkeys(paths) if PREFIX in path), MOST_LOOKED_AT):
+        with suppress(OSError, ValueError):  # a name that no file can have
+            if (folder := folder_of(path)) is not None and folder.is_dir():
+                found.add(folder)
+    return found
 
 
 def forget(sent: Any) -> None:

@@ -29,7 +29,7 @@ class Visit:
         started_over: the visitor took the slide away, and none was counted since.
         laboratory: what the visitor's laboratory brought, by name.
         files: what was sent, or the folders that it lies in, to be deleted with the visit.
-        waiting: the same of questions that are not answered yet; ``Visits.forget_files`` leaves them.
+        waiting: the same of what questions brought that are not answered yet; ``Visits.forget_files`` leaves it.
     """
 
     work: threading.RLock = field(default_factory=threading.RLock)
@@ -69,17 +69,29 @@ class Visits:
         with self._lock:
             return self._visits.get(name)
 
-    def keep(self, name: str, path: Path, waiting: bool = False) -> None:
-        """Note a file that a visit sent, or its folder, to go with it: at once where the page was closed before.
+    def expect(self, name: str, folders: Iterable[Path]) -> None:
+        """Note what came with a question, to go with its visit if that is closed before the answer.
 
-        ``waiting`` says that the question it came with is not answered yet.
+        Of a page that was closed nothing is noted and nothing deleted: its connection may only have broken, and whoever answers
+        keeps or deletes what came.
         """
+        with self._lock:
+            if name in self._left and name not in self._visits:
+                return
+            visit = self._visits.setdefault(name, Visit())
+            visit.touched = self._clock()
+            visit.waiting = {
+                folder for folder in visit.waiting.union(folders) if folder.is_dir()
+            }  # the others are answered
+
+    def keep(self, name: str, path: Path) -> None:
+        """Note a file that a visit sent, or its folder, to go with it: at once where the page was closed before its answer."""
         with self._lock:
             if name in self._visits or name not in self._left:  # a page whose connection broke comes back
                 visit = self._visits.setdefault(name, Visit())
                 visit.touched = self._clock()
                 visit.waiting.discard(path)
-                (visit.waiting if waiting else visit.files).add(path)
+                visit.files.add(path)
                 return
             forgotten = self._only_of({path})
         _delete(forgotten)

@@ -396,18 +396,30 @@ def test_what_is_answered_after_the_page_was_closed_is_not_kept(tmp_path):
 
 def test_files_of_a_question_that_waits_go_with_the_page_and_not_before(tmp_path):
     all_visits = visits.Visits()
-    waiting, answered, late = (tmp_path / name for name in ("waiting", "answered", "late"))
-    for folder in (waiting, answered, late):
+    waiting, answered, deleted = (tmp_path / name for name in ("waiting", "answered", "deleted"))
+    for folder in (waiting, answered, deleted):
         folder.mkdir()
-    for folder in (waiting, answered):
-        all_visits.keep("page", folder, waiting=True)
+    all_visits.expect("page", [answered, deleted])
     all_visits.keep("page", answered)
     all_visits.forget_files("page")
-    assert waiting.exists() and not answered.exists()
+    deleted.rmdir()  # as an endpoint does that has answered
+    all_visits.expect("page", [waiting])
+    assert all_visits.of("page").waiting == {waiting} and not answered.exists()
     all_visits.leave("page")
-    assert not waiting.exists()
-    all_visits.keep("page", late, waiting=True)
-    assert not late.exists(), "its question came after the page was closed"
+    assert not waiting.exists() and len(all_visits) == 0
+
+
+def test_a_page_whose_connection_broke_asks_again(tmp_path):
+    all_visits, photo = visits.Visits(), tmp_path / "photo"
+    photo.mkdir()
+    all_visits.of("page")
+    all_visits.leave("page")
+    all_visits.expect("page", [photo])
+    assert photo.exists() and len(all_visits) == 0, (
+        "it is read first, and deleted by its answer, should the page be closed"
+    )
+    all_visits.keep("page", photo)
+    assert not photo.exists()
 
 
 def test_a_visit_that_ended_by_itself_may_begin_anew(tmp_path, monkeypatch):

@@ -39,6 +39,7 @@ from space_fixtures import (  # noqa: F401
     smear_model,
     visits,
 )
+from space_fixtures import uploads as visitors_files
 
 ENGLISH = languages.WORDS["en"]
 EXAMPLE = {"path": "examples/monocyte.png"}
@@ -706,6 +707,47 @@ def test_what_is_sent_is_kept_and_served_without_name_or_exif(served, tmp_path):
     assert b"Mueller" not in Path(paths[1]).read_bytes() and Path(paths[2]).read_bytes() == b""
     assert len({*paths, *upload(served[1], {"Mueller_Hans.jpg": content})}) == 4
     assert sorted(path.parent.parent for path in served[2].rglob("*") if path.is_file()) == [served[2]] * 4
+    clear(served)
+
+
+def join(url: str, data: list, name: str = "somebody") -> int:
+    """Ask as a page does, of an event that there is none of, and give the status."""
+    body = json.dumps({"data": data, "fn_index": 10_000, "session_hash": name}).encode()
+    request = urllib.request.Request(f"{url}gradio_api/queue/join", body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_files_of_a_question_are_its_visits_before_it_is_answered(served):
+    """Also behind paths that are none and names that no file can have; and no question has thousands looked for."""
+    demo, url, _ = served
+    (path,) = upload(url, {"cell.png": (EXAMPLES / "eosinophil.png").read_bytes()})
+    folder = visitors_files.folder_of(path)
+    nowhere = {"path": str(folder.parent / f"sent-{'a' * 300}" / "cell.png")}
+    without = join(url, [], "nobody")
+    asked = [[{"path": "a"}] * 3000, nowhere, {"path": "sent-\0"}, {"path": "sent-\ud800"}, {"path": path}]
+    assert join(url, asked) == without
+    assert demo.visits.find("somebody").waiting == {folder} and demo.visits.find("nobody") is None
+    demo.visits.leave("somebody")
+    assert not folder.exists()
+    (path,) = upload(url, {"cell.png": (EXAMPLES / "eosinophil.png").read_bytes()})
+    many = [{"path": f"sent-{number}"} for number in range(visitors_files.MOST_LOOKED_AT)]
+    assert join(url, [*many, {"path": path}], "else") == without
+    assert demo.visits.find("else") is None
+    clear(served)
+
+
+def test_a_client_whose_connection_broke_is_answered_again(served):
+    from gradio_client import Client, handle_file
+
+    client = Client(served[1], verbose=False)
+    photo = handle_file(str(EXAMPLES / "eosinophil.png"))
+    first = client.predict(photo, api_name="/classify")
+    served[0].visits.leave(client.session_hash)
+    assert client.predict(photo, api_name="/classify") == first
     clear(served)
 
 
