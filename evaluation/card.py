@@ -178,6 +178,14 @@ def _stages(training: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
         yield training
 
 
+def errors_of(measured: Mapping[str, Any], label: str) -> tuple[int, int]:
+    """Count a measurement's errors: those in which ``label`` is the label or the answer, and all."""
+    matrix, chosen = measured["confusion_matrix"], measured["labels"].index(label)
+    wrong = [(row, column) for row in range(len(matrix)) for column in range(len(matrix)) if row != column]
+    of_label = sum(matrix[row][column] for row, column in wrong if chosen in (row, column))
+    return of_label, sum(matrix[row][column] for row, column in wrong)
+
+
 def confusion_cells(config: Mapping[str, Any]) -> int:
     """Say on how many cells the configuration's confusion was counted."""
     tables = config.get("validation_confusion", {}).get("counts", {}).values()
@@ -189,11 +197,11 @@ def render_card(template: str, results: Mapping[str, Any], config: Mapping[str, 
 
     The template sees ``model``, ``training``, ``versions``, ``results`` and ``evidence`` of ``eval_results.json``; ``config``;
     ``confusion_cells``, how many validation cells its confusion was counted on; ``entry(split, dataset=None)``, one
-    measurement; ``recall_of(entry, label)``, the recall of a class whatever the case of its name; ``stages``, the trainings
-    that led to these weights, the first one first; ``always_wrong``, names of TEST photos; the tables ``results_table``,
-    ``wanted_table`` and ``trainings_list`` and, of ``evidence``, those of ``evaluation.evidence_tables`` and
-    ``evaluation.door_tables``; and the
-    filters ``percent``, ``figure``, ``nats``, ``thousands`` and ``duration``.
+    measurement; ``recall_of(entry, label)``, the recall of a class whatever the case of its name;
+    ``errors_of(entry, label)``, how many errors have to do with a class, and all; ``stages``, the trainings that led to these weights, the first one first;
+    ``always_wrong``, names of TEST photos; the tables ``results_table``, ``wanted_table`` and ``trainings_list`` and, of
+    ``evidence``, those of ``evaluation.evidence_tables`` and ``evaluation.door_tables``; and the filters ``percent``,
+    ``figure``, ``nats``, ``thousands`` and ``duration``.
 
     Parameters
     ----------
@@ -253,6 +261,7 @@ def render_card(template: str, results: Mapping[str, Any], config: Mapping[str, 
             confusion_cells=confusion_cells(config),
             entry=entry,
             recall_of=recall_of,
+            errors_of=errors_of,
             stages=list(_stages(results["training"])),
             results_table=results_table(entries),
             wanted_table=wanted_table(results),

@@ -551,6 +551,11 @@ def test_durations(seconds, text):
     assert card.duration(seconds) == text
 
 
+def test_errors_with_a_class_are_its_row_and_its_column():
+    measured = {"labels": ["a", "b", "c"], "confusion_matrix": [[9, 1, 2], [3, 9, 4], [5, 6, 9]]}
+    assert [card.errors_of(measured, label) for label in "abc"] == [(11, 21), (14, 21), (17, 21)]
+
+
 def test_every_training_that_led_to_the_weights_is_named_in_order(released):
     first = {**released["training"], "command": "python train.py --first", "started_from": {"source": "weights.bin"}}
     second = {**released["training"], "command": "python train.py --second", "started_from": first}
@@ -568,6 +573,11 @@ def test_stages_that_were_averaged_or_shown_each_image_twice_are_numbered(releas
         text = render_card(TEMPLATE.read_text("utf-8"), {**released, "training": trainings}, CONFIG)
         return " ".join(text.split())
 
+    blind = {"command": "python train.py --measure_splits validation --output_dir runs/blind"}
+    text = render({}, {"command": "python train.py --measure_splits validation test"}, blind, blind)
+    assert "Stages 1 and 2 of the [training](#training) ended by measuring it too" in text
+    assert "on record by then; stages 3 and 4 measured validation alone; which stage" in text
+    assert "alone" not in render({}, {}).partition("TEST is measured")[2].partition("Four things")[0]
     plain, mean = {"recipe": {"consistency": 0}}, {"averaged_with": [{"source": "other", "sha256": SHA256}]}
     twice = {"recipe": {"consistency": 12.0}}
     text = render(mean, mean, twice, twice | mean)
