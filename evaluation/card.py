@@ -197,11 +197,11 @@ def render_card(template: str, results: Mapping[str, Any], config: Mapping[str, 
 
     The template sees ``model``, ``training``, ``versions``, ``results`` and ``evidence`` of ``eval_results.json``; ``config``;
     ``confusion_cells``, how many validation cells its confusion was counted on; ``entry(split, dataset=None)``, one
-    measurement; ``recall_of(entry, label)``, the recall of a class whatever the case of its name;
-    ``errors_of(entry, label)``, how many errors have to do with a class, and all; ``stages``, the trainings that led to these weights, the first one first;
-    ``always_wrong``, names of TEST photos; the tables ``results_table``, ``wanted_table`` and ``trainings_list`` and, of
-    ``evidence``, those of ``evaluation.evidence_tables`` and ``evaluation.door_tables``; and the filters ``percent``,
-    ``figure``, ``nats``, ``thousands`` and ``duration``.
+    measurement; ``recall_of(entry, label)``, the recall of a class whatever the case of its name; ``errors_of(entry,
+    label)``, how many errors have to do with a class, and all; ``stages``, the trainings that led to these weights, the
+    first one first; ``always_wrong``, names of TEST photos; the tables ``results_table``, ``wanted_table`` and
+    ``trainings_list`` and, of ``evidence``, those of ``evaluation.evidence_tables`` and ``evaluation.door_tables``; and the
+    filters ``percent``, ``figure``, ``nats``, ``thousands`` and ``duration``.
 
     Parameters
     ----------
