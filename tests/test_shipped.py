@@ -9,6 +9,7 @@ from conftest import REPOSITORY
 from PIL import Image
 
 import train
+from evaluation.evidence import OF_THE_SHIPPED_WEIGHTS
 from evaluation.measure import measure, predict
 from evaluation.results import read_results, weights_sha256
 from smears.loading import fingerprint
@@ -41,6 +42,13 @@ def entry(results, dataset, split):
 def test_the_figures_were_measured_on_these_weights(results):
     assert results["model"]["sha256"] == weights_sha256(FOLDER)
     assert not results["training"]["dirty"], "the code that trained and measured is the commit that is named"
+
+
+def test_what_backs_them_was_measured_with_the_commits_that_are_named(results):
+    for kind in OF_THE_SHIPPED_WEIGHTS:
+        for report in results["evidence"][kind]:
+            parts = report.get("parts") or report.get("doors") or {kind: report}
+            assert [name for name, part in parts.items() if part["dirty"]] == [], kind
 
 
 def test_the_recipe_is_neither_wrong_nor_too_short(results):
