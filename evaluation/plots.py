@@ -27,9 +27,9 @@ STEPS = 400  # coverages at which a curve is drawn
 STYLE = {"font.family": "DejaVu Sans", "font.size": 10.5, "axes.spines.top": False, "axes.spines.right": False}
 
 
-def _title(axes: Axes, what: str, entry: Mapping[str, Any]) -> None:
+def _title(axes: Axes, what: str, entry: Mapping[str, Any], more: str | None = None) -> None:
     where = f"{entry['dataset']}, {entry['split']}: {entry['n_images']:,} images of {entry['n_photos']:,} photos"
-    lines = wrap(where, 75)
+    lines = [*wrap(where, 75), *([more] if more else [])]
     axes.set_title(what, loc="left", fontsize=12.5, fontweight="bold", pad=10 + 14 * len(lines))
     text = "\n".join(lines).replace("$", r"\$")  # dollar signs would start a formula
     axes.annotate(text, (0, 1), (0, 6), "axes fraction", "offset points", va="bottom", color=GREY)
@@ -37,6 +37,10 @@ def _title(axes: Axes, what: str, entry: Mapping[str, Any]) -> None:
 
 def _interval(entry: Mapping[str, Any]) -> str:
     return f"{100 * entry['interval']['level']:.0f} % interval over {entry['interval']['unit']}s"
+
+
+def _with_interval(name: str, found: Mapping[str, float]) -> str:
+    return f"{name} {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
 
 
 def confusion_picture(entry: Mapping[str, Any]) -> Figure:
@@ -120,10 +124,6 @@ def reliability_picture(
         upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="as often right as sure")
         upper.vlines(sure[filled], low, high, color=BLUE, alpha=0.35, linewidth=5, label=_interval(entry))
         upper.plot(sure[filled], right[filled], "o-", color=BLUE, linewidth=1.5, markersize=6, label="this model")
-        upper.text(
-            0.03, 0.9, f"ECE {ece['value']:.3f} [{ece['low']:.3f}, {ece['high']:.3f}]", zorder=5,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8}, transform=upper.transAxes, fontsize=12,
-        )  # fmt: skip
         upper.set_ylabel("share of right answers")
         upper.set_ylim(-0.02, 1.02)
         upper.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
@@ -136,7 +136,7 @@ def reliability_picture(
         lower.set_xlabel("probability of the answer")
         lower.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         lower.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-        _title(upper, "Reliability: how often answers of a probability are right", entry)
+        _title(upper, "Reliability: how often answers of a probability are right", entry, _with_interval("ECE", ece))
     return figure
 
 
@@ -185,12 +185,8 @@ def risk_coverage_picture(
             axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         axes.set_xlabel("share of images answered, the surest first")
         axes.set_ylabel("share of these answers that are wrong")
-        axes.text(
-            0.02, 0.95, f"AURC {aurc['value']:.3f} [{aurc['low']:.3f}, {aurc['high']:.3f}]", va="top",
-            transform=axes.transAxes, fontsize=12, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7},
-        )  # fmt: skip
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
-        _title(axes, "Risk and coverage: answering only when sure", entry)
+        _title(axes, "Risk and coverage: answering only when sure", entry, _with_interval("AURC", aurc))
     return figure
 
 

@@ -60,7 +60,7 @@ def test_the_reliability_diagram_shows_the_bins_and_the_error(measured):
     np.testing.assert_allclose(points, np.column_stack([sure, right])[count > 0])
     assert [bar.get_height() for bar in lower.patches] == count.tolist()
     ece = entry["metrics"]["ece"]
-    assert f"ECE {ece['value']:.3f} [{ece['low']:.3f}, {ece['high']:.3f}]" in texts(upper)
+    assert f"ECE {ece['value']:.3f} [{ece['low']:.3f}, {ece['high']:.3f}]" in "\n".join(texts(upper)).splitlines()
     bars = next(one for one in upper.collections if one.get_label() == "95 % interval over photos")
     assert all(low - 1e-9 <= y <= high + 1e-9 or n < 5 for ((_, low), (_, high)), (_, y), n in zip(
         bars.get_segments(), points, count[count > 0], strict=True
@@ -78,7 +78,7 @@ def test_the_risk_coverage_curve_shows_the_operating_points(measured):
             assert nearest[1] == pytest.approx(expected)
     assert tuple(curve[-1]) == pytest.approx((1, risk[-1]))
     aurc = entry["metrics"]["aurc"]
-    assert f"AURC {aurc['value']:.3f} [{aurc['low']:.3f}, {aurc['high']:.3f}]" in texts(axes)
+    assert f"AURC {aurc['value']:.3f} [{aurc['low']:.3f}, {aurc['high']:.3f}]" in "\n".join(texts(axes)).splitlines()
     for right in plots.RIGHT:
         threshold, answered, share = operating_point(probabilities, references, right)
         label = f"{100 * right:.0f} % right: {100 * answered:.0f} % answered, p ≥ {threshold:.3f}"
