@@ -24,6 +24,7 @@ from visits import Visits
 NO_LABEL = ""
 IN_LINE = 6  # visitors whose cells are taken, or fitted to, or who wait: each holds one of gradio's 40 threads
 MOST_NAMED = 3  # photos in a sentence
+HOW = ("slides", "found", "views")  # of what was fitted before, what is said beside the laboratory's name
 FITS = Line()  # one fit at a time has the cores
 
 
@@ -71,10 +72,10 @@ def fitted_networks(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         results: as eval_results.json holds them.
 
     Returns:
-        Of each laboratory its ``name``; whether its labelled and its other cells may share ``slides``, and whether the cells
-        were ``found`` in photos of more; ``labelled``, cells at most; ``others`` and ``home``, the balanced accuracy before and
-        after, 0..1, on its other cells and in the laboratories learnt from: means over the choices of cells, and over those
-        laboratories.
+        Of each laboratory its ``name``; whether its labelled and its other cells may share ``slides``, whether the cells
+        were ``found`` in photos of more, and whether the network was asked for one answer to two ``views``; ``labelled``,
+        cells at most; ``others`` and ``home``, the balanced accuracy before and after, 0..1, on its other cells and in the
+        laboratories learnt from: means over the choices of cells, and over those laboratories.
     """
     rows = []
     for report in results.get("evidence", {}).get("heads") or []:
@@ -88,6 +89,7 @@ def fitted_networks(results: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "name": report["laboratory"],
                 "slides": report["apart"] == "photo",
                 "found": report["not_found"] is not None,
+                "views": "--consistency" in report["checkpoint"]["command"].split(),
                 "labelled": max(choice["n_labelled"] for choice in choices),
                 "others": mean([choice["others"] for choice in choices]),
                 "home": mean([pair for choice in choices for pair in choice["home"].values()]),
@@ -99,7 +101,7 @@ def fitted_networks(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _fitted_before(model: SmearModel, speech: Words) -> str:
     rows = [
         [
-            escape(", ".join([row["name"], *(speech[f"lab_cells_{how}"] for how in ("slides", "found") if row[how])])),
+            escape(", ".join([row["name"], *(speech[f"lab_cells_{how}"] for how in HOW if row[how])])),
             str(row["labelled"]),
             *(" → ".join(speech.number(100 * value) for value in row[where]) for where in ("others", "home")),
         ]

@@ -143,6 +143,10 @@ def test_the_cost_at_home_is_what_was_measured(fitted, model, language, monkeypa
     assert f"raabin, {speech['lab_cells_slides']}<" in known and speech["lab_cells_found"] not in known
     others = "40,0 → 85,0" if language == "de" else "40.0 → 85.0"
     assert f"<td>{others}</td><td>{before} → {after}</td>" in known and speech["lab_fitted_before"] in known
+    report = heads_report() | {"checkpoint": {"sha256": "d" * 64, "command": "python train.py --consistency 12"}}
+    monkeypatch.setattr(model, "results", {"evidence": {"heads": [report]}})
+    known = my_laboratory.knowledge(model, speech)
+    assert f"raabin, {speech['lab_cells_slides']}, {speech['lab_cells_views']}<" in known
 
 
 def test_what_cross_validation_found_stands_with_its_interval(fitted, model):
