@@ -582,13 +582,13 @@ def test_stages_that_were_averaged_or_shown_each_image_twice_are_numbered(releas
     twice = {"recipe": {"consistency": 12.0}}
     text = render(mean, mean, twice, twice | mean)
     assert "Stages 1, 2 and 4 each end with the mean of its own weights" in text
-    assert "Stages 3 and 4 showed each image twice" in text and "weights were trained with it at the end" in text
-    assert "weights were trained with it in part" in render(twice, plain)
+    assert "Stages 3 and 4 showed each image twice" in text and "weights were trained with two views at the end" in text
+    assert "weights were trained in part with two views" in render(twice, plain)
     text = render(plain, twice)
     assert "Stage 2 showed each image twice" in text and "--average_with" not in text
     assert (
         "with the mean of" not in render(plain, plain)
-        and "trained without it" in render(plain)
+        and "trained without two views" in render(plain)
         and "showed each image twice" not in render(plain, plain)
     )
 
