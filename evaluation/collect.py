@@ -92,7 +92,7 @@ def add_evidence(folder: Path, found: Mapping[str, list[Mapping[str, Any]]]) -> 
     FileNotFoundError, ResultsError
         As in ``read_results`` and ``write_results``; the file is then as it was.
     """
-    results = read_results(folder / FILE_NAME)
+    results = read_results(folder / FILE_NAME, without=found)
     evidence = {**results.get("evidence", {}), **found}
     write_results(
         folder / FILE_NAME, {**results, "evidence": {kind: evidence[kind] for kind in KINDS if kind in evidence}}

@@ -10,7 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -151,8 +151,15 @@ def _read_json(path: Path) -> Any:
         raise ResultsError(f"{path} is no valid JSON ({error}). Restore it from git or measure again.") from error
 
 
-def read_results(path: Path | str) -> dict[str, Any]:
+def read_results(path: Path | str, without: Collection[str] = ()) -> dict[str, Any]:
     """Read ``eval_results.json`` and check it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    without
+        Kinds of evidence to leave out, unchecked, because others take their place.
 
     Raises
     ------
@@ -162,6 +169,8 @@ def read_results(path: Path | str) -> dict[str, Any]:
         (a ValueError) No JSON, NaN or a key given twice in it, or anything that ``validate_results`` refuses.
     """
     results = _read_json(Path(path))
+    if without and isinstance(results, dict) and isinstance(evidence := results.get("evidence"), dict):
+        results["evidence"] = {kind: reports for kind, reports in evidence.items() if kind not in without}
     with _naming(path):
         validate_results(results)
     return results

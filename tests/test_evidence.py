@@ -106,6 +106,18 @@ def test_every_kind_is_taken_over_and_one_kind_is_replaced_alone(folder, tmp_pat
     assert "missed" not in later["finding"][0]["fields"] and "odd" not in later["finding"][1]  # lists of single images
 
 
+def test_a_report_that_is_replaced_may_be_one_that_is_refused_now(folder):
+    path = folder / "eval_results.json"
+    results = read_results(path)
+    old = copy.deepcopy(results)
+    del old["evidence"]["examples"][0]["commit"]
+    path.write_text(json.dumps(old), encoding="utf-8")
+    with pytest.raises(ResultsError, match=r"examples\[0\] lacks \['commit'\]"):
+        collect.add_evidence(folder, {"official": results["evidence"]["official"]})
+    collect.add_evidence(folder, {"examples": results["evidence"]["examples"]})
+    assert read_results(path) == results
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
