@@ -80,9 +80,8 @@ class Visits:
                 return
             visit = self._visits.setdefault(name, Visit())
             visit.touched = self._clock()
-            visit.waiting = {
-                folder for folder in visit.waiting.union(folders) if folder.is_dir()
-            }  # the others are answered
+            # what is gone was answered
+            visit.waiting = {folder for folder in visit.waiting.union(folders) if folder.is_dir()}
 
     def keep(self, name: str, path: Path) -> None:
         """Note a file that a visit sent, or its folder, to go with it: at once where the page was closed before its answer."""

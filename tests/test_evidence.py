@@ -145,10 +145,7 @@ def test_a_report_that_is_replaced_may_be_one_that_is_refused_now(folder):
         (lambda e: e["doors"][0].update(weights_sha256="0" * 64), "of the weights that are shipped"),
         (lambda e: e["doors"][0]["doors"]["Node"]["as_they_come"].update(difference=0.6), "0.5 or less, its tolerance"),
         (lambda e: e["doors"][0]["doors"]["Node"]["as_they_come"].update(n=0), "n is 0; expected a whole number"),
-        (
-            lambda e: e["doors"][0]["doors"]["Node"].update(comit="c"),
-            r"Node has unknown keys \['comit'\]",
-        ),
+        (lambda e: e["doors"][0]["doors"]["Node"].update(comit="c"), r"Node has unknown keys \['comit'\]"),
         (lambda e: e["examples"][0].update(comit="c"), r"unknown keys \['comit'\]"),
         (lambda e: e["few_labels"][0]["others"].pop("after"), r"few_labels\[0\].raabin lacks \['after'\]"),
         (lambda e: e["heads"][0]["choices"][1].update(n_labelled=101), r"1 to 100, the most that were asked for"),
