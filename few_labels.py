@@ -4,8 +4,8 @@
         --label_map ig=other erythroblast=other platelet=other --validation_share 0.1 --split_seed 3 --out runs/few-raabin
 
 The checkpoint must not have seen the laboratory of ``--data_dir``: ``leave_one_out.py`` makes such ones. From its images
-``--cells`` of a class are chosen, from as many photos or slides as can be, and from about half of them; they are written
-into a folder as a user has them, and the command of the README is run on it::
+``--cells`` of a class are chosen, from as many photos or slides as can be, and from about ``--labelled_share`` of them; they
+are written into a folder as a user has them, and the command of the README is run on it::
 
     python train.py --init_from CHECKPOINT --data_dir OUT/cells --output_dir OUT/fitted
 
@@ -65,6 +65,7 @@ ROOT = Path(__file__).parent
 RESULTS = "few_labels.json"
 HEADS = "heads.json"
 SPLITS_TRIED = 20
+LABELLED_SHARE = 0.5  # of the photos or slides: as many are left to measure on
 APART = ("group", "photo")  # a group is a slide where slides are known, else a photo with those that show the same cell
 FEWEST = 2  # labelled images of a class: with one alone nothing can be tried on a cell that was not shown
 BATCH = 32
@@ -89,35 +90,51 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--head", action="store_true", help="fit statistics and last layer alone, as the page does")
     add("--most", type=int, default=100, help="with --head: labelled images in all; a scarce class gives what it has")
     add("--choices", type=int, default=3, help="with --head: how often cells are chosen, by --seed and those after it")
+    add(
+        "--labelled_share",
+        type=float,
+        default=LABELLED_SHARE,
+        help="of the photos or slides, to choose labelled cells from",
+    )
     add("--apart", choices=APART, default="group", help="with --head: what is kept on one side, slides or photos alone")
     add("--find", action="store_true", help="with --head: cut the cell out of each whole photo of --data_dir first")
     add("--limit", type=int, default=600, help="with --head: images at most of each laboratory that are looked at")
     add("--out", type=Path, required=True, help="the cells, the fitted model and the figures come here")
     options = parser.parse_args(argv)
     require_least(parser, options, cells=FEWEST, split_seed=0, seed=0, most=2 * FEWEST, choices=1, limit=10)
+    if not 0 < options.labelled_share < 1:
+        parser.error(
+            f"--labelled_share {options.labelled_share}: expected a share between 0 and 1; the rest is measured."
+        )
     return options
 
 
 def choose_cells(
-    data: datasets.Dataset, each: int, seed: int, most: int | None = None, apart: str = "group"
+    data: datasets.Dataset,
+    each: int,
+    seed: int,
+    most: int | None = None,
+    apart: str = "group",
+    share: float = LABELLED_SHARE,
 ) -> tuple[list[int], list[int]]:
     """Choose images to label and images to measure, no ``group`` on both sides.
 
-    About half of the groups give images to label, by the first of ``SPLITS_TRIED`` splits whose half has enough; of each class
-    they take turns, so that its images come from as many groups as can be.
+    About ``share`` of the groups give images to label, by the first of ``SPLITS_TRIED`` splits that leaves it enough; of each
+    class they take turns, so that its images come from as many groups as can be.
 
     Args:
         data: with the columns ``label`` and ``apart``.
         each: images of a class.
         seed: which.
-        most: images in all. A scarce class then gives what its half has, at least ``FEWEST``, and the others share the rest.
+        most: images in all. A scarce class then gives what its share has, at least ``FEWEST``, and the others share the rest.
         apart: the column whose values take the place of groups.
+        share: of the groups, between 0 and 1; the smaller side has one over a whole number of them, such as 1/4.
 
     Returns:
         The rows to label and the rows to measure, rising.
 
     Raises:
-        DataError: a class whose half has fewer images than it must give in all of them, or as ``smears.splits.hold_out``.
+        DataError: a class whose share has fewer images than it must give in all of them, or as ``smears.splits.hold_out``.
     """
     columns = {"label": data["label"][:], "group": data[apart][:], "row": list(range(len(data)))}
     kinds = {"label": data.features["label"], "group": data.features[apart], "row": datasets.Value("int64")}
@@ -126,22 +143,23 @@ def choose_cells(
     least = each if most is None else min(each, FEWEST)
     for attempt in range(SPLITS_TRIED):  # a slide may hold most of a class
         try:
-            others, half = hold_out(numbered, 0.5, seed * SPLITS_TRIED + attempt)
+            one, held = hold_out(numbered, min(share, 1 - share), seed * SPLITS_TRIED + attempt)
         except DataError as error:  # this seed holds out all of a class
             fault = error
             continue
-        counts = Counter(half["label"])
+        pool, others = (held, one) if share <= 0.5 else (one, held)
+        counts = Counter(pool["label"])
         scarce = min(present, key=lambda label: counts[label])
         if counts[scarce] >= least:
             break
         fault = DataError(
-            f"Half of the photos or slides of {names[scarce]!r} show {counts[scarce]} image(s); {least} were asked for. Ask "
-            "for fewer with --cells."
+            f"About {share:.0%} of the photos or slides of {names[scarce]!r} show {counts[scarce]} image(s); {least} were "
+            "asked for. Ask for fewer with --cells, or for more photos with --labelled_share."
         )
     else:
         raise fault
     rng, rows_of = np.random.default_rng(seed), defaultdict(lambda: defaultdict(list))
-    for label, group, row in zip(half["label"], half["group"], half["row"], strict=True):
+    for label, group, row in zip(pool["label"], pool["group"], pool["row"], strict=True):
         rows_of[label][group].append(row)
     dealt = []
     for _, of_group in sorted(rows_of.items()):
@@ -254,7 +272,7 @@ def few_labels(options: argparse.Namespace) -> dict[str, Any]:
         ValueError, OSError: naming what came, what was expected, and the remedy.
     """
     asked = Asked(options)
-    labelled, others = choose_cells(asked.cells, options.cells, options.seed)
+    labelled, others = choose_cells(asked.cells, options.cells, options.seed, share=options.labelled_share)
     folder, fitted = options.out / "cells", options.out / "fitted"
     if folder.exists():
         raise ValueError(f"{folder} is there already; expected a new --out. Name another, or remove it.")
@@ -330,7 +348,8 @@ def fit_heads(options: argparse.Namespace) -> dict[str, Any]:
     cells = asked.cells.select(choose_rows(asked.cells["label"][:], options.limit, seed=0))
     cells, missed = find_each(cells) if options.find else (cells, None)
     seeds = range(options.seed, options.seed + options.choices)
-    chosen = [choose_cells(cells, options.cells, seed, options.most, options.apart) for seed in seeds]
+    asked_for = (options.most, options.apart, options.labelled_share)
+    chosen = [choose_cells(cells, options.cells, seed, *asked_for) for seed in seeds]
     own = Shown(cells, processor)
     homes = {}
     for name, data in asked.homes.items():
@@ -375,7 +394,11 @@ def fit_heads(options: argparse.Namespace) -> dict[str, Any]:
             100 * named["after"]["value"], _at_home(choices[-1]["home"]),
         )  # fmt: skip
     report = asked.record() | {"limit": options.limit, "most": options.most, "apart": options.apart}
-    report |= {"not_found": missed, "choices": choices}  # None: nothing was looked for
+    report |= {
+        "labelled_share": options.labelled_share,
+        "not_found": missed,
+        "choices": choices,
+    }  # None: nothing was looked for
     write_text(options.out / HEADS, json.dumps(report, indent=2) + "\n")
     return report
 

@@ -177,6 +177,8 @@ def heads_table(evidence: Mapping[str, Any]) -> str:
         )
         new = ", ".join(f"{choice['share']:.0%}" for choice in choices)
         labelled = ", ".join(f"{count} {name}" for name, count in choices[0]["labelled"].items())
+        if (share := report.get("labelled_share", 0.5)) != 0.5:  # older reports, of half of them, do not say it
+            labelled += f"; from {share:.0%} of the photos"
         marks = [", cells found"] * (report["not_found"] is not None)
         marks += [", two views"] * ("--consistency" in report["checkpoint"]["command"].split())
         lines.append(

@@ -110,7 +110,7 @@ def heads_report() -> dict:
     ]  # fmt: skip
     return {
         "laboratory": "raabin", "command": "python few_labels.py --head", "commit": "c" * 40, "dirty": True, "most": 100,
-        "apart": "photo", "not_found": None, "choices": choices,
+        "apart": "photo", "labelled_share": 0.75, "not_found": None, "choices": choices,
         "checkpoint": {"sha256": "d" * 64, "command": "python train.py"},
     }  # fmt: skip
 

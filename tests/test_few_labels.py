@@ -52,6 +52,16 @@ def test_a_scarce_class_gives_what_it_has_and_the_others_share_the_rest():
     assert np.bincount(labels[choose_cells(data, 5, seed=0, most=100)[0]]).tolist() == [5, counts[1], 5]
 
 
+@pytest.mark.parametrize("share", [0.25, 0.75])
+def test_more_or_fewer_photos_are_labelled_from_where_that_is_asked_for(share):
+    data = rows(a=[f"a{n // 2}" for n in range(80)], b=[f"b{n}" for n in range(16)])
+    labelled, others = choose_cells(data, 80, seed=0, most=len(data), share=share)
+    groups, labels = np.array(data["group"]), np.array(data["label"])
+    assert not set(groups[labelled]) & set(groups[others]) and len(labelled) + len(others) == len(data)
+    for label, number in ((0, 40), (1, 16)):
+        assert len(set(groups[labelled][labels[labelled] == label])) == pytest.approx(share * number, abs=1)
+
+
 def test_photos_alone_are_kept_apart_where_that_is_asked_for():
     photos = [f"{number // 2}" for number in range(24)]
     data = rows(a=["slide"] * 24, b=["slide"] * 24).add_column(
@@ -101,7 +111,7 @@ def test_a_class_that_stands_in_groups_of_others_alone_is_labelled_and_measured(
     ("groups", "message"),
     [
         ({"a": ["1", "1"], "b": ["2", "3"]}, r"The class 'a' has 1 photo\(s\); two are needed"),
-        ({"a": ["1", "4", "5", "6"], "b": ["2", "3"]}, "Half of the photos or slides of 'b' show 1 image"),
+        ({"a": ["1", "4", "5", "6"], "b": ["2", "3"]}, "About 50% of the photos or slides of 'b' show 1 image"),
     ],
 )
 def test_too_few_to_label_and_to_measure_is_said(groups, message):
