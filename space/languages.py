@@ -23,7 +23,7 @@ ENGLISH = {
     # One cell
     "photo": "Photo of a stained blood smear",
     "photo_place": "Drop a photo here,\nor click to choose one",
-    "examples": "Or try a drawing. A program drew these; they are no photos, and not every one is named.",
+    "examples": "Or try a drawing. A program drew these; they are no photos.",
     "welcome": "What it can name",
     "welcome_hint": "Best with one white cell, sharp and near the middle, taken through a 100x objective.",
     "name_neutrophil": "Neutrophil",
@@ -280,7 +280,7 @@ GERMAN = {
     "tab_about": "Über",
     "photo": "Foto eines gefärbten Blutausstrichs",
     "photo_place": "Foto hier ablegen\noder klicken und auswählen",
-    "examples": "Oder eine Zeichnung versuchen. Ein Programm hat sie gezeichnet; es sind keine Fotos, und nicht jede wird benannt.",
+    "examples": "Oder eine Zeichnung versuchen. Ein Programm hat sie gezeichnet; es sind keine Fotos.",
     "welcome": "Was sie nennen kann",
     "welcome_hint": "Am besten mit einer weißen Zelle, scharf und nahe der Mitte, durch ein 100er-Objektiv aufgenommen.",
     "name_neutrophil": "Neutrophiler",
