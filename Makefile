@@ -124,7 +124,7 @@ $(VENV)/ready:
 	  || { echo "Python's venv module is needed: sudo apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
-	$(RUN) -m pip install --progress-bar off --requirement requirements.txt
+	$(RUN) -m pip install --progress-bar off --no-compile --requirement requirements.txt  # most of it is never imported
 	touch $@
 
 browser:  ## Chromium for the browser test: Debian's package where we may install it, else the test says how
