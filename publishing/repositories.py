@@ -29,8 +29,8 @@ SPACE_CODE = (
     "about.py", "app.py", "colours.py", "count_fields.py", "draw_examples.py", "endpoints.py", "favicon.png",
     "field_picture.py", "fields_page.py", "fonts/DejaVuSans-Bold.ttf", "fonts/DejaVuSans.ttf", "fonts/LICENSE",
     "guard.py", "laboratory.py", "languages.py", "metadata.py", "my_laboratory.py", "one_cell.py", "overlay.py", "page.css",
-    "page.js", "page.py", "reading.py", "report.py", "requirements.txt", "review.js", "review.py", "smear_fields.py",
-    "smear_model.py", "texts.py", "tools.py", "turns.py", "uploads.py", "visits.py",
+    "page.js", "page.py", "reading.py", "report.py", "requirements.txt", "review.js", "review.py", "sending.js",
+    "smear_fields.py", "smear_model.py", "texts.py", "tools.py", "turns.py", "uploads.py", "visits.py",
 )  # fmt: skip
 
 EXAMPLES = ("basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil")

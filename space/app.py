@@ -127,7 +127,7 @@ def launch(demo: gr.Blocks, host: str, port: int) -> str:
         favicon_path=HERE / "favicon.png",
         footer_links=["api"],  # else gradio shows no API page
         css=page.FOOT,
-        js=page.SCRIPT.read_text(encoding="utf-8"),
+        js=page.script(HEAVIEST),
         run_history=False,
         enable_monitoring=False,
         max_file_size=HEAVIEST,

@@ -22,7 +22,7 @@ ENGLISH = {
     "tab_about": "About",
     # One cell
     "photo": "Photo of a stained blood smear",
-    "photo_place": "Drop a photo here,\nor click to choose one",
+    "photo_place": "Drop or paste a photo here,\nor click to choose one",
     "examples": "Or try a drawing. A program drew these; they are no photos.",
     "welcome": "What it can name",
     "welcome_hint": "Best with one white cell, sharp and near the middle, taken through a 100x objective.",
@@ -68,8 +68,22 @@ ENGLISH = {
     "explanation": "Brighter places spoke more for this class than for the others. The answer is computed from the same "
     "evidence, averaged over the whole photo.",
     "explanation_empty": "No single place spoke for this class more than for the others.",
+    # What is dropped, pasted or chosen
+    "send_place": "Drop photos here, or a folder of them,\nor click to choose",
+    "send_heavy": "Left out, larger than {limit} MB: {names}. Save as JPEG, or crop.",
+    "send_strange": "Left out, no pictures: {names}.",
+    "send_more": "{names} and {number} more",
+    "send_none": "No picture lies in there.",
+    "send_one": "One photo is taken at a time, this one: {name}. Smear fields counts many.",
+    "send_closed": "This box is closed while photos are read. Send them once more when it is open.",
+    "send_unread": "The browser could not read what was dropped. Choose the photos instead.",
+    "send_no_picture": "The clipboard holds no picture. Copy one first, or choose a file.",
+    "send_clipboard_denied": "The browser does not let this page read the clipboard. Press Ctrl+V, or choose a file.",
+    "send_clipboard_failed": "The clipboard could not be read. Press Ctrl+V, or choose a file.",
+    "send_camera_denied": "The browser does not let this page use the camera. Allow it there, or choose a photo.",
+    "send_camera_failed": "No camera was found, or it could not be started. Choose a photo instead.",
     # Smear fields
-    "fields_lead": "Drop the photos of one slide, all at once. Every white cell is found, named and counted; you check the doubtful ones.",
+    "fields_lead": "Drop the photos of one slide, or their folder. Every white cell is found, named and counted; you check the doubtful ones.",
     "fields_photos": "Photos of one slide",
     "fields_example": "Try drawn fields",
     "fields_cancel": "Cancel",
@@ -279,7 +293,7 @@ GERMAN = {
     "tab_laboratory": "Mein Labor",
     "tab_about": "Über",
     "photo": "Foto eines gefärbten Blutausstrichs",
-    "photo_place": "Foto hier ablegen\noder klicken und auswählen",
+    "photo_place": "Foto hier ablegen oder einfügen,\noder klicken und auswählen",
     "examples": "Oder eine Zeichnung versuchen. Ein Programm hat sie gezeichnet; es sind keine Fotos.",
     "welcome": "Was sie nennen kann",
     "welcome_hint": "Am besten mit einer weißen Zelle, scharf und nahe der Mitte, durch ein 100er-Objektiv aufgenommen.",
@@ -325,7 +339,21 @@ GERMAN = {
     "explanation": "Hellere Stellen sprachen mehr für diese Klasse als für die anderen. Die Antwort wird aus denselben Hinweisen "
     "berechnet, gemittelt über das ganze Foto.",
     "explanation_empty": "Keine einzelne Stelle sprach für diese Klasse mehr als für die anderen.",
-    "fields_lead": "Alle Fotos eines Objektträgers auf einmal ablegen. Jede weiße Zelle wird gefunden, benannt und gezählt; zweifelhafte prüfen Sie.",
+    # Was abgelegt, eingefügt oder ausgewählt wird
+    "send_place": "Fotos oder einen Ordner hier ablegen,\noder klicken und auswählen",
+    "send_heavy": "Ausgelassen, größer als {limit} MB: {names}. Als JPEG speichern oder zuschneiden.",
+    "send_strange": "Ausgelassen, keine Bilder: {names}.",
+    "send_more": "{names} und {number} weitere",
+    "send_none": "Darin liegt kein Bild.",
+    "send_one": "Es wird ein Foto auf einmal genommen, dieses: {name}. Gesichtsfelder zählt viele.",
+    "send_closed": "Dieses Feld ist geschlossen, solange Fotos gelesen werden. Noch einmal senden, wenn es offen ist.",
+    "send_unread": "Der Browser konnte das Abgelegte nicht lesen. Fotos stattdessen auswählen.",
+    "send_no_picture": "In der Zwischenablage liegt kein Bild. Erst eines kopieren, oder eine Datei auswählen.",
+    "send_clipboard_denied": "Der Browser lässt diese Seite die Zwischenablage nicht lesen. Strg+V drücken oder eine Datei auswählen.",
+    "send_clipboard_failed": "Die Zwischenablage ließ sich nicht lesen. Strg+V drücken oder eine Datei auswählen.",
+    "send_camera_denied": "Der Browser lässt diese Seite die Kamera nicht benutzen. Dort erlauben, oder ein Foto auswählen.",
+    "send_camera_failed": "Keine Kamera gefunden, oder sie ließ sich nicht starten. Stattdessen ein Foto auswählen.",
+    "fields_lead": "Alle Fotos eines Objektträgers oder ihren Ordner ablegen. Jede weiße Zelle wird gefunden, benannt und gezählt; zweifelhafte prüfen Sie.",
     "fields_photos": "Fotos eines Objektträgers",
     "fields_example": "Gezeichnete Felder versuchen",
     "fields_cancel": "Abbrechen",
@@ -530,6 +558,29 @@ for _texts in (ENGLISH, GERMAN):
 
 LANGUAGES = MappingProxyType({"en": ENGLISH, "de": GERMAN})
 I18N = gr.I18n(**LANGUAGES)
+# What gradio 6.31 calls its own parts in English whatever the language is.
+GRADIOS = MappingProxyType(
+    {
+        "de": {
+            "Upload file": "Datei auswählen",
+            "File upload": "Datei auswählen",
+            "Capture from camera": "Mit der Kamera aufnehmen",
+            "Paste from clipboard": "Aus der Zwischenablage einfügen",
+            "Remove Image": "Foto entfernen",
+            "Drop an image file here to upload": "Foto hier ablegen",
+            "Click to Access Webcam": "Klicken, um die Kamera zu benutzen",
+        }
+    }
+)
+
+
+def for_script() -> dict[str, Any]:
+    """Give what the page's scripts say, by language: the texts about what is sent, and names of gradio's own parts."""
+    return {
+        language: {name: text for name, text in texts.items() if name.startswith("send_")}
+        | {"parts": GRADIOS.get(language, {})}
+        for language, texts in LANGUAGES.items()
+    }
 
 
 class Words(dict):
@@ -583,7 +634,10 @@ WORDS = {name: Words(texts, language=name) for name, texts in LANGUAGES.items()}
 
 
 def words(request: gr.Request | None = None) -> Words:
-    """Choose the language that a browser asks for first, of those there are; English without one."""
+    """Choose the language that a browser asks for first; English where there is none or it is not spoken here.
+
+    gradio, which shows ``I18N``, looks at the first alone, too: a second choice would make a page of two languages.
+    """
     asked = "" if request is None else request.headers.get("accept-language", "")
     ranked = []
     for place, part in enumerate(asked.split(",")):
@@ -592,4 +646,4 @@ def words(request: gr.Request | None = None) -> Words:
             ranked.append((-float(weight or 1), place, tag.strip().lower().partition("-")[0]))
         except ValueError:  # a header that is none
             continue
-    return next((WORDS[language] for _, _, language in sorted(ranked) if language in WORDS), WORDS["en"])
+    return WORDS.get(min(ranked, default=(0, 0, ""))[2], WORDS["en"])

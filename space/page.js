@@ -1,13 +1,31 @@
 // Run once the page stands: what gradio's own parts lack.
-() => {
+({languages}) => {
+  const language = navigator.language.slice(0, 2) in languages ? navigator.language.slice(0, 2) : 'en';
+  const {parts, send_place: place} = languages[language];
   // Named as they read, by what stands in them; where nothing is to read, as what stands beside them.
   const text = part => part.textContent.replace(/\s+/g, ' ').trim();
   const name = () => {
     const head = document.querySelector('h1');
     if (head && document.title !== text(head)) document.title = text(head); // gradio's own is not translated
+    // gradio names whatever language the browser has, and speaks it; the page may not.
+    if (document.documentElement.lang !== language) document.documentElement.lang = language;
+    for (const part of document.querySelectorAll(':is(#fields, #lab-files) [data-testid=upload-text]:not(:has(.wbc-place))')) {
+      for (const one of part.childNodes) if (one.nodeType === Node.TEXT_NODE) one.data = '';
+      for (const one of part.querySelectorAll(':scope > span:not([data-testid])')) one.style.display = 'none';
+      part.append(Object.assign(document.createElement('p'), {className: 'wbc-place', textContent: place}));
+    }
     for (const button of document.querySelectorAll('button[aria-dropeffect][aria-label]'))
       if (text(button)) button.removeAttribute('aria-label');
     for (const part of document.querySelectorAll('div.empty[aria-label]')) part.removeAttribute('aria-label'); // in English
+    for (const [english, own] of Object.entries(parts)) {
+      for (const part of document.querySelectorAll(`[aria-label="${english}"]`)) {
+        part.ariaLabel = own;
+        if (part.title) part.title = own;
+      }
+    }
+    for (const part of document.querySelectorAll('#photo button > .wrap')) // the camera's, its text alone
+      for (const line of part.childNodes) if (parts[line.data?.trim()]) line.data = parts[line.data.trim()];
+    for (const picture of document.querySelectorAll('.wbc-examples img[alt]:not([alt=""])')) picture.alt = ''; // its button is named
     for (const part of document.querySelectorAll('.api-docs :is(button, input)'))
       if (!text(part) && !part.ariaLabel && !part.labels?.length) part.ariaLabel = text(part.parentElement) || 'Close';
     for (const part of document.querySelectorAll('.api-docs li.snippet:not([role])')) part.role = 'presentation';

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -9,11 +10,11 @@ from typing import Any
 
 import texts
 from colours import VIRIDIS, subtype_colours
-from languages import Words
+from languages import Words, for_script
 from PIL import Image
 
 CSS = Path(__file__).with_name("page.css")
-SCRIPT = Path(__file__).with_name("page.js")
+SCRIPTS = tuple(Path(__file__).with_name(name) for name in ("page.js", "sending.js"))
 # The way to the API page stands in our own foot; the page's own colours are too pale to read.
 FOOT = """
 footer:not(.wbc-footer) { display: none !important; }
@@ -22,6 +23,12 @@ footer:not(.wbc-footer) { display: none !important; }
 .api-docs .snippets { flex-wrap: wrap !important; row-gap: 8px; }
 """
 STRENGTH = 85  # per cent of the overlay, to begin with
+
+
+def script(heaviest: int) -> str:
+    """Return what the browser runs once the page stands; ``heaviest``: bytes of a photo at most."""
+    given = json.dumps({"languages": for_script(), "heaviest": heaviest})
+    return "() => {" + "".join(f"({path.read_text(encoding='utf-8')})({given});" for path in SCRIPTS) + "}"
 
 
 def header(words: Words) -> str:

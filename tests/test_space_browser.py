@@ -82,6 +82,27 @@ def send(page, path) -> None:
     page.locator("#photo input[type=file]").set_input_files(path)
 
 
+def drop(page, part, *paths) -> None:
+    """Drop files or folders as a hand does: no input of the page is touched."""
+    box = page.locator(part).bounding_box()
+    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    carried = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    session = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, **place, "data": carried})
+
+
+def wait_for_name(page, name) -> None:
+    page.wait_for_function("name => document.querySelector('.wbc-name')?.innerText === name", arg=name)
+
+
+def heavy(folder, name="heavy.bmp") -> Path:
+    """Make a file that is too large for the page, without filling the disk."""
+    with (folder / name).open("wb") as file:
+        file.truncate(50_000_001)
+    return folder / name
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
 def test_a_visitor_gets_the_answer(viewport, scheme, visit, shipped, screenshots):
@@ -143,6 +164,117 @@ def test_an_example_loads_with_one_click_and_goes_again(visit):
     page.wait_for_function("old => document.querySelector('.wbc-overlay')?.src !== old", arg=first)
     page.get_by_role("button", name="Clear").or_(page.get_by_role("button", name="Remove")).first.click()
     page.wait_for_selector(".wbc-welcome")
+
+
+def test_photo_after_photo_is_dropped_pasted_or_chosen(visit):
+    page = visit()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    drop(page, "#photo", EXAMPLES / "neutrophil.png")
+    wait_for_name(page, "Neutrophil")
+    drop(page, "#photo", EXAMPLES / "lymphocyte.png")
+    wait_for_name(page, "Lymphocyte")
+    drop(page, "h1", EXAMPLES / "eosinophil.png")  # beside the box: no browser leaves the page for it
+    wait_for_name(page, "Eosinophil")
+    drop(page, "#photo", EXAMPLES / "neutrophil.png", EXAMPLES / "monocyte.png")
+    wait_for_name(page, "Neutrophil")
+    assert "One photo is taken at a time, this one: neutrophil.png." in page.locator("#photo-told").inner_text()
+    copied = "async url => navigator.clipboard.write([new ClipboardItem({'image/png': (await fetch(url)).blob()})])"
+    page.evaluate(copied, page.get_by_role("button", name="Basophil").locator("img").get_attribute("src"))
+    page.locator("h1").click()
+    page.keyboard.press("Control+V")
+    wait_for_name(page, "Basophil")
+    assert page.locator("#photo-told").inner_text() == ""
+    with page.expect_file_chooser() as chosen:
+        page.get_by_role("button", name="Upload file").click()
+    chosen.value.set_files(EXAMPLES / "monocyte.png")
+    wait_for_name(page, "Monocyte")
+
+
+def test_an_empty_clipboard_and_a_missing_camera_are_told(visit):
+    page = visit()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    told = page.locator("#photo-told")
+    page.evaluate("navigator.clipboard.writeText('no picture')")
+    page.locator("h1").click()
+    page.keyboard.press("Control+V")
+    told.get_by_text("The clipboard holds no picture.").wait_for()
+    page.get_by_role("button", name="Capture from camera").click()
+    page.get_by_text("Click to Access Webcam").click()
+    told.get_by_text("No camera was found").wait_for()
+    page.get_by_role("button", name="Paste from clipboard").click()
+    told.get_by_text("The clipboard holds no picture.").wait_for()
+    page.context.clear_permissions()
+    page.get_by_role("button", name="Paste from clipboard").click()
+    told.get_by_text("does not let this page read the clipboard").wait_for()
+
+
+@pytest.mark.parametrize("locale", ["en-GB", "de-DE"])
+def test_a_file_that_is_too_heavy_keeps_no_other_back(locale, visit, tmp_path):
+    page = visit(locale=locale)
+    told = {"en-GB": "larger than 50 MB: heavy.bmp.", "de-DE": "größer als 50 MB: heavy.bmp."}[locale]
+    drop(page, "#photo", heavy(tmp_path))
+    page.locator("#photo-told").get_by_text(told).wait_for()
+    for tab, box, done in ((1, "#fields", ".wbc-review"), (2, "#lab-files", "#lab-cells .wbc-table")):
+        page.get_by_role("tab").nth(tab).click()
+        (tmp_path / "notes.txt").write_text("x")
+        chosen = [tmp_path / "heavy.bmp", EXAMPLES / "monocyte.png", tmp_path / "notes.txt"]
+        page.locator(f"{box} input[type=file]").set_input_files(chosen)
+        page.locator(f"{box}-told").get_by_text(told).wait_for()
+        assert "notes.txt" in page.locator(f"{box}-told").inner_text()
+        page.wait_for_selector(done)
+    assert page.get_by_role("alert").filter(has_text="MB").count() == 1, "no word of gradio's"
+
+
+def test_a_folder_that_is_dropped_gives_its_photos(visit, tmp_path):
+    slide = tmp_path / "slide"
+    (slide / "deep").mkdir(parents=True)
+    shutil.copy(EXAMPLES / "neutrophil.png", slide / "10.png")
+    shutil.copy(EXAMPLES / "monocyte.png", slide / "9.png")
+    shutil.copy(EXAMPLES / "lymphocyte.png", slide / "deep" / "1.png")
+    (slide / "Thumbs.db").write_bytes(b"no picture")
+    page = visit()
+    page.get_by_role("tab", name="Smear fields").click()
+    drop(page, "#fields", slide)
+    page.wait_for_selector(".wbc-review")
+    assert "no pictures: Thumbs.db." in page.locator("#fields-told").inner_text()
+    assert "in 3 photos" in page.locator("#fields-count").inner_text()
+    assert re.findall(r"\w+\.png", page.locator("#fields-photos").inner_html())[:1] == ["9.png"], "in a person's order"
+    (tmp_path / "empty").mkdir()
+    drop(page, "#fields", tmp_path / "empty")
+    page.locator("#fields-told").get_by_text("No picture lies in there.").wait_for()
+
+
+def test_a_language_of_gradios_alone_makes_no_page_of_two(visit):
+    page = visit(locale="fr-FR")
+    page.wait_for_function("document.documentElement.lang === 'en'")
+    page.get_by_role("tab", name="Smear fields").click()
+    assert page.locator("#fields").inner_text().endswith("Drop photos here, or a folder of them,\nor click to choose")
+    page = visit(locale="de-DE")
+    page.wait_for_function("document.documentElement.lang === 'de'")
+    page.get_by_role("button", name="Mit der Kamera aufnehmen").click()
+    page.get_by_text("Klicken, um die Kamera zu benutzen").wait_for()
+
+
+def test_a_screen_reader_hears_no_clock_and_each_name_once(visit):
+    tree = visit().locator("body").aria_snapshot()
+    assert 'button "Basophil"' in tree and not re.search(r"\d\.\ds", tree)
+
+
+def test_who_leaves_a_reviewed_slide_by_mistake_is_asked(visit):
+    page = visit()
+    page.get_by_role("tab", name="Smear fields").click()
+    page.locator("#fields input[type=file]").set_input_files(EXAMPLES / "monocyte.png")
+    page.wait_for_selector(".wbc-review")
+    asked = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+    page.locator(".wbc-cells button").first.click()
+    page.keyboard.press("2")
+    page.wait_for_selector('.wbc-review[data-taken="1"]')
+    page.reload()
+    page.wait_for_selector(".wbc-welcome")
+    assert asked == ["beforeunload"]
+    page.reload()
+    assert asked == ["beforeunload"], "nothing is lost by that one"
 
 
 def test_a_damaged_picture_is_explained_on_the_page(visit, tmp_path, screenshots):
