@@ -43,7 +43,7 @@ PHOTO = {
 PHOTOS = {"anyOf": [{"type": "array", "items": PHOTO}, *PHOTO["anyOf"]]}
 TOTAL = {"anyOf": [{"type": "number"}, {"type": "null"}]}
 RANGE = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
-# Of /differential, where the model brings no differential.schema.json, and in short on the API page.
+# Of /differential, where the model brings no differential.schema.json.
 DIFFERENTIAL = {
     "title": "wbc-differential/1",
     "type": "object",
@@ -79,6 +79,27 @@ def result_schemas(model: SmearModel) -> dict[str, dict[str, Any]]:
     except (OSError, ValueError):
         differential = DIFFERENTIAL
     return {"/classify": answer_schema(model), "/differential": differential, "/report": FILE}
+
+
+def spelt_out(schema: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a JSON schema as gradio's API page reads one: references followed, kinds one by one, no words between."""
+    if "$ref" in schema:
+        return spelt_out(parts[schema["$ref"].rpartition("/")[2]], parts)
+    if isinstance(schema.get("type"), list):
+        return {"anyOf": [spelt_out({**schema, "type": kind}, parts) for kind in schema["type"]]}
+    spelt = {"type": schema["type"]} if "type" in schema else {}
+    if "const" in schema:
+        spelt = {"const": schema["const"], "type": "string"}
+    if "enum" in schema:
+        named = [{"type": "string", "enum": [one for one in schema["enum"] if one is not None]}]
+        spelt = {"anyOf": [*named, {"type": "null"}]} if None in schema["enum"] else named[0]
+    if "properties" in schema:
+        spelt["properties"] = {name: spelt_out(one, parts) for name, one in schema["properties"].items()}
+    elif isinstance(schema.get("additionalProperties"), Mapping) and spelt.get("type") == "object":
+        spelt["additionalProperties"] = spelt_out(schema["additionalProperties"], parts)
+    if "items" in schema and spelt.get("type") == "array":
+        spelt["items"] = spelt_out(schema["items"], parts)
+    return spelt
 
 
 def parameter(made: gr.components.Component, schema: Mapping[str, Any], told: str, example: Any) -> None:
@@ -169,7 +190,7 @@ def build_endpoints(model: SmearModel, visits: Visits) -> None:
         "laboratory": texts.API_LABORATORY.format(laboratories=", ".join(model.laboratories) or "none"),
         "reference_ranges": texts.API_REFERENCE.format(labels=", ".join(model.labels)),
     }
-    laboratories = {"type": "string", "enum": ["", *model.laboratories]}
+    laboratories = {"anyOf": [{"type": "string", "enum": ["", *model.laboratories]}, {"type": "null"}]}
     ranges = {
         "anyOf": [
             {"type": "object", "additionalProperties": RANGE},
@@ -190,7 +211,9 @@ def build_endpoints(model: SmearModel, visits: Visits) -> None:
     slide = [photos, total, laboratory, reference]
     answer, document = gr.JSON(label="answer", visible=False), gr.JSON(label="document", visible=False)
     answered = answer_schema(model)
-    answer.api_info, document.api_info = (lambda: answered), (lambda: DIFFERENTIAL)
+    counted = result_schemas(model)["/differential"]
+    counted = spelt_out(counted, counted.get("$defs", {}))
+    answer.api_info, document.api_info = (lambda: answered), (lambda: counted)
     written = gr.File(label="report", visible=False)
     # preprocess=False: gradio's own reading would clip 16-bit grey and raise Pillow's errors at the client.
     common = {"preprocess": False, "queue": True}
@@ -227,7 +250,10 @@ def as_mapping(sent: Any) -> Mapping[str, Any]:
     if ADDRESS.match(address):
         raise PictureError(texts.API_ADDRESS)
     if address.startswith("examples/"):
-        return {"path": str(EXAMPLES / Path(address).name)}
+        drawings = {f"examples/{path.name}": str(path) for path in sorted(EXAMPLES.glob("*.png"))}
+        if address not in drawings:
+            raise PictureError(texts.API_NO_DRAWING.format(came=brief(address), drawings=", ".join(drawings)))
+        return {"path": drawings[address]}
     if sent.get("path"):
         folders = (Path(get_upload_folder()).resolve(), EXAMPLES)
         try:

@@ -150,9 +150,10 @@ def gallery(slide: Slide, words: Words) -> str:
         for key, name in enumerate(choices, 1)
     )
     groups = "".join(
-        f'<section class="wbc-group" data-group="{escape(name)}"><h4><i class="wbc-dot" style="--subtype:{colours[name]}" '
+        f'<section class="wbc-group" data-group="{escape(name)}"><div class="wbc-heading">'
+        f'<h4><i class="wbc-dot" style="--subtype:{colours[name]}" '
         f'aria-hidden="true"></i>{escape(words.label(name))} <span>{len(own)}</span>'
-        f'{_all_right(name, own, words)}</h4><ul class="wbc-cells">'
+        f'</h4>{_all_right(name, own, words)}</div><ul class="wbc-cells">'
         f"{''.join(_cell(slide, number, place, cell, colours[name], words) for number, place, cell in own)}</ul></section>"
         for name, own in slide.groups().items()
     )

@@ -28,10 +28,12 @@ API_PHOTO = (
     "Addresses are not fetched. JPEG, PNG, WebP, TIFF, BMP or GIF, at most {weight:.0f} MB. An uploaded file is deleted once "
     "it is answered."
 )
+API_NO_DRAWING = "There is no drawing {came}; expected one of {drawings}."
 API_PHOTOS = "a list of the photos of one slide, at most {files}. Each is "
 API_TOTAL = "white cells per microlitre of blood, such as 7200, for absolute counts; null where it is not known"
 API_LABORATORY = (
-    "whose images' errors the count is adjusted for: {laboratories}; empty, as it mostly is, for any other laboratory"
+    "whose images' errors the count is adjusted for: {laboratories}; null or empty, as it mostly is, for any other "
+    "laboratory"
 )
 API_REFERENCE = (
     'usual ranges in per cent for the flags, such as {{"monocyte": [2, 8]}}, of {labels}; null for adults\' usual ones'

@@ -113,6 +113,20 @@ def test_what_does_not_fit_is_told(asked, match, client):
         client.predict(sent(*asked[0]), *asked[1:], api_name="/differential")
 
 
+def test_a_drawing_that_is_not_there_is_told_as_such(client):
+    from gradio_client.exceptions import AppError
+
+    with pytest.raises(AppError, match=r"no drawing 'examples/xx.png'; expected one of examples/basophil.png, "):
+        client.predict("examples/xx.png", api_name="/classify")
+
+
+def test_the_answer_of_a_count_is_typed_throughout(client):
+    (returned,) = client.view_api(return_format="dict")["named_endpoints"]["/differential"]["returns"]
+    kinds = returned["python_type"]["type"]
+    assert "rows: list[dict(class: str, count: int, percent: float | None, interval: list[float] | None" in kinds
+    assert "cells: list[dict(box: list[int], " in kinds and "dict()" not in kinds
+
+
 @pytest.mark.parametrize("colour", [(255, 255, 255), (230, 200, 200), (240, 210, 225)])
 def test_an_empty_picture_shows_no_white_cell(colour, client, tmp_path):
     """The network's class of none of the subtypes has empty ground in it, as sure as blasts."""
@@ -155,6 +169,7 @@ def test_an_assistant_reaches_the_same_as_tools(shipped, client):
     async def ask(session, tools):
         one = await session.call_tool(tools["classify"].name, {"photo": url})
         asked = {"photos": [url], "white_cells_per_microlitre": 7200, "reference_ranges": {"neutrophil": [40, 60]}}
+        asked |= {"laboratory": None}  # as assistants write what they do not use
         many = await session.call_tool(tools["differential"].name, asked)
         paper = await session.call_tool(tools["report"].name, {"photos": [url]})
         return one, many, paper
@@ -189,7 +204,8 @@ def test_an_assistant_is_told_what_it_may_send_and_what_comes_back(shipped):
     assert {"unidentified", "no white cell"} < set(tools["classify"].outputSchema["properties"]["verdict"]["enum"])
     takes = tools["report"].inputSchema
     assert takes["required"] == ["photos"]
-    assert set(takes["properties"]["laboratory"]["enum"]) == {"", "blood-cells", "chula", "pbc", "raabin"}
+    named, unknown = takes["properties"]["laboratory"]["anyOf"]
+    assert set(named["enum"]) == {"", "blood-cells", "chula", "pbc", "raabin"} and unknown == {"type": "null"}
     assert "pbc" in takes["properties"]["laboratory"]["description"]
     valid = {"photos": ["data:image/png;base64,AAAA", {"path": "/a.png"}], "reference_ranges": {"monocyte": [2, 8]}}
     jsonschema.validate(valid, takes)
