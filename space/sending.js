@@ -16,8 +16,9 @@
 
   // Our words stand right under the box, until the next photo comes.
   const tell = (box, ...lines) => {
-    const id = `${box.id}-told`;
-    const place = document.getElementById(id) ?? Object.assign(document.createElement('div'), {id, className: 'wbc-sent'});
+    const id = `${box.id}-told`, there = document.getElementById(id);
+    if (!lines.length) return there?.remove();
+    const place = there ?? Object.assign(document.createElement('div'), {id, className: 'wbc-sent'});
     if (place.previousElementSibling !== box) box.after(place);
     place.role = 'alert';
     place.replaceChildren(...lines.map(text => Object.assign(document.createElement('p'), {textContent: text})));
