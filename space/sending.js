@@ -42,7 +42,7 @@
   const ours = new WeakSet();
   const send = async (box, given) => {
     const {good, heavy, strange} = sorted(given), lines = [];
-    if (box.id === ONE && good.length > 1) lines.push(fill(say.send_one, {name: good[0].name}));
+    if (box.id === ONE && good.length > 1) lines.push(fill(say.send_single, {name: good[0].name}));
     if (heavy.length) lines.push(fill(say.send_heavy, {names: listed(heavy), limit: Math.floor(heaviest / 1e6)}));
     if (strange.length) lines.push(fill(say.send_strange, {names: listed(strange)}));
     if (!given.length) lines.push(say.send_none);

@@ -473,7 +473,14 @@ def test_both_languages_say_the_same_things():
 
 @pytest.mark.parametrize(
     ("asked", "language"),
-    [("de-DE,de;q=0.9,en;q=0.8", "de"), ("fr,en;q=0.3,de;q=0.5", "de"), ("fr", "en"), ("", "en"), ("x;q=y,de", "de")],
+    [
+        ("de-DE,de;q=0.9,en;q=0.8", "de"),
+        ("fr,en;q=0.3,de;q=0.5", "en"),
+        ("fr;q=0.3,de;q=0.5", "de"),
+        ("fr", "en"),
+        ("", "en"),
+        ("x;q=y,de", "de"),
+    ],
 )
 def test_the_browsers_language_is_chosen(asked, language):
     class Request:
