@@ -396,9 +396,9 @@ def fit_heads(options: argparse.Namespace) -> dict[str, Any]:
     report = asked.record() | {"limit": options.limit, "most": options.most, "apart": options.apart}
     report |= {
         "labelled_share": options.labelled_share,
-        "not_found": missed,
+        "not_found": missed,  # None: nothing was looked for
         "choices": choices,
-    }  # None: nothing was looked for
+    }
     write_text(options.out / HEADS, json.dumps(report, indent=2) + "\n")
     return report
 

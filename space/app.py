@@ -34,7 +34,7 @@ from languages import I18N, words
 from my_laboratory import build_my_laboratory, cells_table, knowledge
 from one_cell import EXAMPLES, build_one_cell
 from reading import HEAVIEST
-from smear_fields import build_smear_fields, limit_text
+from smear_fields import MOST_FILES, build_smear_fields, limit_text
 from smear_model import choosiness, chosen_model, load
 from starlette.middleware import Middleware
 from tools import tell_in_json
@@ -127,7 +127,7 @@ def launch(demo: gr.Blocks, host: str, port: int) -> str:
         favicon_path=HERE / "favicon.png",
         footer_links=["api"],  # else gradio shows no API page
         css=page.FOOT,
-        js=page.script(HEAVIEST),
+        js=page.script(HEAVIEST, MOST_FILES),
         run_history=False,
         enable_monitoring=False,
         max_file_size=HEAVIEST,

@@ -76,10 +76,10 @@ ENGLISH = {
     "send_none": "No picture lies in there.",
     "send_single": "One photo is taken at a time, this one: {name}. Smear fields counts many.",
     "send_closed": "This box is closed while photos are read. Send them once more when it is open.",
-    "send_unread": "The browser could not read what was dropped. Choose the photos instead.",
+    "send_unread": "Left out, the browser could not read them: {names}.",
     "send_no_picture": "The clipboard holds no picture. Copy one first, or choose a file.",
-    "send_clipboard_denied": "The browser does not let this page read the clipboard. Press Ctrl+V, or choose a file.",
-    "send_clipboard_failed": "The clipboard could not be read. Press Ctrl+V, or choose a file.",
+    "send_clipboard_denied": "The browser does not let this page read the clipboard. Paste with the keyboard, or choose a file.",
+    "send_clipboard_failed": "The clipboard could not be read. Paste with the keyboard, or choose a file.",
     "send_camera_denied": "The browser does not let this page use the camera. Allow it there, or choose a photo.",
     "send_camera_failed": "No camera was found, or it could not be started. Choose a photo instead.",
     # Smear fields
@@ -347,10 +347,10 @@ GERMAN = {
     "send_none": "Darin liegt kein Bild.",
     "send_single": "Es wird ein Foto auf einmal genommen, dieses: {name}. Gesichtsfelder zählt viele.",
     "send_closed": "Dieses Feld ist geschlossen, solange Fotos gelesen werden. Noch einmal senden, wenn es offen ist.",
-    "send_unread": "Der Browser konnte das Abgelegte nicht lesen. Fotos stattdessen auswählen.",
+    "send_unread": "Ausgelassen, der Browser konnte sie nicht lesen: {names}.",
     "send_no_picture": "In der Zwischenablage liegt kein Bild. Erst eines kopieren, oder eine Datei auswählen.",
-    "send_clipboard_denied": "Der Browser lässt diese Seite die Zwischenablage nicht lesen. Strg+V drücken oder eine Datei auswählen.",
-    "send_clipboard_failed": "Die Zwischenablage ließ sich nicht lesen. Strg+V drücken oder eine Datei auswählen.",
+    "send_clipboard_denied": "Der Browser lässt diese Seite die Zwischenablage nicht lesen. Mit der Tastatur einfügen oder eine Datei auswählen.",
+    "send_clipboard_failed": "Die Zwischenablage ließ sich nicht lesen. Mit der Tastatur einfügen oder eine Datei auswählen.",
     "send_camera_denied": "Der Browser lässt diese Seite die Kamera nicht benutzen. Dort erlauben, oder ein Foto auswählen.",
     "send_camera_failed": "Keine Kamera gefunden, oder sie ließ sich nicht starten. Stattdessen ein Foto auswählen.",
     "fields_lead": "Alle Fotos eines Objektträgers oder ihren Ordner ablegen. Jede weiße Zelle wird gefunden, benannt und gezählt; zweifelhafte prüfen Sie.",
@@ -569,15 +569,20 @@ GRADIOS = MappingProxyType(
             "Remove Image": "Foto entfernen",
             "Drop an image file here to upload": "Foto hier ablegen",
             "Click to Access Webcam": "Klicken, um die Kamera zu benutzen",
+            "capture photo": "Foto aufnehmen",
+            "select input source": "Kamera wählen",
+            "select source": "Kamera wählen",
+            "grant webcam access": "Kamera erlauben",
         }
     }
 )
+TOO_MANY = ("fields_too_many", "lab_too_many_files")
 
 
 def for_script() -> dict[str, Any]:
-    """Give what the page's scripts say, by language: the texts about what is sent, and names of gradio's own parts."""
+    """Give what the page's scripts say, by language: the texts about what is sent, and names for gradio's own parts."""
     return {
-        language: {name: text for name, text in texts.items() if name.startswith("send_")}
+        language: {name: text for name, text in texts.items() if name.startswith("send_") or name in TOO_MANY}
         | {"parts": GRADIOS.get(language, {})}
         for language, texts in LANGUAGES.items()
     }

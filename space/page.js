@@ -9,7 +9,8 @@
     if (head && document.title !== text(head)) document.title = text(head); // gradio's own is not translated
     // gradio names whatever language the browser has, and speaks it; the page may not.
     if (document.documentElement.lang !== language) document.documentElement.lang = language;
-    for (const part of document.querySelectorAll(':is(#fields, #lab-files) [data-testid=upload-text]:not(:has(.wbc-place))')) {
+    for (const part of document.querySelectorAll(':is(#fields, #lab-files) [data-testid=upload-text]')) {
+      if (part.querySelector('.wbc-place')) continue;
       for (const one of part.childNodes) if (one.nodeType === Node.TEXT_NODE) one.data = '';
       for (const one of part.querySelectorAll(':scope > span:not([data-testid])')) one.style.display = 'none';
       part.append(Object.assign(document.createElement('p'), {className: 'wbc-place', textContent: place}));
@@ -18,10 +19,8 @@
       if (text(button)) button.removeAttribute('aria-label');
     for (const part of document.querySelectorAll('div.empty[aria-label]')) part.removeAttribute('aria-label'); // in English
     for (const [english, own] of Object.entries(parts)) {
-      for (const part of document.querySelectorAll(`[aria-label="${english}"]`)) {
-        part.ariaLabel = own;
-        if (part.title) part.title = own;
-      }
+      for (const part of document.querySelectorAll(`[aria-label="${english}"]`)) part.setAttribute('aria-label', own);
+      for (const part of document.querySelectorAll(`[title="${english}"]`)) part.title = own;
     }
     for (const part of document.querySelectorAll('#photo button > .wrap')) // the camera's, its text alone
       for (const line of part.childNodes) if (parts[line.data?.trim()]) line.data = parts[line.data.trim()];

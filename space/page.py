@@ -25,9 +25,9 @@ footer:not(.wbc-footer) { display: none !important; }
 STRENGTH = 85  # per cent of the overlay, to begin with
 
 
-def script(heaviest: int) -> str:
-    """Return what the browser runs once the page stands; ``heaviest``: bytes of a photo at most."""
-    given = json.dumps({"languages": for_script(), "heaviest": heaviest})
+def script(heaviest: int, most: int) -> str:
+    """Return what the browser runs once the page stands, for photos of ``heaviest`` bytes, ``most`` at once."""
+    given = json.dumps({"languages": for_script(), "heaviest": heaviest, "most": most})
     return "() => {" + "".join(f"({path.read_text(encoding='utf-8')})({given});" for path in SCRIPTS) + "}"
 
 

@@ -207,6 +207,12 @@ def test_photo_after_photo_is_dropped_pasted_or_chosen(visit):
 def test_an_empty_clipboard_and_a_missing_camera_are_told(visit):
     page = visit()
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    missing_camera = (
+        "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('none', 'NotFoundError'); }"
+    )
+    page.context.add_init_script(missing_camera)
+    page.reload()
+    page.wait_for_selector(".wbc-welcome")
     told = page.locator("#photo-told")
     page.evaluate("navigator.clipboard.writeText('no picture')")
     page.locator("h1").click()
@@ -220,6 +226,13 @@ def test_an_empty_clipboard_and_a_missing_camera_are_told(visit):
     page.context.clear_permissions()
     page.get_by_role("button", name="Paste from clipboard").click()
     told.get_by_text("does not let this page read the clipboard").wait_for()
+    drop(page, "#photo", EXAMPLES / "neutrophil.png")  # what was tried before keeps no photo back
+    wait_for_name(page, "Neutrophil")
+    page.get_by_role("button", name="Capture from camera").click()
+    page.get_by_text("Click to Access Webcam").wait_for()
+    drop(page, "#photo", EXAMPLES / "lymphocyte.png")
+    wait_for_name(page, "Lymphocyte")
+    assert told.count() == 0
 
 
 @pytest.mark.parametrize("locale", ["en-GB", "de-DE"])
@@ -237,6 +250,22 @@ def test_a_file_that_is_too_heavy_keeps_no_other_back(locale, visit, tmp_path):
         assert "notes.txt" in page.locator(f"{box}-told").inner_text()
         page.wait_for_selector(done)
     assert page.get_by_role("alert").filter(has_text="MB").count() == 1, "no word of gradio's"
+
+
+def test_text_that_brings_its_picture_along_stays_text(visit):
+    """As copied from a spreadsheet."""
+    page = visit()
+    drawn_fields(page)
+    page.locator(TOTAL).focus()
+    paste = """text => {
+        const carried = new DataTransfer();
+        carried.setData('text/plain', text);
+        carried.items.add(new File(['x'], 'cell.png', {type: 'image/png'}));
+        const event = new ClipboardEvent('paste', {clipboardData: carried, bubbles: true, cancelable: true});
+        return document.activeElement.dispatchEvent(event);
+    }"""
+    assert page.evaluate(paste, "7200"), "left to the field"
+    assert page.locator("#fields-cancel").is_hidden() and page.locator("#fields-told").count() == 0
 
 
 def test_a_folder_that_is_dropped_gives_its_photos(visit, tmp_path):
@@ -262,7 +291,9 @@ def test_a_language_of_gradios_alone_makes_no_page_of_two(visit):
     page = visit(locale="fr-FR")
     page.wait_for_function("document.documentElement.lang === 'en'")
     page.get_by_role("tab", name="Smear fields").click()
-    assert page.locator("#fields").inner_text().endswith("Drop photos here, or a folder of them,\nor click to choose")
+    said_there = page.locator("#fields").inner_text().split("\n")
+    expected = ["Photos of one slide", "Drop photos here, or a folder of them,", "or click to choose"]
+    assert [line for line in said_there if line] == expected
     page = visit(locale="de-DE")
     page.wait_for_function("document.documentElement.lang === 'de'")
     page.get_by_role("button", name="Mit der Kamera aufnehmen").click()
@@ -287,6 +318,7 @@ def test_who_leaves_a_reviewed_slide_by_mistake_is_asked(visit):
     page.reload()
     page.wait_for_selector(".wbc-welcome")
     assert asked == ["beforeunload"]
+    page.locator("h1").click()  # without a hand's touch no browser asks
     page.reload()
     assert asked == ["beforeunload"], "nothing is lost by that one"
 
@@ -688,7 +720,9 @@ def test_while_photos_are_counted_the_box_takes_no_others_and_then_it_does(visit
     def open_again(told, ends=None):
         if ends:
             page.locator(ends).click()
-        parts = "['status', 'count', 'example'].map(part => document.getElementById(`fields-${part}`)?.innerText)"
+        parts = (
+            "['status', 'told', 'count', 'example'].map(part => document.getElementById(`fields-${part}`)?.innerText)"
+        )
         page.wait_for_function(f"told => {parts}.join().includes(told)", arg=told)
         page.wait_for_selector("#fields input[type=file]", state="attached")
 
