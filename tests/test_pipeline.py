@@ -165,7 +165,7 @@ def test_many_photos_are_named_in_bfloat16_where_the_processor_has_it(published,
     assert set(seen) == {torch.float32}
     seen.clear()
     quick = [*classify(images, batch_size=2), *classify(iter(images)), *classify(iter(images), views=8)][:6]
-    assert set(seen) == {torch.bfloat16 if native else torch.float32}
+    assert (torch.bfloat16 in seen) == native
     for answer, expected in zip(quick, exact, strict=False):
         assert answer["confidence"] == pytest.approx(expected["confidence"], abs=0.05 if native else 1e-5)
     seen.clear()
@@ -175,6 +175,39 @@ def test_many_photos_are_named_in_bfloat16_where_the_processor_has_it(published,
         assert set(seen) == {torch.bfloat16}
     with pytest.raises(ValueError, match="precision is 'half'; expected 'auto', 'float32' or 'bfloat16'"):
         classify(images, precision="half")
+
+
+def test_what_bfloat16_leaves_open_is_named_again_in_float32(published, monkeypatch):
+    classify = ours(published())
+    module = sys.modules[type(classify).__module__]
+    monkeypatch.setattr(module, "has_bfloat16", lambda: True)
+    classes = classify.model.config.num_labels
+    classify.model.config.acceptance_threshold, classify.model.config.energy_threshold = 0.9, -1.0
+
+    def logits_of(first, scale=1.0):
+        """Logits of an energy of -scale whose likeliest class has the probability ``first``, and the second what is left."""
+        rest = torch.full((classes,), 1e-6)
+        rest[0], rest[1] = first, 1 - first
+        return (rest / rest.sum()).log() + scale
+
+    rough = [logits_of(0.99, 3), logits_of(0.52, 3), logits_of(0.895, 3), logits_of(0.8, 3), logits_of(0.99, 1.05)]
+    asked = []
+
+    def forward(pixels):
+        asked.append((pixels.dtype, len(pixels)))
+        if pixels.dtype == torch.float32:
+            return torch.stack([logits_of(0.3, 3)] * len(pixels))
+        return torch.stack(rough)
+
+    monkeypatch.setattr(classify.model, "forward_folded", forward)
+    answers = list(classify(iter(photos(5))))
+    assert asked == [(torch.bfloat16, 5), (torch.float32, 3)], "even classes, an answer at each threshold"
+    likeliest = [answer["probabilities"][0]["label"] for answer in answers]
+    first, second = (classify.model.config.id2label[number] for number in range(2))
+    assert likeliest == [first, second, second, first, second]
+    asked.clear()
+    list(classify(iter(photos(5)), precision="bfloat16"))
+    assert asked == [(torch.bfloat16, 5)], "whoever asks for it has it"
 
 
 def test_photos_may_come_one_by_one_in_batches_and_as_files(published, tmp_path):
