@@ -791,8 +791,8 @@ def test_a_review_outlasts_a_count_that_comes_to_nothing(visit, tmp_path):
         inputs.set_input_files(files)
         if len(files) <= 200:
             page.locator("#fields-cancel").click()
-        why = "Cancelled after" if len(files) <= 200 else "at most 200 go at once"
-        page.wait_for_function("why => document.querySelector('#fields-status').innerText.includes(why)", arg=why)
+        place, why = ("status", "Cancelled after") if len(files) <= 200 else ("told", "at most 200 go at once")
+        page.locator(f"#fields-{place}").get_by_text(why).wait_for()
         assert "the slide that was counted before" in page.locator("#fields-status").inner_text()
         page.wait_for_selector(".wbc-review")
         assert stands() == before
