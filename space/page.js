@@ -1,7 +1,5 @@
 // Run once the page stands: what gradio's own parts lack.
-({languages}) => {
-  const language = navigator.language.slice(0, 2) in languages ? navigator.language.slice(0, 2) : 'en';
-  const {parts, send_place: place} = languages[language];
+({language, say: {parts, send_place: place}}) => {
   // Named as they read, by what stands in them; where nothing is to read, as what stands beside them.
   const text = part => part.textContent.replace(/\s+/g, ' ').trim();
   const name = () => {

@@ -27,8 +27,13 @@ STRENGTH = 85  # per cent of the overlay, to begin with
 
 def script(heaviest: int, most: int) -> str:
     """Return what the browser runs once the page stands, for photos of ``heaviest`` bytes, ``most`` at once."""
-    given = json.dumps({"languages": for_script(), "heaviest": heaviest, "most": most})
-    return "() => {" + "".join(f"({path.read_text(encoding='utf-8')})({given});" for path in SCRIPTS) + "}"
+    spoken, given = json.dumps(for_script()), json.dumps({"heaviest": heaviest, "most": most})
+    # gradio shows I18N in navigator.language, and so do these; what is not spoken here is English in both.
+    chosen = (
+        f"const spoken = {spoken}, asked = navigator.language.slice(0, 2), language = asked in spoken ? asked : 'en';"
+    )
+    run = "".join(f"({path.read_text(encoding='utf-8')})(given);" for path in SCRIPTS)
+    return f"() => {{{chosen} const given = {{language, say: spoken[language], ...{given}}}; {run}}}"
 
 
 def header(words: Words) -> str:

@@ -1,7 +1,6 @@
 // What a visitor drops, pastes or chooses, looked at before gradio's own parts take it. They lose a photo that is dropped on
 // another, take no folder, throw all away for one file that is too heavy, and say so in words of their own.
-({languages, heaviest, most}) => {
-  const say = languages[navigator.language.slice(0, 2)] ?? languages.en;
+({say, heaviest, most}) => {
   const ONE = 'photo', BOXES = [ONE, 'fields', 'lab-files'], SHOWN = 5, LOOKED_AT = 5000; // names told; files of a folder
   // What browsers and systems do not always know for a picture.
   const KINDS = {avif: 'avif', bmp: 'bmp', gif: 'gif', heic: 'heic', heif: 'heif', j2k: 'jp2', jp2: 'jp2', jpeg: 'jpeg', jpg: 'jpeg',
@@ -69,7 +68,7 @@
 
   // A folder gives all that lies in it and below, by name; what cannot be read keeps nothing else back.
   const inside = async (entry, files, lost) => {
-    if (files.length >= LOOKED_AT) return;
+    if (files.length >= LOOKED_AT) return lost.push(entry);
     try {
       if (entry.isFile) return files.push(await new Promise((done, failed) => entry.file(done, failed)));
       const reader = entry.createReader(), all = [];
