@@ -577,12 +577,12 @@ def identify(source: str | Path) -> dict[str, str]:
 
 
 def ancestry(source: str | None) -> dict | None:
-    """Give the record of the training that ``--init_from`` starts from, if its folder has one."""
+    """Give which weights ``--init_from`` starts from, with the record of their training if their folder has one."""
     if source is None:
         return None
     path = Path(source) / "eval_results.json"
     if not path.is_file():
-        return {"source": Path(source).name}
+        return identify(source) if Path(source).is_dir() else {"source": Path(source).name}
     return identify(source) | read_results(path)["training"]
 
 
@@ -608,6 +608,7 @@ class Prepared:
         model: the network.
         companions: the networks that its weights are averaged with at the end.
         averaged_with: which weights these are, as they are recorded.
+        started_from: the record of the training that made the weights it begins with, see ``ancestry``.
         resolution: the input side for each epoch.
         augmentation: how an image is changed.
         destination: the repository that the finished model goes to, if any.
@@ -621,6 +622,7 @@ class Prepared:
     model: WbcResNetForImageClassification
     companions: list[WbcResNetForImageClassification]
     averaged_with: list[dict[str, str]]
+    started_from: dict | None
     resolution: GrowingResolution
     augmentation: Augmentation
     destination: str | None
@@ -677,6 +679,7 @@ def prepare(data_arguments: DataArguments, recipe: RecipeArguments, arguments: S
         )
     companions = [load_companion(model, folder) for folder in recipe.average_with]
     averaged_with = [identify(folder) for folder in recipe.average_with]
+    started_from = ancestry(recipe.init_from)
     data = " ".join(find_fingerprints(data_arguments, laboratories).values())
     identity = {"labels": labels, "data": data, "images": len(fit), "seed": arguments.seed}
     identity |= asdict(recipe) | {name: getattr(arguments, name) for name in RECORDED_ARGUMENTS}
@@ -687,7 +690,8 @@ def prepare(data_arguments: DataArguments, recipe: RecipeArguments, arguments: S
     if arguments.should_save:
         claim(arguments.output_dir, identity)
     return Prepared(
-        laboratories, data, fit, shown, calibration, model, companions, averaged_with, resolution, augmentation, destination,
+        laboratories, data, fit, shown, calibration, model, companions, averaged_with, started_from,
+        resolution, augmentation, destination,
     )  # fmt: skip
 
 
@@ -757,7 +761,7 @@ def main() -> None:
         "n_images": len(ready.fit),
         "n_photos": len(set(ready.fit["photo"])),
         "temperature": temperature,
-        "started_from": ancestry(recipe.init_from),
+        "started_from": ready.started_from,
         "averaged_with": ready.averaged_with,
         "recipe": asdict(recipe) | {name: getattr(arguments, name) for name in RECORDED_ARGUMENTS},
     }

@@ -1,6 +1,7 @@
 """The script as a user runs it: trained, killed, resumed and started from earlier weights on a drawn archive."""
 
 import copy
+import hashlib
 import json
 import os
 import re
@@ -589,6 +590,22 @@ def test_a_checkpoint_that_cannot_be_averaged_with_is_refused_before_the_trainin
     with pytest.raises(ValueError, match=f"^{re.escape(str(other))} names .*averaged class by class"):
         train.prepare(*train.parse(words))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_start_whose_record_cannot_be_read_is_refused_before_the_training(archive, tmp_path):
+    start = checkpoint_of(tmp_path / "start", LABELS)
+    earlier = {"schema_version": 1, "model": {}, "training": {}, "versions": {}, "results": []}
+    (start / "eval_results.json").write_text(json.dumps(earlier))
+    words = ["--data_dir", str(archive), "--output_dir", str(tmp_path / "run"), *QUICK, "--init_from", str(start)]
+    with pytest.raises(ValueError, match=r"start/eval_results\.json: schema_version is 1; expected"):
+        train.prepare(*train.parse(words))
+    assert not (tmp_path / "run").exists()
+    (start / "eval_results.json").unlink()
+    begun = train.prepare(*train.parse(words)).started_from
+    assert begun == {
+        "source": "start",
+        "sha256": hashlib.sha256((start / "model.safetensors").read_bytes()).hexdigest(),
+    }
 
 
 def test_a_mean_is_not_written_over_what_it_is_made_of(archive, tmp_path):
