@@ -287,6 +287,21 @@ def test_a_folder_that_is_dropped_gives_its_photos(visit, tmp_path):
     page.locator("#fields-told").get_by_text("No picture lies in there.").wait_for()
 
 
+def test_what_lies_in_a_great_folder_beyond_what_is_read_is_told(visit, tmp_path, screenshots):
+    (tmp_path / "archive").mkdir()
+    for number in range(5000):
+        (tmp_path / "archive" / f"{number}.txt").touch()
+    shutil.copy(EXAMPLES / "neutrophil.png", tmp_path / "archive" / "9000.png")
+    page = visit()
+    page.get_by_role("tab", name="Smear fields").click()
+    drop(page, "#fields", tmp_path / "archive")
+    page.locator("#fields-told").get_by_text("Left out, not read: 9000.png.").wait_for()
+    assert "no pictures: 0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 4995 more" in page.locator("#fields-told").inner_text()
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.screenshot(path=screenshots / f"{width}-great-folder.png")
+
+
 def test_a_language_of_gradios_alone_makes_no_page_of_two(visit):
     page = visit(locale="fr-FR")
     page.wait_for_function("document.documentElement.lang === 'en'")
