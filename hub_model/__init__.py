@@ -14,6 +14,7 @@ cell_finding.py               a field → the boxes of its white cells
 field_overlaps.py             fields of one slide → which cells two of them show
 differential.py               named cells → the differential count, as JSON (differential.schema.json) and CSV
 error_adjustment.py           the count, corrected for the network's own errors
+sentences.py                  warnings and refusals, which a page can say in its reader's language too
 handler.py                    what Inference Endpoints run: a picture in, labels or the differential count out
 timm_wbc_resnet.py            the same network for ``timm.create_model("wbc_resnet24")``
 onnx/                         for ONNX Runtime and transformers.js: the network, its 8-bit version, and how pictures are resized

@@ -23,6 +23,7 @@ import numpy as np
 from scipy.special import betaincinv
 
 from .error_adjustment import UNIDENTIFIED, adjust, outcome
+from .sentences import Sentence, say
 
 SCHEMA = "wbc-differential/1"
 CLINICAL_ORDER = ("neutrophil", "lymphocyte", "monocyte", "eosinophil", "basophil")
@@ -295,68 +296,76 @@ def _warnings(
     confusion: Mapping | None,
     negatives: str | None,
     fits: bool,
-) -> list[str]:
+) -> list[Sentence]:
     images, counted = differential["images"], differential["cells"]["counted"]
     laboratory = differential["laboratory"]
     warnings = []
     if images["refused"]:
         were = "was refused and is" if images["refused"] == 1 else "were refused and are"
-        warnings.append(f"{images['refused']} of {images['given']} images {were} not counted.")
+        text = f"{images['refused']} of {images['given']} images {were} not counted."
+        warnings.append(say("images_refused", text, number=images["refused"], given=images["given"]))
     if not counted:
-        return [*warnings, "No white cell was counted: there is no differential."]
+        return [*warnings, say("no_cell_counted", "No white cell was counted: there is no differential.")]
     if counted < FEWEST_CELLS:
         were = "cell was" if counted == 1 else "cells were"
-        warnings.append(
-            f"Only {counted} {were} counted: intervals are wide. Count {FEWEST_CELLS} at least, {USUAL_COUNTS[0]} better."
-        )
+        text = f"Only {counted} {were} counted: intervals are wide. Count {FEWEST_CELLS} at least, {USUAL_COUNTS[0]} better."
+        warnings.append(say("few_cells", text, number=counted, fewest=FEWEST_CELLS, better=USUAL_COUNTS[0]))
     total = differential["white_cells_per_microlitre"]
     if total is not None and total < LOW_TOTAL:
-        warnings.append(
-            f"{total:g} white cells in a microlitre are hardly possible: 7.2 times 10^9 in a litre are 7200."
-        )
+        text = f"{total:g} white cells in a microlitre are hardly possible: 7.2 times 10^9 in a litre are 7200."
+        warnings.append(say("low_total", text, total=f"{total:g}"))
     left = machine[UNIDENTIFIED]
     if left:
         share = f" ({100 * left / counted:.0f} %)" if left > REVIEW_SHARE * counted else ""
         todo = "before the count is signed, look at those that nobody has looked at"
         rest = todo if differential["review"]["unseen"] else "a person has looked at each"
         are = "is" if left == 1 else "are"
-        warnings.append(f"{left} of {counted} cells{share} {are} unidentified: {rest}.")
+        which = "unidentified_unseen" if differential["review"]["unseen"] else "unidentified_seen"
+        text = f"{left} of {counted} cells{share} {are} unidentified: {rest}."
+        warnings.append(say(which, text, number=left, counted=counted, share=share))
     none_of_them = {row["class"]: row["count"] for row in differential["rows"]}.get(negatives, 0)
     if none_of_them > NEGATIVES_SHARE * counted:
         share = f"{100 * none_of_them / counted:.0f} %"
         are, they, lower = ("is", "it", "lowers") if none_of_them == 1 else ("are", "they", "lower")
-        warnings.append(
+        text = (
             f"{none_of_them} of {counted} cells ({share}) {are} {negatives!r}, none of the other classes: {they} {lower} every "
             "other per cent and share the total count. Drop what is no white cell."
         )
+        values = {"number": none_of_them, "counted": counted, "share": share, "label": negatives}
+        warnings.append(say("many_negatives", text, **values))
     if not machine:  # a person named every cell: how the classifier errs bears on nothing
         return warnings
     if not confusion:
-        warnings.append("How often this model errs was not measured: the intervals cover sampling alone.")
+        text = "How often this model errs was not measured: the intervals cover sampling alone."
+        warnings.append(say("errors_unknown", text))
     elif laboratory is None:
-        warnings.append(
+        text = (
             "The classifier's errors were measured in other laboratories than, perhaps, this slide's: the adjusted figures "
             "hold only if it errs here as it does there."
         )
+        warnings.append(say("errors_elsewhere", text))
     else:
         known = {
             row["class"]: sum(confusion[laboratory].get(row["class"], {}).values()) for row in differential["rows"]
         }
         few = [
-            f"{name} ({cells})"
+            (name, cells)
             for name, cells in known.items()
             if name not in (negatives, UNIDENTIFIED) and cells < FEWEST_OF_A_CLASS
         ]
         if few:
-            warnings.append(
-                f"How the classifier errs in {laboratory} was counted on few cells of {', '.join(few)}: the adjusted figures "
-                "of these, and of what they are taken for, may be far from true."
+            named = ", ".join(f"{name} ({cells})" for name, cells in few)
+            text = (
+                f"How the classifier errs in {laboratory} was counted on few cells of {named}: the adjusted figures of these, "
+                "and of what they are taken for, may be far from true."
             )
+            warnings.append(say("errors_of_few", text, laboratory=laboratory, labels=few))
     if not fits:
-        warnings.append(
+        text = (
             "The verdicts on this slide are unlike those in every laboratory where errors were measured: do not trust the "
             "adjusted figures; review the cells."
         )
+        warnings.append(say("errors_do_not_fit", text))
     return warnings
 
 

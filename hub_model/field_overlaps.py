@@ -26,6 +26,8 @@ import numpy as np
 from PIL import Image
 from scipy import fft, ndimage
 
+from .sentences import say
+
 KEPT_SIDE = 400  # px, at most, of a description's longer side
 SEARCHED_SIDE = 112  # px, at most, while all shifts are tried: a red cell of BCCD is 16 px wide then
 SMALLEST_SIDE = 16  # px of a field while searched: less shows no pattern
@@ -52,7 +54,10 @@ MIN_PARTS = 3  # with pattern: fewer could be one cell, and one round cell looks
 MIN_PARTS_AGREEING = 0.9  # of the parts with pattern
 MIN_BOX_AGREEMENT = 0.3  # intersection over union, of what of two boxes lies in the overlap
 MIN_CELL_CORRELATION = 0.6  # of what of two cells lies in the overlap
-OTHER_SIZE = "of another size than other fields: if its magnification is another too, cells that they share count twice"
+OTHER_SIZE = say(
+    "note_other_size",
+    "of another size than other fields: if its magnification is another too, cells that they share count twice",
+)
 MIN_CELL_SIDE = 4  # px of a description: a thinner sliver of a cell is not compared
 
 
@@ -155,9 +160,11 @@ def mark_repeats(images: Sequence[dict[str, Any]], descriptions: Sequence[FieldD
         if size != usual and OTHER_SIZE not in images[number]["notes"]:
             images[number]["notes"].append(OTHER_SIZE)
     for second, first, joined in sorted(counts):
-        note = f"overlaps {images[first]['name']}"
+        other = images[first]["name"]
+        note = say("note_overlaps", f"overlaps {other}", other=other)
         if joined:
-            note += f": {joined} cell{'' if joined == 1 else 's'} counted once"
+            text = f"{note}: {joined} cell{'' if joined == 1 else 's'} counted once"
+            note = say("note_overlaps_cells", text, other=other, number=joined)
         if note not in images[second]["notes"]:
             images[second]["notes"].append(note)
 

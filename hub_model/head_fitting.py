@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .batch_statistics import mode_of
 from .folding import in_parts
+from .sentences import say
 
 VIEWS = (1, 8)
 FOLDS = 5
@@ -161,17 +162,19 @@ class HeadFitting:
                 "of another class."
             )
         if len(set(groups)) < 2:
-            raise ValueError(
+            text = (
                 f"All {len(numbers)} cells come from {groups[0]!r}; expected two photos or fields, or more. Label cells of "
                 "another."
             )
+            raise ValueError(say("cells_of_one_photo", text, number=len(numbers)))
         groups_of = {number: {g for g, own in zip(groups, numbers, strict=True) if own == number} for number in names}
         scarce = min(names, key=lambda number: len(groups_of[number]))
         if len(groups_of[scarce]) < 2:
-            raise ValueError(
+            text = (
                 f"The {int((numbers == scarce).sum())} cell(s) of {names[scarce]!r} come from one photo or field; expected two "
                 "or more, so that each is named by a layer that saw another. Label more cells of it, or leave it out."
             )
+            raise ValueError(say("class_of_one_photo", text, label=names[scarce]))
         folds = min(folds, len(groups_of[scarce]))
         fold_of = _deal(numbers, groups, folds)
         weight, bias = _as_arrays(self.get_classifier())

@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .sentences import say
+
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 # Pillow itself warns above; such a picture takes 0.27 GB as RGB. Four times the 20 megapixels of a microscope's camera.
 LARGEST = 89_000_000  # pixels
@@ -30,7 +32,10 @@ _FILTERS = threading.Lock()  # warnings' filters are the whole process's, and pi
 
 
 class ImageError(ValueError):
-    """A picture cannot be used; the message names it, says why, and what to do."""
+    """A picture cannot be used; the message names it, says why, and what to do.
+
+    ``args[0]`` is a ``Sentence`` where a file may be at fault; ``str()`` of an error is plain text.
+    """
 
 
 @dataclass
@@ -116,7 +121,8 @@ def _existing(source: str | os.PathLike, name: str) -> Path:
         if not path.is_file():
             raise ImageError(f"{name}: there is no such file. Correct the path.")
         if not path.stat().st_size:
-            raise ImageError(f"{name}: the file is empty, 0 bytes. Copy it again from where it comes.")
+            text = f"{name}: the file is empty, 0 bytes. Copy it again from where it comes."
+            raise ImageError(say("image_empty", text, name=name))
     except ImageError:
         raise
     except (OSError, ValueError) as error:  # a name too long, a null character, no permission
@@ -136,11 +142,12 @@ def _read_file(source: Path | io.BytesIO, name: str) -> ReadImage:
     except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: more than {LARGEST / 1e6:.0f} million pixels. Crop or shrink it.") from error
+        text = f"{name}: more than {LARGEST / 1e6:.0f} million pixels. Crop or shrink it."
+        raise ImageError(say("image_large", text, name=name, most=f"{LARGEST / 1e6:.0f}")) from error
     except UnidentifiedImageError as error:
-        raise ImageError(
-            f"{name}: this is no picture that can be read ({', '.join(FORMATS)}). {TURN_TO_PNG}"
-        ) from error
+        formats = ", ".join(FORMATS)
+        text = f"{name}: this is no picture that can be read ({formats}). {TURN_TO_PNG}"
+        raise ImageError(say("image_unreadable", text, name=name, formats=formats)) from error
     except PermissionError as error:
         raise ImageError(f"{name}: no permission to read the file. Allow it, or copy the file.") from error
     except Exception as error:  # on a broken head Pillow raises anything
@@ -149,7 +156,8 @@ def _read_file(source: Path | io.BytesIO, name: str) -> ReadImage:
 
 def _damaged(name: str, error: Exception) -> ImageError:
     why = str(error) or type(error).__name__
-    return ImageError(f"{name}: the file is damaged or cut short ({why}). Copy or export it again.")
+    text = f"{name}: the file is damaged or cut short ({why}). Copy or export it again."
+    return ImageError(say("image_damaged", text, name=name, why=why))
 
 
 def _from_array(values: np.ndarray, name: str) -> Image.Image:
@@ -179,13 +187,12 @@ def _from_array(values: np.ndarray, name: str) -> Image.Image:
 def _finish(image: Image.Image, name: str) -> ReadImage:
     """Check the size, which the header tells, decode, and convert to upright RGB."""
     if image.width * image.height > LARGEST:
-        raise ImageError(
-            f"{name}: {image.width} x {image.height} px are more than {LARGEST / 1e6:.0f} million pixels. Crop or shrink it."
-        )
+        text = f"{name}: {image.width} x {image.height} px are more than {LARGEST / 1e6:.0f} million pixels. Crop or shrink it."
+        raise ImageError(say("image_large", text, name=name, most=f"{LARGEST / 1e6:.0f}"))
     if min(image.size) < SMALLEST_SIDE:
-        raise ImageError(
-            f"{name}: {image.width} x {image.height} px; expected {SMALLEST_SIDE} or more each side. Take a larger picture."
-        )
+        text = f"{name}: {image.width} x {image.height} px; expected {SMALLEST_SIDE} or more each side. Take a larger picture."
+        values = {"name": name, "width": image.width, "height": image.height, "least": SMALLEST_SIDE}
+        raise ImageError(say("image_small", text, **values))
     stream = getattr(image, "fp", None)
     # an opened picture's tiles are those that are still to be decoded
     closed = bool(getattr(image, "tile", None)) and (stream is None or getattr(stream, "closed", False))
@@ -207,23 +214,27 @@ def _finish(image: Image.Image, name: str) -> ReadImage:
 
 def _to_rgb(image: Image.Image, name: str, frames: int, frame: int) -> ReadImage:
     which = f"number {frame + 1}" if frame else "the first"
-    notes = [f"the file holds {frames} pictures; only {which} was read"] if frames > 1 else []
+    text = f"the file holds {frames} pictures; only {which} was read"
+    notes: list[str] = [say("note_frames", text, frames=frames, frame=frame + 1)] if frames > 1 else []
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         # Pillow's own conversion would clip these to white without a word
         values = np.asarray(image, dtype=np.float64)
         if not np.isfinite(values).all():
-            raise ImageError(f"{name}: the picture holds values that are no numbers. Export it again as 8-bit PNG.")
+            text = f"{name}: the picture holds values that are no numbers. Export it again as 8-bit PNG."
+            raise ImageError(say("image_no_numbers", text, name=name))
         low, high = float(values.min()), float(values.max())
         values = np.rint((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
-        notes.append("grey of more than 8 bits: its darkest to brightest values were spread over 8 bits")
+        text = "grey of more than 8 bits: its darkest to brightest values were spread over 8 bits"
+        notes.append(say("note_deep_grey", text))
         return ReadImage(Image.fromarray(values).convert("RGB"), name, notes)
     if image.mode in ("L", "LA", "La", "1"):
-        notes.append("a grey picture: the model has learnt from coloured stains, trust its answers less")
+        text = "a grey picture: the model has learnt from coloured stains, trust its answers less"
+        notes.append(say("note_grey", text))
     if image.mode == "CMYK":
-        notes.append("printing colours (CMYK) were converted to RGB and may be off")
+        notes.append(say("note_cmyk", "printing colours (CMYK) were converted to RGB and may be off"))
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         if layer.getextrema()[3][0] < 255:
-            notes.append("transparent parts were laid on white")
+            notes.append(say("note_transparent", "transparent parts were laid on white"))
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     return ReadImage(image.convert("RGB"), name, notes)

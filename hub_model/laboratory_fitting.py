@@ -76,7 +76,7 @@ class LaboratoryFitting:
             try:
                 validation = self.cross_validate_head(features, labels, groups, before=plain[0.0])
             except ValueError as error:  # too few photos; the cells themselves are in order, or head_loss had said so
-                why_not = str(error)
+                why_not = error.args[0]
             layer = self.fit_head(features, labels, groups)
         except BaseException:
             self.put_statistics(stored)

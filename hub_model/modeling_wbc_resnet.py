@@ -17,6 +17,7 @@ from .configuration_wbc_resnet import WbcResNetConfig
 from .folding import folded_features
 from .head_fitting import HeadFitting
 from .laboratory_fitting import LaboratoryFitting
+from .sentences import say  # noqa: F401
 from .tensor_names import RenamedTensors, register
 
 # px; below it the 8x8 feature map is smaller than the receptive field's core and says nothing of a cell

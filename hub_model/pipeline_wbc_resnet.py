@@ -24,6 +24,7 @@ from .field_overlaps import describe_field, mark_repeats
 from .folding import in_parts  # noqa: F401
 from .head_fitting import flips_and_turns
 from .image_reading import LARGEST, ImageError, image_name, read_image
+from .sentences import say
 from .smear_gate import why_no_smear
 
 # Side of the square about a cell that the network sees, in sides of its box: of 1 to 2.5, tried on validation, 1.5 to 2 gave
@@ -285,9 +286,10 @@ class WbcClassificationPipeline(ImageClassificationPipeline):
                 read = read_image(source, photo["name"])
                 photo |= {"height": read.image.height, "width": read.image.width, "notes": read.notes}
                 if reason := why_no_smear(read.image):
-                    raise ImageError(f"{photo['name']}: {reason}. Leave it out, or take the photo anew.")
+                    text = f"{photo['name']}: {reason}. Leave it out, or take the photo anew."
+                    raise ImageError(say("image_no_smear", text, name=photo["name"], reason=reason))
             except ImageError as error:
-                photo["refused"] = str(error)
+                photo["refused"] = error.args[0]
             else:
                 description = describe_field(read.image)
                 for cell in find_cells(read.image):

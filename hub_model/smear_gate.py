@@ -18,6 +18,7 @@ from PIL import Image
 from scipy import ndimage
 
 from .cell_finding import LONGEST_STRIP, check_field, is_strip
+from .sentences import Sentence, say
 
 SIDE = 192  # px, the longer one, of the thumbnail that is looked at: a field's red cells are 5 px or more wide
 # Of the longer side: changes over longer ways are the lamp's. Red cells of a close crop are 0.3 wide.
@@ -43,6 +44,17 @@ MAX_FAINT_LIGHT = 245  # it is never as bright as paper; Chula's has up to 235
 MAX_RED_CELLS = 0.35  # contrast of red cells without a white one; theirs have up to 0.31
 # Of the densities of green light: cells are darker than the ground, not lighter. Theirs have -0.26 and more, Chula's -0.77.
 MIN_SKEW, MIN_FAINT_SKEW = -0.8, -1.5
+
+
+REASONS = {
+    "dark": "it is too dark",
+    "one_colour": "it is of one colour throughout, and not of clear ground's",
+    "grey": "it is grey, and only colour tells a stain",
+    "colourful": "its light parts are too colourful for clear ground",
+    "no_stain": "its colours are not those of a blood stain",
+    "contrast": "light and dark differ more than in a smear",
+    "inverted": "it shows light things on dark, not cells on clear ground",
+}
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,7 @@ class _Look:
     relief: float
 
 
-def why_no_smear(picture: Image.Image | np.ndarray) -> str | None:
+def why_no_smear(picture: Image.Image | np.ndarray) -> Sentence | None:
     """Give the reason why an upright picture shows no stained smear, or None where it may be one.
 
     Takes a PIL image or (height, width, 3) uint8 RGB, 0..255, of 32 px or more each side; a field, or the crop of a cell.
@@ -96,36 +108,38 @@ def why_no_smear(picture: Image.Image | np.ndarray) -> str | None:
     """
     image = check_field(picture)
     if is_strip(image):
-        return f"no stained smear: it is more than {LONGEST_STRIP} times as long as broad"
+        text = f"no stained smear: it is more than {LONGEST_STRIP} times as long as broad"
+        return say("smear_strip", text, times=LONGEST_STRIP)
     scale = min(1.0, SIDE / max(image.size))
     shape = [max(1, round(length * scale)) for length in image.size]
     small = image if scale == 1 else image.resize(shape, Image.Resampling.BOX, reducing_gap=2.0)
     look = _look(np.asarray(small))
-    reason = "it is too dark" if look is None else _judge(look)
-    return reason and f"no stained smear: {reason}"
+    which = "dark" if look is None else _judge(look)
+    return which and say(f"smear_{which}", f"no stained smear: {REASONS[which]}")
 
 
 def _judge(look: _Look) -> str | None:
+    """Give the name of a reason, or None."""
     if look.light < MIN_LIGHT:
-        return "it is too dark"
+        return "dark"
     grey = look.colour < GREY
     if look.contrast < EVEN or (grey and look.relief < EVEN):
-        return None if look.tint <= MAX_TINT_EVEN else "it is of one colour throughout, and not of clear ground's"
+        return None if look.tint <= MAX_TINT_EVEN else "one_colour"
     if grey:
-        return "it is grey, and only colour tells a stain"
+        return "grey"
     if look.tint > MAX_TINT:
-        return "its light parts are too colourful for clear ground"
+        return "colourful"
     dull = look.skew >= MIN_FAINT_SKEW and look.contrast <= MAX_FAINT and look.light <= MAX_FAINT_LIGHT
     if dull and look.red - look.blue >= RED_LEAD and _is_in(FAINT_STAIN, look):
         return None
     if look.skew >= MIN_SKEW and look.contrast <= MAX_RED_CELLS and _is_in(RED_CELLS, look):
         return None
     if not _is_in(STAIN, look):
-        return "its colours are not those of a blood stain"
+        return "no_stain"
     if look.contrast > MAX_CONTRAST:
-        return "light and dark differ more than in a smear"
+        return "contrast"
     if look.skew < MIN_SKEW:
-        return "it shows light things on dark, not cells on clear ground"
+        return "inverted"
     return None
 
 

@@ -16,8 +16,8 @@ LARGEST = 10 * 1000 * 1000  # bytes of a file
 MODEL_CODE = (
     "__init__.py", "batch_statistics.py", "cell_finding.py", "configuration_wbc_resnet.py", "differential.py",
     "differential.schema.json", "error_adjustment.py", "field_overlaps.py", "folding.py", "handler.py", "head_fitting.py",
-    "image_reading.py", "laboratory_fitting.py", "modeling_wbc_resnet.py", "pipeline_wbc_resnet.py", "smear_gate.py",
-    "tensor_names.py", "timm_wbc_resnet.py",
+    "image_reading.py", "laboratory_fitting.py", "modeling_wbc_resnet.py", "pipeline_wbc_resnet.py", "sentences.py",
+    "smear_gate.py", "tensor_names.py", "timm_wbc_resnet.py",
 )  # fmt: skip
 MODEL_DATA = ("config.json", "preprocessor_config.json", "model.safetensors", "eval_results.json")
 # What further doors bring. transformers.js calls 8 bits "quantized" or "int8".

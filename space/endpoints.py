@@ -14,7 +14,7 @@ import texts
 import uploads
 from gradio.utils import get_upload_folder
 from guard import ADDRESS
-from languages import words
+from languages import WORDS, words
 from one_cell import EXAMPLES, read_photo, shows_no_cell
 from reading import HEAVIEST, PictureError, decoded
 from review import Options
@@ -102,6 +102,10 @@ def spelt_out(schema: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, 
     return spelt
 
 
+class RequestError(ValueError):
+    """What a program sent is no picture that can be taken; the message says why, in English."""
+
+
 def parameter(made: gr.components.Component, schema: Mapping[str, Any], told: str, example: Any) -> None:
     """Have an unseen component say what an endpoint takes from it, in gradio's list of the API and on its page."""
     made.api_info = lambda: {**schema, "description": told, "additional_description": told}
@@ -120,7 +124,7 @@ def build_endpoints(model: SmearModel, visits: Visits) -> None:
     def classify(photo: Mapping[str, Any] | str | None) -> dict[str, Any]:
         try:
             picture = read_photo(as_mapping(photo))
-        except PictureError as error:
+        except (PictureError, RequestError) as error:
             raise gr.Error(str(error), print_exception=False) from error
         finally:
             uploads.forget(photo)
@@ -136,7 +140,7 @@ def build_endpoints(model: SmearModel, visits: Visits) -> None:
             "label": said.label,
             "score": said.probabilities[said.label],
             "probabilities": said.probabilities,
-            "notes": picture.notes,
+            "notes": [note.told(WORDS["en"]) for note in picture.notes],
             "model": model.identity,
         }
 
@@ -236,23 +240,23 @@ def as_mapping(sent: Any) -> Mapping[str, Any]:
     """Give what a client sent as gradio writes it: ``path`` of an uploaded file, or ``url``.
 
     Raises:
-        PictureError: the address of a picture, which is not fetched, or the path of no upload, or something of another kind.
+        RequestError: the address of a picture, which is not fetched, or the path of no upload, or something of another kind.
     """
     if sent is None:
         return {}
     if isinstance(sent, str):
         if not (sent.startswith(("data:", "examples/")) or ADDRESS.match(sent)):
-            raise PictureError(texts.API_NO_PICTURE)
+            raise RequestError(texts.API_NO_PICTURE)
         sent = {"url": sent}
     if not (isinstance(sent, Mapping) and all(isinstance(sent.get(name), str | None) for name in ("path", "url"))):
-        raise PictureError(texts.API_PHOTO_KIND.format(came=brief(sent)))
+        raise RequestError(texts.API_PHOTO_KIND.format(came=brief(sent)))
     address = sent.get("path") or sent.get("url") or ""
     if ADDRESS.match(address):
-        raise PictureError(texts.API_ADDRESS)
+        raise RequestError(texts.API_ADDRESS)
     if address.startswith("examples/"):
         drawings = {f"examples/{path.name}": str(path) for path in sorted(EXAMPLES.glob("*.png"))}
         if address not in drawings:
-            raise PictureError(texts.API_NO_DRAWING.format(came=brief(address), drawings=", ".join(drawings)))
+            raise RequestError(texts.API_NO_DRAWING.format(came=brief(address), drawings=", ".join(drawings)))
         return {"path": drawings[address]}
     if sent.get("path"):
         folders = (Path(get_upload_folder()).resolve(), EXAMPLES)
@@ -262,7 +266,7 @@ def as_mapping(sent: Any) -> Mapping[str, Any]:
         except (OSError, ValueError):  # no file can have that name
             there = False
         if not there:
-            raise PictureError(texts.API_NOT_THERE)  # the same for a file that is none of theirs
+            raise RequestError(texts.API_NOT_THERE)  # the same for a file that is none of theirs
     return sent
 
 
@@ -271,7 +275,8 @@ def unpacked(sent: Any, folder: Path) -> list[Any]:
 
     Raises:
         FieldsError: no list.
-        PictureError: one is of another kind, or its base64 is none.
+        RequestError: one is of another kind.
+        PictureError: the base64 of one is none.
     """
     if isinstance(sent, str | Mapping):
         sent = [sent]

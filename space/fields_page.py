@@ -37,10 +37,9 @@ def counted(slide: Slide, words: Words) -> str:
     return f'<p class="wbc-hidden" role="status">{escape(words.many("cells_counted", cells))} {escape(photos_)}.</p>'
 
 
-def message(text: str, role: str = "status", english: str = "") -> str:
-    """Return sentences in the progress bar's place, ``english`` ones first; an alert is read out at once."""
-    first = f'<span lang="en">{escape(english)}</span> ' if english else ""
-    return f'<p class="wbc-note" role="{role}">{first}{escape(text)}</p>'
+def message(text: str, role: str = "status", first: str = "") -> str:
+    """Return sentences in the progress bar's place, ``first``, which is HTML, before them; an alert is read out at once."""
+    return f'<p class="wbc-note" role="{role}">{f"{first} " if first else ""}{escape(text)}</p>'
 
 
 def aside(text: str, words: Words, wrong: bool = False) -> str:
@@ -79,14 +78,14 @@ def summary(slide: Slide, words: Words) -> str:
     if any(row["adjusted_percent"] is not None for row in differential["rows"]):
         parts.append(f'<p class="wbc-small">{escape(words["adjusted_means"])}</p>')
     kept = [image for image in slide.images if image["refused"] is None]
-    notes = [f"{image['name']}: {note}" for image in kept for note in image["notes"]]
-    refused = [image["refused"] for image in slide.images if image["refused"] is not None]
-    for name, lines in (("warnings", differential["warnings"]), ("refused", refused), ("notes", notes)):
+    notes = [page.said(note, words, f"{image['name']}: ") for image in kept for note in image["notes"]]
+    refused = [page.said(image["refused"], words) for image in slide.images if image["refused"] is not None]
+    warnings = [page.said(warning, words) for warning in differential["warnings"]]
+    for name, lines in (("warnings", warnings), ("refused", refused), ("notes", notes)):
         if lines:
-            # the model's own sentences are in English
-            rows = "".join(f"<li>{escape(line)}</li>" for line in lines)
+            rows = "".join(f"<li>{line}</li>" for line in lines)
             parts.append(
-                f'<div class="wbc-list" data-list="{name}"><h3>{escape(words[name])}</h3><ul lang="en">{rows}</ul></div>'
+                f'<div class="wbc-list" data-list="{name}"><h3>{escape(words[name])}</h3><ul>{rows}</ul></div>'
             )
     return f'<section class="wbc-count">{"".join(parts)}</section>'
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from languages import WORDS, Words
+from languages import WORDS, SaidError
 from PIL import Image
 from review import DROPPED, UNIDENTIFIED, Slide
 from smear_model import SmearModel
@@ -33,17 +33,8 @@ LEFT_OUT = ("model.safetensors", "eval_results.json", "README.md", "adaptation.j
 Tell = Callable[[int, int], None]
 
 
-class LaboratoryError(ValueError):
-    """What a visitor asked of the laboratory cannot be done; ``told`` says why in the visitor's language."""
-
-    def __init__(self, key: str, **values: Any):
-        self.key, self.values = key, values
-        super().__init__(self.told(WORDS["en"]))
-
-    def told(self, speech: Words) -> str:
-        """Say why, in the words of a language."""
-        values = {name: speech.label(value) if name == "label" else value for name, value in self.values.items()}
-        return speech(self.key, **values)
+class LaboratoryError(SaidError):
+    """What a visitor asked of the laboratory cannot be done."""
 
 
 @dataclass

@@ -1,12 +1,14 @@
 """What stands on the page, in each language; a reader's browser says which is shown.
 
 Labels of gradio's own components are translated in the browser by ``I18N``; the parts that are written here as HTML, by
-``words(request)``. Reports, files to keep, errors and the endpoints are in English, for whoever reads them next.
+``words(request)``. The model's own sentences, its warnings and refusals, it says in English and tells which they are:
+``Words.said`` gives them in another language. Reports, files to keep and the endpoints are in English, for whoever reads them
+next.
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -68,6 +70,20 @@ ENGLISH = {
     "explanation": "Brighter places spoke more for this class than for the others. The answer is computed from the same "
     "evidence, averaged over the whole photo.",
     "explanation_empty": "No single place spoke for this class more than for the others.",
+    # A picture that came: what was done to it before the network saw it, and what stops the answer
+    "note_transparent": "The picture has transparent parts; they were laid on white.",
+    "note_cmyk": "The picture is in printing colours (CMYK); its colours were converted to RGB and may be off.",
+    "note_grey": "The picture is grey. The network learned from coloured stains: trust this answer less.",
+    "note_deep_grey": "The picture has more than 8 bits of grey; its darkest to lightest values were spread over 8 bits.",
+    "note_frames": "The file holds {frames} pictures; the first one was used.",
+    "picture_none": "No picture came. Choose one, paste one, or take one with the camera.",
+    "picture_unreadable": "This file cannot be read as a picture. Send a JPEG, PNG, WebP, TIFF, BMP or GIF; for others, export a PNG first.",
+    "picture_damaged": "This picture is damaged or cut short: its last part is missing. Copy or export it again.",
+    "picture_large": "This picture has more than {limit:.0f} million pixels. Crop it to the cell first.",
+    "picture_heavy": "This picture's file is larger than {limit:.0f} MB. Crop it to the cell first, or save it as JPEG.",
+    "picture_small": "This picture has {width}x{height} px; at least {limit}x{limit} px are needed. Send a larger crop of the cell.",
+    "picture_no_numbers": "This picture holds values that are not numbers (NaN or infinite). Export it again as an 8-bit PNG.",
+    "picture_no_base64": "What stands after the comma of this data URL is no base64 ({reason}). Expected the whole file, encoded once, as data:image/jpeg;base64,...; encode it anew.",
     # What is dropped, pasted or chosen
     "send_place": "Drop photos here, or a folder of them,\nor click to choose",
     "send_heavy": "Left out, larger than {limit} MB: {names}. Save as JPEG, or crop.",
@@ -340,6 +356,19 @@ GERMAN = {
     "berechnet, gemittelt über das ganze Foto.",
     "explanation_empty": "Keine einzelne Stelle sprach für diese Klasse mehr als für die anderen.",
     # Was abgelegt, eingefügt oder ausgewählt wird
+    "note_transparent": "Das Bild hat durchsichtige Teile; sie wurden auf Weiß gelegt.",
+    "note_cmyk": "Das Bild ist in Druckfarben (CMYK); seine Farben wurden in RGB umgerechnet und können abweichen.",
+    "note_grey": "Das Bild ist grau. Das Netz lernte an gefärbten Bildern: dieser Antwort weniger trauen.",
+    "note_deep_grey": "Das Bild hat Grau mit mehr als 8 Bit; seine dunkelsten bis hellsten Werte wurden auf 8 Bit verteilt.",
+    "note_frames": "Die Datei enthält {frames} Bilder; das erste wurde genommen.",
+    "picture_none": "Es kam kein Bild. Eines auswählen, einfügen oder mit der Kamera aufnehmen.",
+    "picture_unreadable": "Diese Datei lässt sich nicht als Bild lesen. JPEG, PNG, WebP, TIFF, BMP oder GIF senden; andere zuerst als PNG ausgeben.",
+    "picture_damaged": "Dieses Bild ist beschädigt oder abgeschnitten: Sein letzter Teil fehlt. Noch einmal kopieren oder ausgeben.",
+    "picture_large": "Dieses Bild hat mehr als {limit:.0f} Millionen Bildpunkte. Zuerst auf die Zelle zuschneiden.",
+    "picture_heavy": "Die Datei dieses Bildes ist größer als {limit:.0f} MB. Zuerst auf die Zelle zuschneiden oder als JPEG speichern.",
+    "picture_small": "Dieses Bild hat {width}x{height} px; mindestens {limit}x{limit} px sind nötig. Einen größeren Ausschnitt der Zelle senden.",
+    "picture_no_numbers": "Dieses Bild enthält Werte, die keine Zahlen sind (NaN oder unendlich). Noch einmal als PNG mit 8 Bit ausgeben.",
+    "picture_no_base64": "Was nach dem Komma dieser Daten-URL steht, ist kein Base64 ({reason}). Erwartet wird die ganze Datei, einmal kodiert, als data:image/jpeg;base64,...; neu kodieren.",
     "send_place": "Fotos oder einen Ordner hier ablegen,\noder klicken und auswählen",
     "send_heavy": "Ausgelassen, größer als {limit} MB: {names}. Als JPEG speichern oder zuschneiden.",
     "send_strange": "Ausgelassen, keine Bilder: {names}.",
@@ -556,6 +585,55 @@ for _texts in (ENGLISH, GERMAN):
         for _end in ("low", "high"):  # a component's label cannot be put together in the browser
             _texts[f"range_{_end}_{_class}"] = _texts[f"range_{_end}"].format(name=_texts[f"name_{_class}"])
 
+# The model's own sentences, by the names that they bring; it says them in English itself.
+MODELS = MappingProxyType(
+    {
+        "de": {
+            "images_refused": "{number} von {given} Fotos wurden abgelehnt und nicht gezählt.",
+            "images_refused_one": "1 von {given} Fotos wurde abgelehnt und nicht gezählt.",
+            "no_cell_counted": "Keine weiße Zelle wurde gezählt: Es gibt kein Differentialblutbild.",
+            "few_cells": "Nur {number} Zellen wurden gezählt: Die Intervalle sind weit. Mindestens {fewest} zählen, besser {better}.",
+            "few_cells_one": "Nur 1 Zelle wurde gezählt: Die Intervalle sind weit. Mindestens {fewest} zählen, besser {better}.",
+            "low_total": "{total} weiße Zellen in einem Mikroliter sind kaum möglich: 7,2 mal 10⁹ in einem Liter sind 7200.",
+            "unidentified_unseen": "{number} von {counted} Zellen{share} sind unbestimmt: Bevor die Zählung gilt, die ansehen, die noch niemand angesehen hat.",
+            "unidentified_unseen_one": "1 von {counted} Zellen{share} ist unbestimmt: Bevor die Zählung gilt, sie ansehen, denn noch niemand hat es getan.",
+            "unidentified_seen": "{number} von {counted} Zellen{share} sind unbestimmt: Jede hat sich ein Mensch angesehen.",
+            "unidentified_seen_one": "1 von {counted} Zellen{share} ist unbestimmt: Ein Mensch hat sie angesehen.",
+            "many_negatives": "{number} von {counted} Zellen ({share}) sind „{label}“, keine der anderen Klassen: Sie senken jeden anderen Prozentsatz und ihren Anteil an der Gesamtzahl. Verwerfen, was keine weiße Zelle ist.",
+            "many_negatives_one": "1 von {counted} Zellen ({share}) ist „{label}“, keine der anderen Klassen: Sie senkt jeden anderen Prozentsatz und seinen Anteil an der Gesamtzahl. Verwerfen, was keine weiße Zelle ist.",
+            "errors_unknown": "Wie oft dieses Netz irrt, wurde nicht gemessen: Die Intervalle gelten nur für die Stichprobe.",
+            "errors_elsewhere": "Die Fehler des Netzes wurden in anderen Laboren gemessen, vielleicht nicht in dem dieses Objektträgers: Die korrigierten Zahlen gelten nur, wenn es hier irrt wie dort.",
+            "errors_of_few": "Wie das Netz in {laboratory} irrt, wurde nur an wenigen Zellen gezählt, {labels}: Die korrigierten Zahlen dieser Klassen, und derer, für die sie gehalten werden, können weit von der Wahrheit liegen.",
+            "errors_do_not_fit": "Die Befunde auf diesem Objektträger gleichen denen keines Labors, in dem Fehler gemessen wurden: Den korrigierten Zahlen nicht trauen; die Zellen prüfen.",
+            "image_empty": "{name}: Die Datei ist leer, 0 Bytes. Noch einmal von dort kopieren, woher sie kommt.",
+            "image_large": "{name}: mehr als {most} Millionen Bildpunkte. Zuschneiden oder verkleinern.",
+            "image_unreadable": "{name}: Das ist kein Bild, das sich lesen lässt ({formats}). In einem Bildprogramm öffnen und als PNG ausgeben.",
+            "image_damaged": "{name}: Die Datei ist beschädigt oder abgeschnitten ({why}). Noch einmal kopieren oder ausgeben.",
+            "image_small": "{name}: {width} x {height} px; erwartet werden {least} oder mehr je Seite. Ein größeres Bild nehmen.",
+            "image_no_numbers": "{name}: Das Bild enthält Werte, die keine Zahlen sind. Noch einmal als PNG mit 8 Bit ausgeben.",
+            "image_no_smear": "{name}: {reason}. Weglassen oder das Foto neu aufnehmen.",
+            "smear_strip": "kein gefärbter Ausstrich: Das Bild ist mehr als {times}-mal so lang wie breit",
+            "smear_dark": "kein gefärbter Ausstrich: Das Bild ist zu dunkel",
+            "smear_one_colour": "kein gefärbter Ausstrich: Das Bild hat überall eine Farbe, und nicht die von klarem Grund",
+            "smear_grey": "kein gefärbter Ausstrich: Das Bild ist grau, und nur Farbe verrät eine Färbung",
+            "smear_colourful": "kein gefärbter Ausstrich: Die hellen Teile sind zu farbig für klaren Grund",
+            "smear_no_stain": "kein gefärbter Ausstrich: Die Farben sind nicht die einer Blutfärbung",
+            "smear_contrast": "kein gefärbter Ausstrich: Hell und Dunkel liegen weiter auseinander als in einem Ausstrich",
+            "smear_inverted": "kein gefärbter Ausstrich: Zu sehen ist Helles auf Dunklem, nicht Zellen auf klarem Grund",
+            "note_frames": "Die Datei enthält {frames} Bilder; nur Nummer {frame} wurde gelesen.",
+            "note_deep_grey": "Grau mit mehr als 8 Bit: Die dunkelsten bis hellsten Werte wurden auf 8 Bit verteilt.",
+            "note_grey": "Ein graues Bild: Das Netz lernte an gefärbten, seinen Antworten weniger trauen.",
+            "note_cmyk": "Druckfarben (CMYK) wurden in RGB umgerechnet und können abweichen.",
+            "note_transparent": "Durchsichtige Teile wurden auf Weiß gelegt.",
+            "note_other_size": "Anders groß als die anderen Felder: Ist auch die Vergrößerung eine andere, zählen gemeinsame Zellen doppelt.",
+            "note_overlaps": "Überlappt {other}.",
+            "note_overlaps_cells": "Überlappt {other}: {number} Zellen nur einmal gezählt.",
+            "note_overlaps_cells_one": "Überlappt {other}: 1 Zelle nur einmal gezählt.",
+            "cells_of_one_photo": "Alle {number} Zellen kommen aus einem Foto; erwartet werden zwei oder mehr. Zellen eines anderen benennen.",
+            "class_of_one_photo": "Die benannten Zellen der Klasse „{label}“ kommen aus einem Foto oder Feld; erwartet werden zwei oder mehr, damit jede von einer Schicht benannt wird, die eine andere sah. Mehr davon benennen oder weglassen.",
+        }
+    }
+)
 LANGUAGES = MappingProxyType({"en": ENGLISH, "de": GERMAN})
 I18N = gr.I18n(**LANGUAGES)
 # What gradio 6.31 calls its own parts in English whatever the language is.
@@ -599,6 +677,29 @@ class Words(dict):
         one = f"{name}_one" if number == 1 and f"{name}_one" in self else name
         return self(one, number=number, **values)
 
+    def said(self, sentence: str) -> tuple[str, str | None]:
+        """Give a sentence of the model in this language, and None; where it is not known in it, in English, and "en".
+
+        The model says it in English, and tells ``which`` it is and its ``values``; one of an older model may tell neither.
+        """
+        if self["language"] == "en":
+            return str(sentence), None
+        which, values = getattr(sentence, "which", None), getattr(sentence, "values", {})
+        texts = MODELS.get(self["language"], {})
+        one = f"{which}_one" if values.get("number") == 1 and f"{which}_one" in texts else which
+        try:
+            return texts[one].format(**{name: self.value_of(name, value) for name, value in values.items()}), None
+        except (KeyError, TypeError, ValueError):  # another version of the model may bring other sentences and values
+            return str(sentence), "en"
+
+    def value_of(self, name: str, value: Any) -> Any:
+        """Give what is put into a text for a value: of a class its name in this language."""
+        if name == "label":
+            return self.label(value)
+        if name == "labels":
+            return ", ".join(f"{self.label(label)} ({number})" for label, number in value)
+        return value if getattr(value, "which", None) is None else self.said(value)[0]
+
     def number(self, value: float, digits: int = 1) -> str:
         """Write a number with the language's decimal mark."""
         return f"{value:.{digits}f}".replace(".", self["decimal_mark"])
@@ -636,6 +737,29 @@ class Words(dict):
 
 
 WORDS = {name: Words(texts, language=name) for name, texts in LANGUAGES.items()}
+
+
+class Said(NamedTuple):
+    """One of the page's texts, with its values, before it is known who reads it."""
+
+    key: str
+    values: Mapping[str, Any] = MappingProxyType({})
+
+    def told(self, speech: Words) -> str:
+        """Say it in the words of a language."""
+        return speech(self.key, **{name: speech.value_of(name, value) for name, value in self.values.items()})
+
+
+class SaidError(ValueError):
+    """What a visitor asked cannot be done; ``said`` tells why in the visitor's language, the error itself in English."""
+
+    def __init__(self, key: str, **values: Any):
+        self.said = Said(key, values)
+        super().__init__(self.told(WORDS["en"]))
+
+    def told(self, speech: Words) -> str:
+        """Say why, in the words of a language."""
+        return self.said.told(speech)
 
 
 def words(request: gr.Request | None = None) -> Words:

@@ -168,7 +168,7 @@ def fit_text(found: Mapping[str, Any], model: SmearModel, speech: Words) -> str:
     tried = found["validation"]
     if tried is None:
         text = speech("lab_untried", n=found["n"])
-        why = f'<p class="wbc-note" lang="en">{escape(found["why_not"])}</p>'
+        why = f'<p class="wbc-note">{page.said(found["why_not"], speech)}</p>'
         return f'<p class="wbc-gain" role="status">{escape(text)}</p>{why}{cost}'
     rows = [
         [
@@ -249,9 +249,9 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> tuple[gr.HTML, gr.
         }
 
     def note(text: str) -> str:
-        """Show what is said: of several lines the further ones, of what was sent, as a list; these are in English."""
+        """Show what is said: of several lines the further ones, of what was sent, as a list."""
         first, *more = text.split("\n")
-        rows = "".join(f'<li lang="en">{escape(line)}</li>' for line in more)
+        rows = "".join(f"<li>{escape(line)}</li>" for line in more)
         told = f"<p>{escape(first)}</p>{f'<ul>{rows}</ul>' if rows else ''}"
         return f'<div class="wbc-note" role="status">{told}</div>' if text else ""
 
@@ -364,12 +364,12 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> tuple[gr.HTML, gr.
                 try:
                     picture = read_photo({"path": str(path)})
                 except PictureError as error:
-                    told.append(f"{path.name}: {error}")
+                    told.append(f"{path.name}: {error.told(speech)}")
                     continue
                 if reason := model.count.why_no_smear(picture.image):
-                    told.append(f"{path.name}: {speech['no_smear']}: {reason}.")
+                    told.append(f"{path.name}: {speech.said(reason)[0]}.")
                     continue
-                told += [f"{path.name}: {said}" for said in picture.notes]
+                told += [f"{path.name}: {note.told(speech)}" for note in picture.notes]
                 if name and len(model.count.find(picture.image)) > 1:  # one label cannot be of all
                     several.append(path.name)
                 new.append(Cell(picture.image.resize((SIDE, SIDE)), name or None, f"{path.name} {path.parent.name}"))

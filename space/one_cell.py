@@ -64,13 +64,13 @@ def explain(picture: Picture, said: CellAnswer, model: SmearModel, speech: Words
     """Return the answer as HTML."""
     verdict = reason = reason_in = means = None
     if said.no_smear is not None:
-        verdict, reason, reason_in = speech["no_smear"], said.no_smear, "en"
+        verdict, (reason, reason_in) = speech["no_smear"], speech.said(said.no_smear)
     elif shows_no_cell(picture.image, said, model):
         verdict, reason = speech["no_cell"], speech["no_cell_why"]
     elif said.reason is not None:
         verdict, known = speech.label("unidentified"), f"reason_{said.reason}"
         least = speech.per_cent(model.network.config.acceptance_threshold or 0)
-        reason, reason_in = (speech(known, least=least), None) if known in speech else (said.reason, "en")
+        reason, reason_in = (speech(known, least=least), None) if known in speech else speech.said(said.reason)
     elif said.verdict == model.negatives:
         verdict = speech("none_of_them", number=len(model.subtypes))
         means = speech["none_means"]
@@ -81,7 +81,7 @@ def explain(picture: Picture, said: CellAnswer, model: SmearModel, speech: Words
         photo,
         heat_layer(values, photo.size),
         bool(values.any()),
-        picture.notes,
+        [note.told(speech) for note in picture.notes],
         speech,
         verdict,
         reason,
@@ -102,7 +102,7 @@ def build_one_cell(model: SmearModel, visits: Visits) -> gr.HTML:
             picture = read_photo(sent)
             told = explain(picture, model.classify(picture.image), model, speech)
         except PictureError as error:
-            told = page.problem(str(error))
+            told = page.problem(error.told(speech))
         finally:
             remember(sent, visits, request)
         return gr.HTML(visible=False), told

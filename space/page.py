@@ -68,8 +68,15 @@ def examples_label(words: Words) -> str:
 
 
 def problem(message: str) -> str:
-    """Return a message in the answer's place, in English as all errors of pictures."""
-    return f'<section class="wbc-problem" role="alert"><p lang="en">{escape(message)}</p></section>'
+    """Return a message in the answer's place."""
+    return f'<section class="wbc-problem" role="alert"><p>{escape(message)}</p></section>'
+
+
+def said(sentence: str, words: Words, before: str = "") -> str:
+    """Return a sentence of the model, ``before`` it what it is about; where it stays English it is read out as that."""
+    text, language = words.said(sentence)
+    told = escape(text) if language is None else f'<span lang="{language}">{escape(text)}</span>'
+    return escape(before) + told
 
 
 def remark(text: str, language: str | None = None) -> str:
@@ -98,7 +105,7 @@ def answer(
         photo: as it was looked at.
         heat: the evidence, of the same size, transparent where there is none.
         looked: whether any place of the evidence map stands out.
-        notes: what was done to the photo before, in English.
+        notes: what was done to the photo before, in words.
         words: of the reader's language.
         verdict: what the answer is called; None for the likeliest label's name.
         reason: in words, why the verdict is not the likeliest label; None if it is.
@@ -120,7 +127,7 @@ def answer(
     remarks = [remark(reason, reason_in)] if reason is not None else [remark(words["doubtful"])] if score < 0.5 else []
     if means is not None:
         remarks.append(remark(means))
-    remarks = "".join([*remarks, *(remark(note, "en") for note in notes)])
+    remarks = "".join([*remarks, *map(remark, notes)])
     return (
         f'<section class="wbc-answer" role="status" style="--subtype:{colours[label]}">'
         f'<div class="wbc-verdict"><h2 class="wbc-name">{escape(verdict or name)}</h2>'

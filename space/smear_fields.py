@@ -11,12 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
+from html import escape
 from pathlib import Path
 from threading import Event
 from typing import Any, ClassVar
 
 import fields_page
 import gradio as gr
+import page
 from gradio.utils import get_upload_folder
 from languages import I18N, Words, words
 from one_cell import EXAMPLES, remember
@@ -356,7 +358,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
         refused = [image["refused"] for image in slide.images if image["refused"] is not None]
         if visit.slide is not None and len(refused) == len(slide.images):
             more = speech("fields_more", number=len(refused) - SAID) if len(refused) > SAID else ""
-            yield former(visit, more, speech, " ".join(refused[:SAID]))
+            yield former(visit, more, speech, " ".join(page.said(reason, speech) for reason in refused[:SAID]))
             return
         with visit.work:
             put_aside(visit, slide)
@@ -411,13 +413,13 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
                 visit.started_over = False
         return over(visit, speech) if visit.slide is None else shown_anew(visit, speech)
 
-    def former(visit: Visit, why: str, speech: Words, english: str = "") -> dict[Any, Any]:
-        """Show the slide counted before, if there is one, after a count that came to nothing."""
+    def former(visit: Visit, why: str, speech: Words, first: str = "") -> dict[Any, Any]:
+        """Show the slide counted before, if there is one, after a count that came to nothing; ``first`` is HTML."""
         kept = visit.slide is not None
         text = f"{why} {speech['fields_former']}".strip() if kept else why
         return {
             files: box(True),
-            status: fields_page.message(text, english=english) if text or english else "",
+            status: fields_page.message(text, first=first) if text or first else "",
             cancel: gr.Button(visible=False),
             again: gr.Button(visible=kept),
             back: gr.Button(visible=visit.former is not None),
@@ -458,7 +460,7 @@ def build_smear_fields(model: SmearModel, visits: Visits) -> gr.HTML:
                 try:
                     slide.take(asked.get("slide"), asked.get("steps"))
                 except ValueError as error:  # the list comes all the same: the browser waits for it
-                    said = fields_page.message("", english=str(error))
+                    said = fields_page.message("", first=f'<span lang="en">{escape(str(error))}</span>')
                 shown_ = {status: said, **render(slide, words(request))}
         with visit.work:
             offered = {back: gr.Button(visible=True)} if keep_changed(visit) else {}

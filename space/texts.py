@@ -1,4 +1,4 @@
-"""Sentences outside the page's own, in English: errors, the endpoints, reports, and what whoever starts a program reads."""
+"""Sentences outside the page's own, in English: the endpoints, reports, and what whoever starts a program reads."""
 
 LICENCE = "Apache-2.0"
 
@@ -45,36 +45,12 @@ API_NO_PICTURE = (
     "A text came that is no picture: expected a data URL, data:image/jpeg;base64,..., or the path of an upload."
 )
 API_BROKEN_OFF = "The upload broke off; nothing of it was kept. Send it anew."
-API_NOT_BASE64 = (
-    "What stands after the comma of this data URL is no base64 ({reason}). Expected the whole file, encoded once, as "
-    "data:image/jpeg;base64,...; encode it anew."
-)
 API_PHOTO_KIND = (
     "{came} came in a photo's place; expected a data URL, data:image/jpeg;base64,..., or {{'path': ...}} of an upload."
 )
 API_PHOTOS_KIND = "photos is {came}; expected a list of photos, each a data URL or {{'path': ...}} of an upload."
 API_LABORATORY_KIND = "laboratory is {came}; expected one name, of: {laboratories}; or empty for any other laboratory."
 API_NOT_THERE = "No such file was uploaded, or it was answered and deleted: send the picture anew."
-
-# What was done to a picture before the network saw it.
-NOTE_TRANSPARENT = "The picture has transparent parts; they were laid on white."
-NOTE_CMYK = "The picture is in printing colours (CMYK); its colours were converted to RGB and may be off."
-NOTE_GREY = "The picture is grey. The network learned from coloured stains: trust this answer less."
-NOTE_DEEP_GREY = "The picture has more than 8 bits of grey; its darkest to lightest values were spread over 8 bits."
-NOTE_FRAMES = "The file holds {frames} pictures; the first one was used."
-
-# What stops the answer: what came, what is expected, what to do.
-NO_IMAGE = "No picture came. Choose one, paste one, or take one with the camera."
-UNREADABLE = (
-    "This file cannot be read as a picture. Send a JPEG, PNG, WebP, TIFF, BMP or GIF; for others, export a PNG first."
-)
-TRUNCATED = "This picture is damaged or cut short: its last part is missing. Copy or export it again."
-TOO_LARGE = "This picture has more than {limit:.0f} million pixels. Crop it to the cell first."
-TOO_HEAVY = "This picture's file is larger than {limit:.0f} MB. Crop it to the cell first, or save it as JPEG."
-TOO_SMALL = (
-    "This picture has {width}x{height} px; at least {limit}x{limit} px are needed. Send a larger crop of the cell."
-)
-NOT_FINITE = "This picture holds values that are not numbers (NaN or infinite). Export it again as an 8-bit PNG."
 
 # For the person who starts the program.
 RUNNING = "Running on {url} (stop with Ctrl+C)"

@@ -1220,6 +1220,32 @@ def test_the_page_speaks_german_to_who_asks(visit):
     assert "Differentialblutbild" in page.locator("#fields-count").inner_text()
 
 
+def test_what_the_model_itself_says_is_german_too(visit, tmp_path, screenshots):
+    from PIL import Image
+
+    (tmp_path / "cut.png").write_bytes((EXAMPLES / "eosinophil.png").read_bytes()[:40_000])
+    Image.new("RGB", (300, 300), (20, 60, 200)).save(tmp_path / "blue.png")
+    page = visit(locale="de-DE")
+    send(page, tmp_path / "cut.png")
+    page.wait_for_selector(".wbc-problem")
+    assert "beschädigt oder abgeschnitten" in page.locator("[role=alert]").inner_text()
+    page.locator("[role=tab]").nth(1).click()
+    files = [tmp_path / "cut.png", tmp_path / "blue.png", EXAMPLES / "monocyte.png"]
+    page.locator("#fields input[type=file]").set_input_files(files)
+    page.wait_for_selector(".wbc-review")
+    refused = page.locator('[data-list="refused"]').inner_text()
+    assert "cut.png: Die Datei ist beschädigt" in refused and "blue.png: kein gefärbter Ausstrich" in refused
+    warnings = page.locator('[data-list="warnings"]').inner_text()
+    assert "2 von 3 Fotos wurden abgelehnt" in warnings and "Nur 1 Zelle wurde gezählt" in warnings
+    assert page.locator('#fields-count [lang="en"]').count() == 0
+    page.screenshot(path=screenshots / "1280-light-german-refused.png", full_page=True)
+    page.locator("[role=tab]").nth(2).click()
+    page.locator("#lab-files input[type=file]").set_input_files(files)
+    page.wait_for_function("document.querySelector('#lab-status').innerText.includes('Neue Zellen: 1')")
+    left_out = page.locator("#lab-status li").all_inner_texts()
+    assert len(left_out) == 2 and "beschädigt" in left_out[0] and "kein gefärbter Ausstrich" in left_out[1]
+
+
 def serious(page):
     """What axe-core finds that keeps people out; also the rule, off in the copy that axe-playwright brings, on names that lack
     what is seen: who speaks to the page says what stands there."""
