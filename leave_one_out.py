@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from evaluation.command import read_shares, without_token
-from evaluation.divisions import division, learnt_before
+from evaluation.divisions import check_unseen, division, learnt_before
 from evaluation.labels import read_label_map
 from evaluation.measure import load_model, open_image
 from evaluation.metrics import statistics
@@ -130,6 +130,22 @@ def train_without(folders: Sequence[str], run: Path, options: argparse.Namespace
     subprocess.run(command, check=True)
 
 
+def check_start(for_training: Sequence[str], labs: Sequence[str]) -> None:
+    """Look, before hours are spent, whether the weights to begin with are recorded to have learnt from what is left out.
+
+    Raises:
+        ValueError: they have, or their record cannot be read.
+    """
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    parser.add_argument("--init_from", "--init-from", dest="starts", nargs="+", default=[], action="extend")
+    parser.add_argument("--average_with", "--average-with", dest="starts", nargs="+", default=[], action="extend")
+    starts = parser.parse_known_args(for_training)[0].starts
+    for source in map(Path, starts):
+        record = read_results(source / FILE_NAME)["training"] if (source / FILE_NAME).is_file() else {}
+        for lab in labs:
+            check_unseen({"source": source.name, **record}, lab)
+
+
 def add_to_report(path: Path, name: str, found: Mapping[str, Any]) -> None:
     """Put what was found with ``name`` left out into the report, beside what was found of runs that still stand."""
     report = json.loads(path.read_text("utf-8")) if path.is_file() else {}
@@ -181,6 +197,7 @@ def main() -> None:
             for lab in folders.keys() - set(labs):
                 cells[lab] = held_out_cells(folders[lab], options.labels, label_map, *split, shares.get(lab, 0.0))
             if not (run / "model" / FILE_NAME).is_file():
+                check_start(for_training, labs)
                 logger.info("%s is left out: training on the others", " and ".join(labs))
                 train_without([str(folders[lab]) for lab in folders if lab not in labs], run, options, for_training)
             measured = {
@@ -189,6 +206,12 @@ def main() -> None:
             for lab in labs:
                 logger.info("%s, unseen: balanced accuracy by share %s", lab, measured[lab]["shares"])
             training = read_results(run / "model" / FILE_NAME)["training"]
+            for lab in labs:
+                if (unknown := check_unseen(training, lab)) is not None:
+                    logger.warning(
+                        "%s, unseen: of %s, which this network went on from, no record names the folders that it learnt from. "
+                        "Whether %s was among them, only who trained it knows.", lab, unknown, lab,
+                    )  # fmt: skip
             for lab in folders.keys() - set(labs):
                 if learnt_before(division(training["command"], lab), training.get("started_from"), lab):
                     logger.warning(

@@ -2,7 +2,7 @@
 
 import argparse
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +44,47 @@ def learnt_before(now: Division | None, started_from: Mapping[str, Any] | None, 
     lab
         The folder's name.
     """
-    while started_from and now:
-        earlier = division(started_from.get("command", ""), lab)
-        if earlier not in (None, now):
-            return True
-        started_from = started_from.get("started_from")
-    return False
+    return now is not None and any(
+        division(record.get("command", ""), lab) not in (None, now) for record in _forerunners(started_from)
+    )
+
+
+def check_unseen(started_from: Mapping[str, Any] | None, lab: str) -> str | None:
+    """Hold a laboratory that shall be new to a network against what it, or what it went on from, is recorded to have learnt.
+
+    Parameters
+    ----------
+    started_from
+        As in ``learnt_before``; the record itself counts.
+    lab
+        The folder's name. Folders are told apart by nothing else: the same images under another name pass.
+
+    Returns
+    -------
+    The weights of which no record says from which folders they learnt, so that nobody can tell; None where all say it.
+
+    Raises
+    ------
+    ValueError
+        One of them learnt from it.
+    """
+    unknown = None
+    for record in _forerunners(started_from):
+        command, source = record.get("command", ""), record.get("source", "the weights")
+        if division(command, lab) is not None:
+            raise ValueError(
+                f"{source} learnt from {lab}, so that it is no laboratory never seen: {command}. Begin with weights that did "
+                "not, or from scratch, without --init_from."
+            )
+        if "--data_dir" not in command:
+            unknown = source
+    return unknown
+
+
+def _forerunners(record: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    """Give the records of the trainings behind a network, and of the networks that these were averaged with."""
+    while record:
+        yield record
+        for companion in record.get("averaged_with") or ():
+            yield from _forerunners(companion)
+        record = record.get("started_from")

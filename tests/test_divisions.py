@@ -2,7 +2,7 @@
 
 import pytest
 
-from evaluation.divisions import division, learnt_before
+from evaluation.divisions import check_unseen, division, learnt_before
 
 WIDE = "python train.py --data_dir data/kaggle pbc --validation_share .1 --split_seed 3 --test_share pbc=0.2 --sides 96 128"
 PLAIN = "python train.py --data_dir kaggle"
@@ -35,3 +35,22 @@ def test_a_forerunner_under_another_division_has_learnt_from_what_is_held_out_no
     assert not learnt_before(division(WIDE, "kaggle"), None, "kaggle")  # from scratch
     assert not learnt_before(division(WIDE, "kaggle"), {"source": "resnet50.safetensors"}, "kaggle")
     assert not learnt_before(None, second, "raabin")
+
+
+def test_what_a_forerunner_learnt_from_is_no_laboratory_never_seen():
+    first = {"source": "first", "command": PLAIN, "started_from": None}
+    second = {"source": "second", "command": "python train.py --data_dir pbc", "started_from": first}
+    assert check_unseen(second, "raabin") is None and check_unseen(None, "kaggle") is None
+    with pytest.raises(
+        ValueError, match="^first learnt from kaggle, so that it is no laboratory never seen: python train.py"
+    ):
+        check_unseen(second, "kaggle")
+    third = {"source": "third", "command": "python train.py --data_dir chula", "averaged_with": [second]}
+    with pytest.raises(ValueError, match="^second learnt from pbc"):
+        check_unseen(third, "pbc")
+
+
+@pytest.mark.parametrize("last", [{}, {"command": "python train.py --packed packs/four --leave_out raabin"}])
+def test_weights_whose_folders_no_record_names_are_told(last):
+    record = {"source": "network", "command": PLAIN, "started_from": {"source": "resnet50.safetensors"} | last}
+    assert check_unseen(record, "raabin") == "resnet50.safetensors"

@@ -130,6 +130,31 @@ def test_of_the_laboratories_learnt_from_the_figures_are_those_of_the_training(l
         assert plain["metrics"]["nll"]["value"] == pytest.approx(entry["metrics"]["nll"]["value"], abs=1e-4)
 
 
+def test_weights_that_learnt_from_what_is_left_out_are_refused_before_anything_is_trained(
+    left_out, tmp_path, monkeypatch
+):
+    output, arguments, _ = left_out
+    options = ["--leave_out", "fields", "--output_dir", tmp_path / "runs", "--init_from", output / "cells" / "model"]
+    monkeypatch.setattr(leave_one_out, "train_without", lambda *_: pytest.fail("it trains"))
+    with pytest.raises(SystemExit, match="error: model learnt from fields, so that it is no laboratory never seen"):
+        run(monkeypatch, *arguments, *options)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_weights_of_which_nobody_knows_what_they_learnt_from_are_told(left_out, tmp_path, monkeypatch, caplog):
+    output, arguments, _ = left_out
+    shutil.copytree(output, tmp_path / "runs")
+    record = tmp_path / "runs" / "cells" / "model" / "eval_results.json"
+    found = json.loads(record.read_text())
+    found["training"]["started_from"] = {"source": "found.safetensors"}
+    record.write_text(json.dumps(found))
+    run(monkeypatch, *arguments, "--output_dir", tmp_path / "runs")
+    assert "cells, unseen: of found.safetensors, which this network went on from, no record names" in caplog.text
+    caplog.clear()
+    run(monkeypatch, *arguments)
+    assert "no record names" not in caplog.text
+
+
 def test_the_report_keeps_the_runs_that_still_stand(tmp_path):
     report = tmp_path / leave_one_out.RESULTS
     (tmp_path / "a" / "model").mkdir(parents=True)
