@@ -136,14 +136,14 @@ def check_start(for_training: Sequence[str], labs: Sequence[str]) -> None:
     Raises:
         ValueError: they have, or their record cannot be read.
     """
-    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    parser = argparse.ArgumentParser(add_help=False)  # abbreviated as train.py lets them be
     parser.add_argument("--init_from", "--init-from", dest="starts", nargs="+", default=[], action="extend")
     parser.add_argument("--average_with", "--average-with", dest="starts", nargs="+", default=[], action="extend")
     starts = parser.parse_known_args(for_training)[0].starts
     for source in map(Path, starts):
         record = read_results(source / FILE_NAME)["training"] if (source / FILE_NAME).is_file() else {}
         for lab in labs:
-            check_unseen({"source": source.name, **record}, lab)
+            check_unseen({"source": source.resolve().name, **record}, lab)
 
 
 def add_to_report(path: Path, name: str, found: Mapping[str, Any]) -> None:
@@ -190,6 +190,7 @@ def main() -> None:
         label_map, shares = read_label_map(options.label_map), read_shares(options.test_share)
         if strange := sorted(shares.keys() - folders.keys()):
             raise ValueError(f"--test_share {strange[0]}: expected one of {', '.join(folders)}")
+        check_start(for_training, sorted({lab for labs in left_out for lab in labs}))
         for labs in left_out:
             run = options.output_dir / "+".join(labs)
             split = (options.validation_share, options.split_seed)
@@ -197,14 +198,8 @@ def main() -> None:
             for lab in folders.keys() - set(labs):
                 cells[lab] = held_out_cells(folders[lab], options.labels, label_map, *split, shares.get(lab, 0.0))
             if not (run / "model" / FILE_NAME).is_file():
-                check_start(for_training, labs)
                 logger.info("%s is left out: training on the others", " and ".join(labs))
                 train_without([str(folders[lab]) for lab in folders if lab not in labs], run, options, for_training)
-            measured = {
-                lab: measure_laboratory(run / "model", cells[lab], options.labels, options.negatives) for lab in folders
-            }
-            for lab in labs:
-                logger.info("%s, unseen: balanced accuracy by share %s", lab, measured[lab]["shares"])
             training = read_results(run / "model" / FILE_NAME)["training"]
             for lab in labs:
                 if (unknown := check_unseen(training, lab)) is not None:
@@ -212,6 +207,11 @@ def main() -> None:
                         "%s, unseen: of %s, which this network went on from, no record names the folders that it learnt from. "
                         "Whether %s was among them, only who trained it knows.", lab, unknown, lab,
                     )  # fmt: skip
+            measured = {
+                lab: measure_laboratory(run / "model", cells[lab], options.labels, options.negatives) for lab in folders
+            }
+            for lab in labs:
+                logger.info("%s, unseen: balanced accuracy by share %s", lab, measured[lab]["shares"])
             for lab in folders.keys() - set(labs):
                 if learnt_before(division(training["command"], lab), training.get("started_from"), lab):
                     logger.warning(

@@ -577,7 +577,7 @@ def identify(source: str | Path) -> dict[str, str]:
 
 
 def ancestry(source: str | None) -> dict | None:
-    """Give which weights ``--init_from`` starts from, with the record of their training if their folder has one."""
+    """Give which weights are started from, or averaged with, with the record of their training if their folder has one."""
     if source is None:
         return None
     path = Path(source) / "eval_results.json"
@@ -607,7 +607,7 @@ class Prepared:
         calibration: what the temperature is fitted on.
         model: the network.
         companions: the networks that its weights are averaged with at the end.
-        averaged_with: which weights these are, as they are recorded.
+        averaged_with: the records of the trainings that made these.
         started_from: the record of the training that made the weights it begins with, see ``ancestry``.
         resolution: the input side for each epoch.
         augmentation: how an image is changed.
@@ -621,7 +621,7 @@ class Prepared:
     calibration: datasets.Dataset
     model: WbcResNetForImageClassification
     companions: list[WbcResNetForImageClassification]
-    averaged_with: list[dict[str, str]]
+    averaged_with: list[dict | None]
     started_from: dict | None
     resolution: GrowingResolution
     augmentation: Augmentation
@@ -678,7 +678,7 @@ def prepare(data_arguments: DataArguments, recipe: RecipeArguments, arguments: S
             f"--average_with {finished}: the mean is written there, in place of what it is made of. Copy that folder first."
         )
     companions = [load_companion(model, folder) for folder in recipe.average_with]
-    averaged_with = [identify(folder) for folder in recipe.average_with]
+    averaged_with = [ancestry(folder) for folder in recipe.average_with]
     started_from = ancestry(recipe.init_from)
     data = " ".join(find_fingerprints(data_arguments, laboratories).values())
     identity = {"labels": labels, "data": data, "images": len(fit), "seed": arguments.seed}

@@ -26,7 +26,10 @@ def division(command: str, lab: str) -> Division | None:
         parser.add_argument(f"--{name}", nargs="+", default=[])
     parser.add_argument("--validation_share", type=float)
     parser.add_argument("--split_seed", type=int, default=0)
-    found, _ = parser.parse_known_args(shlex.split(command))
+    try:
+        found, _ = parser.parse_known_args(shlex.split(command))
+    except ValueError as error:
+        raise ValueError(f"The recorded command cannot be read ({error}): {command}") from error
     if lab not in {Path(folder).name for folder in (found.home or found.data_dir)}:
         return None
     return found.validation_share, found.split_seed, read_shares(found.test_share).get(lab, 0.0)
@@ -57,7 +60,8 @@ def check_unseen(started_from: Mapping[str, Any] | None, lab: str) -> str | None
     started_from
         As in ``learnt_before``; the record itself counts.
     lab
-        The folder's name. Folders are told apart by nothing else: the same images under another name pass.
+        The folder's name. Folders are told apart by nothing else: the same images under another name pass, also those that
+        few_labels.py has copied to fit to.
 
     Returns
     -------

@@ -3,8 +3,8 @@
 It may be absent, and has the keys
 
 ``official``
-    trainings on the Kaggle archive's TRAIN photos alone, each measured on the official TEST by train.py; those that learnt from
-    as many photos as the first are the ones that count;
+    trainings on the Kaggle archive's TRAIN photos alone, each measured on the official TEST by train.py; those of the first
+    one's recipe, see ``evaluation.wanted.recipe_of``, are the ones that count;
 ``eight_classes``
     trainings on the eight classes of PBC, measured on a random part of it;
 ``unseen``

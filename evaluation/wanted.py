@@ -93,20 +93,32 @@ def _accuracy_at(share: str) -> Callable:
     return lambda entry: entry.get("selective", {}).get("accuracy_at", {}).get(share)
 
 
-def _recipes(results: Mapping[str, Any], split: str) -> dict[int, list[Mapping[str, Any]]]:
-    """Give what the trainings on TRAIN alone measured, by the number of photos they learnt from, in their order.
+def recipe_of(training: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say what tells trainings on TRAIN alone apart: how many photos they learnt from, at which side they ended, how often they
+    were shown an image at once."""
+    views = "in two views" if "--consistency" in training["command"].split() else "in one view"
+    return f"{training['n_photos']} photos", f"up to {max(training['resolutions'])} px", views
 
-    Those of the first number, the recipe decided last, count; the others show what was tried before.
+
+def _recipes(results: Mapping[str, Any], split: str) -> dict[str, list[Mapping[str, Any]]]:
+    """Give what the trainings on TRAIN alone measured, by recipe, in their order; each is told by its photos and by what differs.
+
+    Those of the first recipe, the one decided last, count; the others show what was tried before.
     """
     recipes = {}
     for run in results.get("evidence", {}).get("official", ()):
         if entry := _entry(run["results"], "blood-cells", split):
-            recipes.setdefault(run["training"]["n_photos"], []).append(entry)
-    return recipes
+            recipes.setdefault(recipe_of(run["training"]), []).append(entry)
+    differs = [len(set(values)) > 1 for values in zip(*recipes, strict=True)]
+    differs[:1] = [True]  # photos are always told
+    return {
+        ", ".join(value for value, told in zip(recipe, differs, strict=True) if told): entries
+        for recipe, entries in recipes.items()
+    }
 
 
 def _of_recipes(
-    recipes: Mapping[int, Sequence[Mapping[str, Any]]],
+    recipes: Mapping[str, Sequence[Mapping[str, Any]]],
     value: Callable[[Mapping[str, Any]], float],
     write: Callable[[float], str],
     write_one: Callable[[Mapping[str, Any]], str],
@@ -114,13 +126,13 @@ def _of_recipes(
     """Set the mean of the first recipe beside each of its trainings and beside the means of the others."""
     if not recipes:
         return None
-    means = {photos: fmean(map(value, entries)) for photos, entries in recipes.items()}
-    (photos, entries), *others = recipes.items()
+    means = {recipe: fmean(map(value, entries)) for recipe, entries in recipes.items()}
+    (first, entries), *others = recipes.items()
     trainings = f"{len(entries)} training{'' if len(entries) == 1 else 's'}"
-    of = f"{trainings} on {photos} photos" if others else trainings
-    told = [f"{write(means[photos])}, mean of {of}: {', '.join(map(write_one, entries))}"]
-    told += [f"on {number} photos {write(means[number])}, mean of {len(each)}" for number, each in others]
-    return Found(means[photos], "; ".join(told), entries[0]["n_images"])
+    of = f"{trainings} on {first}" if others else trainings
+    told = [f"{write(means[first])}, mean of {of}: {', '.join(map(write_one, entries))}"]
+    told += [f"on {recipe} {write(means[recipe])}, mean of {len(each)}" for recipe, each in others]
+    return Found(means[first], "; ".join(told), entries[0]["n_images"])
 
 
 def _official(results: Mapping[str, Any]) -> Found | None:

@@ -313,7 +313,7 @@ def _warnings(
     total = differential["white_cells_per_microlitre"]
     if total is not None and total < LOW_TOTAL:
         text = f"{total:g} white cells in a microlitre are hardly possible: 7.2 times 10^9 in a litre are 7200."
-        warnings.append(say("low_total", text, total=f"{total:g}"))
+        warnings.append(say("low_total", text, total=total))
     left = machine[UNIDENTIFIED]
     if left:
         share = f" ({100 * left / counted:.0f} %)" if left > REVIEW_SHARE * counted else ""

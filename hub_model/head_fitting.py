@@ -174,7 +174,9 @@ class HeadFitting:
                 f"The {int((numbers == scarce).sum())} cell(s) of {names[scarce]!r} come from one photo or field; expected two "
                 "or more, so that each is named by a layer that saw another. Label more cells of it, or leave it out."
             )
-            raise ValueError(say("class_of_one_photo", text, label=names[scarce]))
+            raise ValueError(
+                say("class_of_one_photo", text, label=names[scarce], number=int((numbers == scarce).sum()))
+            )
         folds = min(folds, len(groups_of[scarce]))
         fold_of = _deal(numbers, groups, folds)
         weight, bias = _as_arrays(self.get_classifier())

@@ -143,7 +143,7 @@ def _read_file(source: Path | io.BytesIO, name: str) -> ReadImage:
         raise
     except Image.DecompressionBombError as error:
         text = f"{name}: more than {LARGEST / 1e6:.0f} million pixels. Crop or shrink it."
-        raise ImageError(say("image_large", text, name=name, most=f"{LARGEST / 1e6:.0f}")) from error
+        raise ImageError(say("image_bomb", text, name=name, most=f"{LARGEST / 1e6:.0f}")) from error
     except UnidentifiedImageError as error:
         formats = ", ".join(FORMATS)
         text = f"{name}: this is no picture that can be read ({formats}). {TURN_TO_PNG}"
@@ -188,7 +188,8 @@ def _finish(image: Image.Image, name: str) -> ReadImage:
     """Check the size, which the header tells, decode, and convert to upright RGB."""
     if image.width * image.height > LARGEST:
         text = f"{name}: {image.width} x {image.height} px are more than {LARGEST / 1e6:.0f} million pixels. Crop or shrink it."
-        raise ImageError(say("image_large", text, name=name, most=f"{LARGEST / 1e6:.0f}"))
+        values = {"name": name, "width": image.width, "height": image.height, "most": f"{LARGEST / 1e6:.0f}"}
+        raise ImageError(say("image_large", text, **values))
     if min(image.size) < SMALLEST_SIDE:
         text = f"{name}: {image.width} x {image.height} px; expected {SMALLEST_SIDE} or more each side. Take a larger picture."
         values = {"name": name, "width": image.width, "height": image.height, "least": SMALLEST_SIDE}

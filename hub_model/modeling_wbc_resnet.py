@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+# F401: a sibling of a sibling; see pipeline_wbc_resnet.py.
 from .batch_statistics import BatchStatistics
 from .configuration_wbc_resnet import WbcResNetConfig
 from .folding import folded_features

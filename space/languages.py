@@ -244,6 +244,7 @@ ENGLISH = {
     "lab_still": "What was fitted before stands.",
     "lab_too_many_files": "{given} images came; at most {files} go at once. Bring them in several parts.",
     "lab_one_class": "Only one class has {fewest} labelled cells or more ({label}: {number}); expected two. Add cells of another.",
+    "lab_leave_out": "Leave it out, or take the photo anew.",
     "lab_nothing_fitted": "Nothing was fitted yet. Re-estimate the statistics, or fit the model to labelled cells.",
     "lab_unseen_classes": "Not learnt from your cells: {classes}. The fitted model can name these less well than before.",
     "lab_no_slide": "There is no slide. Count one under Smear fields first.",
@@ -355,20 +356,21 @@ GERMAN = {
     "explanation": "Hellere Stellen sprachen mehr für diese Klasse als für die anderen. Die Antwort wird aus denselben Hinweisen "
     "berechnet, gemittelt über das ganze Foto.",
     "explanation_empty": "Keine einzelne Stelle sprach für diese Klasse mehr als für die anderen.",
-    # Was abgelegt, eingefügt oder ausgewählt wird
+    # A picture that came
     "note_transparent": "Das Bild hat durchsichtige Teile; sie wurden auf Weiß gelegt.",
     "note_cmyk": "Das Bild ist in Druckfarben (CMYK); seine Farben wurden in RGB umgerechnet und können abweichen.",
     "note_grey": "Das Bild ist grau. Das Netz lernte an gefärbten Bildern: dieser Antwort weniger trauen.",
     "note_deep_grey": "Das Bild hat Grau mit mehr als 8 Bit; seine dunkelsten bis hellsten Werte wurden auf 8 Bit verteilt.",
     "note_frames": "Die Datei enthält {frames} Bilder; das erste wurde genommen.",
     "picture_none": "Es kam kein Bild. Eines auswählen, einfügen oder mit der Kamera aufnehmen.",
-    "picture_unreadable": "Diese Datei lässt sich nicht als Bild lesen. JPEG, PNG, WebP, TIFF, BMP oder GIF senden; andere zuerst als PNG ausgeben.",
-    "picture_damaged": "Dieses Bild ist beschädigt oder abgeschnitten: Sein letzter Teil fehlt. Noch einmal kopieren oder ausgeben.",
-    "picture_large": "Dieses Bild hat mehr als {limit:.0f} Millionen Bildpunkte. Zuerst auf die Zelle zuschneiden.",
+    "picture_unreadable": "Diese Datei lässt sich nicht als Bild lesen. JPEG, PNG, WebP, TIFF, BMP oder GIF senden; andere zuerst als PNG speichern.",
+    "picture_damaged": "Dieses Bild ist beschädigt oder abgeschnitten: Sein letzter Teil fehlt. Noch einmal kopieren oder speichern.",
+    "picture_large": "Dieses Bild hat mehr als {limit:.0f} Millionen Pixel. Zuerst auf die Zelle zuschneiden.",
     "picture_heavy": "Die Datei dieses Bildes ist größer als {limit:.0f} MB. Zuerst auf die Zelle zuschneiden oder als JPEG speichern.",
     "picture_small": "Dieses Bild hat {width}x{height} px; mindestens {limit}x{limit} px sind nötig. Einen größeren Ausschnitt der Zelle senden.",
-    "picture_no_numbers": "Dieses Bild enthält Werte, die keine Zahlen sind (NaN oder unendlich). Noch einmal als PNG mit 8 Bit ausgeben.",
+    "picture_no_numbers": "Dieses Bild enthält Werte, die keine Zahlen sind (NaN oder unendlich). Noch einmal als PNG mit 8 Bit speichern.",
     "picture_no_base64": "Was nach dem Komma dieser Daten-URL steht, ist kein Base64 ({reason}). Erwartet wird die ganze Datei, einmal kodiert, als data:image/jpeg;base64,...; neu kodieren.",
+    # What is dropped, pasted or chosen
     "send_place": "Fotos oder einen Ordner hier ablegen,\noder klicken und auswählen",
     "send_heavy": "Ausgelassen, größer als {limit} MB: {names}. Als JPEG speichern oder zuschneiden.",
     "send_strange": "Ausgelassen, keine Bilder: {names}.",
@@ -527,6 +529,7 @@ GERMAN = {
     "lab_still": "Was zuvor angepasst wurde, steht noch.",
     "lab_too_many_files": "{given} Bilder kamen; höchstens {files} gehen auf einmal. In mehreren Teilen bringen.",
     "lab_one_class": "Nur eine Klasse hat {fewest} benannte Zellen oder mehr ({label}: {number}); gebraucht werden zwei. Zellen einer anderen hinzufügen.",
+    "lab_leave_out": "Weglassen oder das Foto neu aufnehmen.",
     "lab_nothing_fitted": "Noch wurde nichts angepasst. Die Statistik neu schätzen oder das Modell an benannte Zellen anpassen.",
     "lab_unseen_classes": "Nicht an Ihren Zellen gelernt: {classes}. Diese nennt das angepasste Modell weniger gut als zuvor.",
     "lab_no_slide": "Es gibt keinen Objektträger. Zuerst unter Gesichtsfelder einen zählen.",
@@ -585,32 +588,34 @@ for _texts in (ENGLISH, GERMAN):
         for _end in ("low", "high"):  # a component's label cannot be put together in the browser
             _texts[f"range_{_end}_{_class}"] = _texts[f"range_{_end}"].format(name=_texts[f"name_{_class}"])
 
-# The model's own sentences, by the names that they bring; it says them in English itself.
+# The model's own sentences, by the names that they bring; it says them in English itself. A name here has nothing to do with one
+# above: the pipeline reads photos of fields by its own rules.
 MODELS = MappingProxyType(
     {
         "de": {
             "images_refused": "{number} von {given} Fotos wurden abgelehnt und nicht gezählt.",
             "images_refused_one": "1 von {given} Fotos wurde abgelehnt und nicht gezählt.",
             "no_cell_counted": "Keine weiße Zelle wurde gezählt: Es gibt kein Differentialblutbild.",
-            "few_cells": "Nur {number} Zellen wurden gezählt: Die Intervalle sind weit. Mindestens {fewest} zählen, besser {better}.",
-            "few_cells_one": "Nur 1 Zelle wurde gezählt: Die Intervalle sind weit. Mindestens {fewest} zählen, besser {better}.",
+            "few_cells": "Nur {number} Zellen wurden gezählt: Die Intervalle sind breit. Mindestens {fewest} zählen, besser {better}.",
+            "few_cells_one": "Nur 1 Zelle wurde gezählt: Die Intervalle sind breit. Mindestens {fewest} zählen, besser {better}.",
             "low_total": "{total} weiße Zellen in einem Mikroliter sind kaum möglich: 7,2 mal 10⁹ in einem Liter sind 7200.",
             "unidentified_unseen": "{number} von {counted} Zellen{share} sind unbestimmt: Bevor die Zählung gilt, die ansehen, die noch niemand angesehen hat.",
             "unidentified_unseen_one": "1 von {counted} Zellen{share} ist unbestimmt: Bevor die Zählung gilt, sie ansehen, denn noch niemand hat es getan.",
-            "unidentified_seen": "{number} von {counted} Zellen{share} sind unbestimmt: Jede hat sich ein Mensch angesehen.",
+            "unidentified_seen": "{number} von {counted} Zellen{share} sind unbestimmt: Jede hat ein Mensch angesehen.",
             "unidentified_seen_one": "1 von {counted} Zellen{share} ist unbestimmt: Ein Mensch hat sie angesehen.",
-            "many_negatives": "{number} von {counted} Zellen ({share}) sind „{label}“, keine der anderen Klassen: Sie senken jeden anderen Prozentsatz und ihren Anteil an der Gesamtzahl. Verwerfen, was keine weiße Zelle ist.",
-            "many_negatives_one": "1 von {counted} Zellen ({share}) ist „{label}“, keine der anderen Klassen: Sie senkt jeden anderen Prozentsatz und seinen Anteil an der Gesamtzahl. Verwerfen, was keine weiße Zelle ist.",
+            "many_negatives": "{number} von {counted} Zellen ({share}) sind „{label}“, keine der anderen Klassen: Sie senken alle anderen Prozentsätze, und auf sie entfällt ein Teil der Gesamtzahl. Verwerfen, was keine weiße Zelle ist.",
+            "many_negatives_one": "1 von {counted} Zellen ({share}) ist „{label}“, keine der anderen Klassen: Sie senkt alle anderen Prozentsätze, und auf sie entfällt ein Teil der Gesamtzahl. Verwerfen, was keine weiße Zelle ist.",
             "errors_unknown": "Wie oft dieses Netz irrt, wurde nicht gemessen: Die Intervalle gelten nur für die Stichprobe.",
             "errors_elsewhere": "Die Fehler des Netzes wurden in anderen Laboren gemessen, vielleicht nicht in dem dieses Objektträgers: Die korrigierten Zahlen gelten nur, wenn es hier irrt wie dort.",
             "errors_of_few": "Wie das Netz in {laboratory} irrt, wurde nur an wenigen Zellen gezählt, {labels}: Die korrigierten Zahlen dieser Klassen, und derer, für die sie gehalten werden, können weit von der Wahrheit liegen.",
-            "errors_do_not_fit": "Die Befunde auf diesem Objektträger gleichen denen keines Labors, in dem Fehler gemessen wurden: Den korrigierten Zahlen nicht trauen; die Zellen prüfen.",
+            "errors_do_not_fit": "Die Antworten des Netzes auf diesem Objektträger gleichen denen keines Labors, in dem Fehler gemessen wurden: Den korrigierten Zahlen nicht trauen; die Zellen prüfen.",
             "image_empty": "{name}: Die Datei ist leer, 0 Bytes. Noch einmal von dort kopieren, woher sie kommt.",
-            "image_large": "{name}: mehr als {most} Millionen Bildpunkte. Zuschneiden oder verkleinern.",
-            "image_unreadable": "{name}: Das ist kein Bild, das sich lesen lässt ({formats}). In einem Bildprogramm öffnen und als PNG ausgeben.",
-            "image_damaged": "{name}: Die Datei ist beschädigt oder abgeschnitten ({why}). Noch einmal kopieren oder ausgeben.",
-            "image_small": "{name}: {width} x {height} px; erwartet werden {least} oder mehr je Seite. Ein größeres Bild nehmen.",
-            "image_no_numbers": "{name}: Das Bild enthält Werte, die keine Zahlen sind. Noch einmal als PNG mit 8 Bit ausgeben.",
+            "image_large": "{name}: {width} x {height} px sind mehr als {most} Millionen Pixel. Zuschneiden oder verkleinern.",
+            "image_bomb": "{name}: mehr als {most} Millionen Pixel. Zuschneiden oder verkleinern.",
+            "image_unreadable": "{name}: Das ist kein Bild, das sich lesen lässt ({formats}). In einem Bildprogramm öffnen und als PNG speichern.",
+            "image_damaged": "{name}: Die Datei ist beschädigt oder abgeschnitten. Noch einmal kopieren oder speichern.",
+            "image_small": "{name}: {width} x {height} px; erwartet werden {least} oder mehr je Seite. Ein größeres Bild aufnehmen.",
+            "image_no_numbers": "{name}: Das Bild enthält Werte, die keine Zahlen sind. Noch einmal als PNG mit 8 Bit speichern.",
             "image_no_smear": "{name}: {reason}. Weglassen oder das Foto neu aufnehmen.",
             "smear_strip": "kein gefärbter Ausstrich: Das Bild ist mehr als {times}-mal so lang wie breit",
             "smear_dark": "kein gefärbter Ausstrich: Das Bild ist zu dunkel",
@@ -630,7 +635,8 @@ MODELS = MappingProxyType(
             "note_overlaps_cells": "Überlappt {other}: {number} Zellen nur einmal gezählt.",
             "note_overlaps_cells_one": "Überlappt {other}: 1 Zelle nur einmal gezählt.",
             "cells_of_one_photo": "Alle {number} Zellen kommen aus einem Foto; erwartet werden zwei oder mehr. Zellen eines anderen benennen.",
-            "class_of_one_photo": "Die benannten Zellen der Klasse „{label}“ kommen aus einem Foto oder Feld; erwartet werden zwei oder mehr, damit jede von einer Schicht benannt wird, die eine andere sah. Mehr davon benennen oder weglassen.",
+            "class_of_one_photo_one": "Die eine Zelle der Klasse „{label}“ kommt aus einem Foto oder Feld; erwartet werden zwei oder mehr, damit jede von einer Schicht benannt wird, die eine andere sah. Mehr davon benennen oder weglassen.",
+            "class_of_one_photo": "Die {number} Zellen der Klasse „{label}“ kommen aus einem Foto oder Feld; erwartet werden zwei oder mehr, damit jede von einer Schicht benannt wird, die eine andere sah. Mehr davon benennen oder weglassen.",
         }
     }
 )
@@ -684,13 +690,13 @@ class Words(dict):
         """
         if self["language"] == "en":
             return str(sentence), None
-        which, values = getattr(sentence, "which", None), getattr(sentence, "values", {})
-        texts = MODELS.get(self["language"], {})
-        one = f"{which}_one" if values.get("number") == 1 and f"{which}_one" in texts else which
         try:
+            which, values = sentence.which, sentence.values
+            texts = MODELS[self["language"]]
+            one = f"{which}_one" if values.get("number") == 1 and f"{which}_one" in texts else which
             return texts[one].format(**{name: self.value_of(name, value) for name, value in values.items()}), None
-        except (KeyError, TypeError, ValueError):  # another version of the model may bring other sentences and values
-            return str(sentence), "en"
+        except (AttributeError, LookupError, TypeError, ValueError):
+            return str(sentence), "en"  # another version of the model may bring other sentences and values
 
     def value_of(self, name: str, value: Any) -> Any:
         """Give what is put into a text for a value: of a class its name in this language."""
@@ -698,7 +704,14 @@ class Words(dict):
             return self.label(value)
         if name == "labels":
             return ", ".join(f"{self.label(label)} ({number})" for label, number in value)
-        return value if getattr(value, "which", None) is None else self.said(value)[0]
+        if isinstance(value, float):
+            return self.figure(value)
+        if getattr(value, "which", None) is None:
+            return value
+        text, language = self.said(value)
+        if language is not None:
+            raise LookupError(f"{value!r} is not known in this language: then all of the sentence stays English.")
+        return text
 
     def number(self, value: float, digits: int = 1) -> str:
         """Write a number with the language's decimal mark."""

@@ -249,9 +249,9 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> tuple[gr.HTML, gr.
         }
 
     def note(text: str) -> str:
-        """Show what is said: of several lines the further ones, of what was sent, as a list."""
+        """Show what is said: of several lines the further ones, of what was sent, as a list; these are HTML."""
         first, *more = text.split("\n")
-        rows = "".join(f"<li>{escape(line)}</li>" for line in more)
+        rows = "".join(f"<li>{line}</li>" for line in more)
         told = f"<p>{escape(first)}</p>{f'<ul>{rows}</ul>' if rows else ''}"
         return f'<div class="wbc-note" role="status">{told}</div>' if text else ""
 
@@ -364,12 +364,13 @@ def build_my_laboratory(model: SmearModel, visits: Visits) -> tuple[gr.HTML, gr.
                 try:
                     picture = read_photo({"path": str(path)})
                 except PictureError as error:
-                    told.append(f"{path.name}: {error.told(speech)}")
+                    told.append(escape(f"{path.name}: {error.told(speech)}"))
                     continue
                 if reason := model.count.why_no_smear(picture.image):
-                    told.append(f"{path.name}: {speech.said(reason)[0]}.")
+                    why = page.said(reason, speech, f"{path.name}: ")
+                    told.append(f"{why}. {escape(speech['lab_leave_out'])}")
                     continue
-                told += [f"{path.name}: {note.told(speech)}" for note in picture.notes]
+                told += [escape(f"{path.name}: {note.told(speech)}") for note in picture.notes]
                 if name and len(model.count.find(picture.image)) > 1:  # one label cannot be of all
                     several.append(path.name)
                 new.append(Cell(picture.image.resize((SIDE, SIDE)), name or None, f"{path.name} {path.parent.name}"))

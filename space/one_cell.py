@@ -65,6 +65,8 @@ def explain(picture: Picture, said: CellAnswer, model: SmearModel, speech: Words
     verdict = reason = reason_in = means = None
     if said.no_smear is not None:
         verdict, (reason, reason_in) = speech["no_smear"], speech.said(said.no_smear)
+        why = reason.partition(": ")[2] or reason  # "no stained smear: it is grey"; that it is none stands above
+        reason = f"{why[:1].upper()}{why[1:]}."
     elif shows_no_cell(picture.image, said, model):
         verdict, reason = speech["no_cell"], speech["no_cell_why"]
     elif said.reason is not None:
