@@ -101,7 +101,7 @@ def recipe_of(training: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _recipes(results: Mapping[str, Any], split: str) -> dict[str, list[Mapping[str, Any]]]:
-    """Give what the trainings on TRAIN alone measured, by recipe, in their order; each is told by its photos and by what differs.
+    """Give what the trainings on TRAIN alone measured, by recipe, in their order, each told by its photos and what differs.
 
     Those of the first recipe, the one decided last, count; the others show what was tried before.
     """
