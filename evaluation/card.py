@@ -178,6 +178,11 @@ def _stages(training: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
         yield training
 
 
+def trained_with(runs: Sequence[Mapping[str, Any]], option: str) -> list[Mapping[str, Any]]:
+    """Give the trainings of ``evidence`` whose command names an option."""
+    return [run for run in runs if option in run["training"]["command"].split()]
+
+
 def errors_of(measured: Mapping[str, Any], label: str) -> tuple[int, int]:
     """Count a measurement's errors: those in which ``label`` is the label or the answer, and all."""
     matrix, chosen = measured["confusion_matrix"], measured["labels"].index(label)
@@ -198,10 +203,11 @@ def render_card(template: str, results: Mapping[str, Any], config: Mapping[str, 
     The template sees ``model``, ``training``, ``versions``, ``results`` and ``evidence`` of ``eval_results.json``; ``config``;
     ``confusion_cells``, how many validation cells its confusion was counted on; ``entry(split, dataset=None)``, one
     measurement; ``recall_of(entry, label)``, the recall of a class whatever the case of its name; ``errors_of(entry,
-    label)``, how many errors have to do with a class, and all; ``stages``, the trainings that led to these weights, the
-    first one first; ``always_wrong``, names of TEST photos; the tables ``results_table``, ``wanted_table`` and
-    ``trainings_list`` and, of ``evidence``, those of ``evaluation.evidence_tables`` and ``evaluation.door_tables``; and the
-    filters ``percent``, ``figure``, ``nats``, ``thousands`` and ``duration``.
+    label)``, how many errors have to do with a class, and all; ``trained_with(runs, option)``, those of ``evidence`` whose
+    command names it; ``stages``, the trainings that led to these weights, the first one first; ``always_wrong``, names of TEST
+    photos; the tables ``results_table``, ``wanted_table`` and ``trainings_list`` and, of ``evidence``, those of
+    ``evaluation.evidence_tables`` and ``evaluation.door_tables``; and the filters ``percent``, ``figure``, ``nats``,
+    ``thousands`` and ``duration``.
 
     Parameters
     ----------
@@ -262,6 +268,7 @@ def render_card(template: str, results: Mapping[str, Any], config: Mapping[str, 
             entry=entry,
             recall_of=recall_of,
             errors_of=errors_of,
+            trained_with=trained_with,
             stages=list(_stages(results["training"])),
             results_table=results_table(entries),
             wanted_table=wanted_table(results),

@@ -6,7 +6,7 @@
         --finding kaggle.json chula.json --counts counts.json
 
 Each option replaces what stands there of its kind, see ``evaluation.evidence``; the others stay. With ``--add`` it comes
-behind what stands there. Of ``--official`` and ``--unseen`` the first is what counts.
+behind what stands there, with ``--add_first`` before it. Of ``--official`` and ``--unseen`` the first is what counts.
 """
 
 import argparse
@@ -110,7 +110,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--unseen", nargs="+", help="NAME=FILE: reports of leave_one_out.py, each with a name")
     for kind, writer in WRITERS.items():
         parser.add_argument(f"--{kind}", nargs="+", type=Path, help=f"reports of {writer}")
-    parser.add_argument("--add", action="store_true", help="behind what stands there of its kind, not in its place")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--add", action="store_true", help="behind what stands there of its kind, not in its place")
+    where.add_argument(
+        "--add_first", action="store_true", help="before what stands there of its kind, so that it counts"
+    )
     options = parser.parse_args(arguments)
     try:
         found = {}
@@ -128,9 +132,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not found:
             parser.error(f"name one or more of {', '.join(f'--{kind}' for kind in KINDS)}")
         found = without_folders(found)
-        if options.add:
+        if options.add or options.add_first:
             there = read_results(options.folder / FILE_NAME).get("evidence", {})
-            found = {kind: there.get(kind, []) + reports for kind, reports in found.items()}
+            for kind, reports in found.items():
+                found[kind] = there.get(kind, []) + reports if options.add else reports + there.get(kind, [])
         add_evidence(options.folder, found)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

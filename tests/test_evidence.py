@@ -175,6 +175,9 @@ def test_what_is_added_comes_behind_what_stands_there_and_no_name_twice(folder, 
     assert reports[0]["runs"] == reports[1]["runs"]
     with pytest.raises(SystemExit, match="the names of evidence.unseen .* each of them once"):
         collect.main([*words, f"the recipe={tmp_path / 'unseen.json'}"])
+    collect.main([str(folder), "--add_first", "--unseen", f"what counts={tmp_path / 'unseen.json'}"])
+    reports = read_results(folder / "eval_results.json")["evidence"]["unseen"]
+    assert [report["name"] for report in reports] == ["what counts", "the recipe", "another recipe"]
 
 
 def test_what_is_no_report_is_refused_and_nothing_changes(folder, tmp_path):
