@@ -81,6 +81,21 @@ def test_a_whole_view_is_as_a_copy_of_the_archive_and_a_crop_is_a_square(side, s
             assert drawn.shape[0] == drawn.shape[1] and side <= drawn.shape[0] <= 1.2 * side
 
 
+@pytest.mark.parametrize(("share", "least", "most"), [(0.5, 60, 140), (0.0, 0, 0), (1.0, 200, 200)])
+def test_for_a_network_that_sees_more_than_a_copy_has_some_views_have_only_a_copys_pixels(smear, share, least, most):
+    draw = Augmentation(crop_share=0, copy_share=share)
+    pyramid = halvings(cv2.resize(smear[0], (640, 480)))
+    shapes = [draw(pyramid, np.random.default_rng(seed), 288, None).shape[:2] for seed in range(200)]
+    assert set(shapes) <= {(240, 320), (309, 411)} and least <= shapes.count((240, 320)) <= most
+
+
+def test_at_a_copys_own_size_the_share_of_copies_changes_no_draw(smear):
+    pyramid = halvings(smear[0])
+    for side in (96, 224):
+        one, two = (Augmentation(copy_share=share)(pyramid, np.random.default_rng(3), side, None) for share in (0, 1))
+        np.testing.assert_array_equal(one, two)
+
+
 def test_without_boxes_every_view_is_whole(smear):
     shapes = {Augmentation()(halvings(smear[0]), np.random.default_rng(s), 70, None).shape for s in range(30)}
     assert shapes == {(75, 100, 3)}
@@ -499,7 +514,7 @@ def test_entries_change_what_they_name_and_nothing_else():
     [
         (
             "blurr=1",
-            r"blurr=1: expected NAME=VALUE with one of the names scale, shift, crop_share, .*jpeg, degrade_share",
+            r"blurr=1: expected NAME=VALUE with one of the names scale, shift, copy_share, crop_share, .*jpeg, degrade_share",
         ),
         ("blur", r"blur: expected a value like that of blur=1\.2"),
         ("blur=strong", r"blur=strong: expected a value like that of blur=1\.2"),

@@ -10,6 +10,8 @@ from training.colour import HED_TO_OD, OD_TO_HED, change_colour, compose
 
 GROUND_ATTEMPTS = 40  # to find a place that keeps clear of the cells
 GROUND_SHRINKS = 0.95  # at each attempt: about a cell that fills its image, only the corners are free
+COPY_WIDTH = 320  # px, of the Kaggle archive's images
+COPY_SIDE = 224  # px, of the network that these are shown to
 SMALLEST_WINDOW = 8  # px: some boxes of red cells and platelets are slips of a few pixels
 
 
@@ -20,6 +22,7 @@ class Augmentation:
     Attributes:
         scale: smallest and largest enlargement of a whole photo.
         shift: largest shift of a whole photo, as a share of its width and height.
+        copy_share: how often a whole photo, for a network that sees more than 224 px, has only the pixels of a Kaggle copy.
         crop_share: how often a photo with known boxes gives a close crop instead of the whole.
         crop_side: smallest and largest side of a close crop, in sides of the cell's box.
         crop_centre: largest distance of the crop's centre from the cell's, in sides of the crop.
@@ -41,6 +44,7 @@ class Augmentation:
 
     scale: tuple[float, float] = (0.7, 1.4)
     shift: float = 0.15
+    copy_share: float = 0.5
     crop_share: float = 0.35
     crop_side: tuple[float, float] = (1.1, 2.4)
     crop_centre: float = 0.12
@@ -142,7 +146,10 @@ class Augmentation:
 
     def _whole_view(self, rng, side, height, width, boxes):
         """Return the map from photo to output pixels, and the output's size (w, h), for the whole photo."""
-        zoom = side / 224 * 320 / width  # at 224 px a photo is seen 320 px wide, as the Kaggle copies are
+        zoom = side / COPY_SIDE * COPY_WIDTH / width  # at 224 px a photo is seen 320 px wide, as the Kaggle copies are
+        # Larger views show what no copy has: who sees these alone names photos better, and copies no better.
+        if side > COPY_SIDE and rng.random() < self.copy_share:
+            zoom = COPY_WIDTH / width
         size = (round(width * zoom), round(height * zoom))
         for _ in range(5):
             linear = self._linear(rng, zoom * _log_uniform(rng, *self.scale))
