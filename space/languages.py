@@ -699,7 +699,7 @@ class Words(dict):
             return str(sentence), "en"  # another version of the model may bring other sentences and values
 
     def value_of(self, name: str, value: Any) -> Any:
-        """Give what is put into a text for a value: of a class its name in this language."""
+        """Give what is put into a sentence of the model for a value: of a class its name in this language."""
         if name == "label":
             return self.label(value)
         if name == "labels":
@@ -760,7 +760,8 @@ class Said(NamedTuple):
 
     def told(self, speech: Words) -> str:
         """Say it in the words of a language."""
-        return speech(self.key, **{name: speech.value_of(name, value) for name, value in self.values.items()})
+        values = {name: speech.label(value) if name == "label" else value for name, value in self.values.items()}
+        return speech(self.key, **values)
 
 
 class SaidError(ValueError):

@@ -752,7 +752,7 @@ def test_while_photos_are_counted_the_box_takes_no_others_and_then_it_does(visit
     open_again("at most 200 go at once")
     inputs.set_input_files(tmp_path / "no.png")
     open_again("no.png")
-    assert page.locator("#fields-status [lang=en]").inner_text().startswith("no.png")
+    assert page.locator("#fields-status .wbc-note").inner_text().startswith("no.png: this is no picture")
     counting(fields[:16])
     page.locator("#fields-example").click()  # in the place of what is counted
     page.wait_for_function("document.querySelectorAll('#fields-photos figure').length === 5")
@@ -1046,7 +1046,7 @@ def test_who_presses_while_files_are_read_has_them_counted_in(visit, tmp_path, m
     assert "2 images" in page.locator("#lab-estimated").inner_text()
     told = page.locator("#lab-status").inner_text()
     assert "New cells: 2" in told and "broken.png" in told, "the later answer leaves what was said of the files"
-    assert "noise.png: This is no photo of a stained smear" in told
+    assert "noise.png: no stained smear: it is grey" in told and "Leave it out, or take the photo anew." in told
     page.wait_for_selector("#lab-cancel", state="hidden")
 
 
