@@ -95,9 +95,12 @@ def _accuracy_at(share: str) -> Callable:
 
 def recipe_of(training: Mapping[str, Any]) -> tuple[str, ...]:
     """Say what tells trainings on TRAIN alone apart: how many photos they learnt from, at which side they ended, how often they
-    were shown an image at once."""
+    were shown an image at once, and in how many trainings, one on from the other."""
     views = "in two views" if "--consistency" in training["command"].split() else "in one view"
-    return f"{training['n_photos']} photos", f"up to {max(training['resolutions'])} px", views
+    stages, start = 1, training.get("started_from")
+    while start and start.get("command"):
+        stages, start = stages + 1, start.get("started_from")
+    return f"{training['n_photos']} photos", f"up to {max(training['resolutions'])} px", views, f"{stages} stages"
 
 
 def _recipes(results: Mapping[str, Any], split: str) -> dict[str, list[Mapping[str, Any]]]:
@@ -112,7 +115,7 @@ def _recipes(results: Mapping[str, Any], split: str) -> dict[str, list[Mapping[s
     differs = [len(set(values)) > 1 for values in zip(*recipes, strict=True)]
     differs[:1] = [True]  # photos are always told
     return {
-        ", ".join(value for value, told in zip(recipe, differs, strict=True) if told): entries
+        ", ".join(value for value, told in zip(recipe, differs, strict=True) if told).replace(", 1 stages", ""): entries
         for recipe, entries in recipes.items()
     }
 
