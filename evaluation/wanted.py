@@ -100,7 +100,8 @@ def recipe_of(training: Mapping[str, Any]) -> tuple[str, ...]:
     stages, start = 1, training.get("started_from")
     while start and start.get("command"):
         stages, start = stages + 1, start.get("started_from")
-    return f"{training['n_photos']} photos", f"up to {max(training['resolutions'])} px", views, f"{stages} stages"
+    told = f"{stages} stages" if stages > 1 else ""
+    return f"{training['n_photos']} photos", f"up to {max(training['resolutions'])} px", views, told
 
 
 def _recipes(results: Mapping[str, Any], split: str) -> dict[str, list[Mapping[str, Any]]]:
@@ -115,7 +116,7 @@ def _recipes(results: Mapping[str, Any], split: str) -> dict[str, list[Mapping[s
     differs = [len(set(values)) > 1 for values in zip(*recipes, strict=True)]
     differs[:1] = [True]  # photos are always told
     return {
-        ", ".join(value for value, told in zip(recipe, differs, strict=True) if told).replace(", 1 stages", ""): entries
+        ", ".join(value for value, told in zip(recipe, differs, strict=True) if told and value): entries
         for recipe, entries in recipes.items()
     }
 

@@ -228,6 +228,11 @@ def test_wanted_figures_are_the_measured_ones_with_a_verdict(folder):
     official = wanted_table(results).splitlines()[2]
     assert f"on {photos} photos, in one view: {first} [" in official  # the side is the same in both
     assert f"]; on {photos} photos, in two views {second}, mean of 1 |" in official
+    runs[1]["training"]["started_from"] = {"command": "python train.py", "started_from": {"source": "resnet50.pth"}}
+    official = wanted_table(results).splitlines()[2]
+    assert (
+        f"]; on {photos} photos, in two views, 2 stages {second}, mean of 1 |" in official and "1 stage" not in official
+    )
     ways = results["evidence"]["unseen"][0]["runs"]["raabin"]["laboratories"]["raabin"]
     both = [100 * ways[way]["metrics"]["balanced_accuracy"]["value"] for way in ("plain", "re-estimated")]
     unseen = rows["raabin, never seen: balanced accuracy, plain → re-estimated, the better counts"]
