@@ -170,13 +170,12 @@ class HeadFitting:
         groups_of = {number: {g for g, own in zip(groups, numbers, strict=True) if own == number} for number in names}
         scarce = min(names, key=lambda number: len(groups_of[number]))
         if len(groups_of[scarce]) < 2:
+            number = int((numbers == scarce).sum())
             text = (
-                f"The {int((numbers == scarce).sum())} cell(s) of {names[scarce]!r} come from one photo or field; expected two "
+                f"The {number} cell(s) of {names[scarce]!r} come from one photo or field; expected two "
                 "or more, so that each is named by a layer that saw another. Label more cells of it, or leave it out."
             )
-            raise ValueError(
-                say("class_of_one_photo", text, label=names[scarce], number=int((numbers == scarce).sum()))
-            )
+            raise ValueError(say("class_of_one_photo", text, label=names[scarce], number=number))
         folds = min(folds, len(groups_of[scarce]))
         fold_of = _deal(numbers, groups, folds)
         weight, bias = _as_arrays(self.get_classifier())
