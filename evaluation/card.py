@@ -28,7 +28,7 @@ from evaluation.entry import METRICS, OVER_CLASSES
 from evaluation.figures import duration, figure, nats, percent, thousands
 from evaluation.onnx_files import check_exports
 from evaluation.results import FILE_NAME, read_results, weights_sha256, write_text
-from evaluation.wanted import wanted_table
+from evaluation.wanted import recipes_table, wanted_table
 
 MARKERS = "<!-- {}:begin -->", "<!-- {}:end -->"
 
@@ -205,8 +205,8 @@ def render_card(template: str, results: Mapping[str, Any], config: Mapping[str, 
     measurement; ``recall_of(entry, label)``, the recall of a class whatever the case of its name; ``errors_of(entry,
     label)``, how many errors have to do with a class, and all; ``trained_with(runs, option)``, those of ``evidence`` whose
     command names it; ``stages``, the trainings that led to these weights, the first one first; ``always_wrong``, names of TEST
-    photos; the tables ``results_table``, ``wanted_table`` and ``trainings_list`` and, of ``evidence``, those of
-    ``evaluation.evidence_tables`` and ``evaluation.door_tables``; and the filters ``percent``, ``figure``, ``nats``,
+    photos; the tables ``results_table``, ``wanted_table``, ``recipes_table`` and ``trainings_list`` and, of ``evidence``,
+    those of ``evaluation.evidence_tables`` and ``evaluation.door_tables``; and the filters ``percent``, ``figure``, ``nats``,
     ``thousands`` and ``duration``.
 
     Parameters
@@ -272,6 +272,7 @@ def render_card(template: str, results: Mapping[str, Any], config: Mapping[str, 
             stages=list(_stages(results["training"])),
             results_table=results_table(entries),
             wanted_table=wanted_table(results),
+            recipes_table=recipes_table(results),
             trainings_list=evidence_tables.trainings_list(results),
             always_wrong=evidence_tables.always_wrong(results),
         )

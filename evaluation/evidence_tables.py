@@ -5,7 +5,7 @@ from typing import Any
 
 from evaluation.corruptions import CORRUPTIONS
 from evaluation.divisions import division, learnt_before
-from evaluation.figures import commit, duration, figure, nats, percent, thousands
+from evaluation.figures import commit, duration, figure, folded, nats, percent, thousands
 
 STATES = ("before", "after")
 LEARNT = "†"
@@ -49,7 +49,8 @@ def trainings_list(results: Mapping[str, Any]) -> str:
         for report in evidence.get("heads", ())
         if report.get("checkpoint")
     ]
-    return "\n".join(dict.fromkeys(lines))
+    lines = list(dict.fromkeys(lines))
+    return folded(f"Commands that trained the other networks: {len(lines)}", lines)
 
 
 def unseen_table(evidence: Mapping[str, Any]) -> str:
@@ -86,7 +87,8 @@ def unseen_table(evidence: Mapping[str, Any]) -> str:
                 f"`{run['command']}`"
             )
             notes.append(f"- {note}")
-    return "\n".join([*lines, "", *dict.fromkeys(notes)])
+    notes = list(dict.fromkeys(notes))
+    return "\n".join([*lines, "", folded(f"How each network was trained: {len(notes)}", notes)])
 
 
 def _begun(source: Mapping[str, Any] | None) -> str:
@@ -149,7 +151,7 @@ def few_labels_table(evidence: Mapping[str, Any]) -> str:
             f"| {duration(report['fitted']['wall_seconds'])} |"
         )
     commands = [f"- `{report['command']}`, commit {commit(report)}" for report in evidence["few_labels"]]
-    return "\n".join([_with_footnote(lines), "", *commands])
+    return "\n".join([_with_footnote(lines), "", folded(f"Commands of these rows: {len(commands)}", commands)])
 
 
 def _before_after(pair: Mapping[str, Any]) -> str:
@@ -189,7 +191,7 @@ def heads_table(evidence: Mapping[str, Any]) -> str:
             f"| {home} | {new} |"
         )
     commands = [f"- `{report['command']}`, commit {commit(report)}" for report in evidence["heads"]]
-    return "\n".join([*lines, "", *commands])
+    return "\n".join([*lines, "", folded(f"Commands of these rows: {len(commands)}", commands)])
 
 
 def _judged(laboratory: str, others: list[Mapping[str, Any]]) -> str:

@@ -1,6 +1,6 @@
 """Figures as people read them, written the same in the card, in the README and on the screen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -39,3 +39,8 @@ def duration(seconds: float) -> str:
 def commit(made: Mapping[str, Any]) -> str:
     """Write the commit that something was made at: ``7e79f2e``, or ``7e79f2e with uncommitted changes``."""
     return made["commit"][:7] + (" with uncommitted changes" if made["dirty"] else "")
+
+
+def folded(summary: str, lines: Sequence[str]) -> str:
+    """Write lines of Markdown that open at a click on ``summary``; nothing where there are none."""
+    return "\n".join([f"<details><summary>{summary}</summary>", "", *lines, "", "</details>"]) if lines else ""

@@ -376,6 +376,24 @@ def test_the_card_states_what_was_measured(released):
     assert "{{" not in text.replace("{{The wbc-resnet contributors}}", "") and "{%" not in text
 
 
+def test_every_link_within_the_card_leads_to_a_heading(released):
+    text = render_card(TEMPLATE.read_text("utf-8"), released, CONFIG)
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    linked = set(re.findall(r"\]\(#([^)]+)\)", text))
+    assert {"results", "training", "from-train-photos-alone"} <= linked <= anchors
+
+
+def test_what_is_folded_away_opens_and_closes(released):
+    lines = render_card(TEMPLATE.read_text("utf-8"), released, CONFIG).splitlines()
+    opened = [k for k, line in enumerate(lines) if line.startswith("<details>")]
+    closed = [k for k, line in enumerate(lines) if line == "</details>"]
+    assert len(opened) == len(closed) == 5
+    for begin, end in zip(opened, closed, strict=True):
+        assert begin < end and lines[begin + 1] == lines[end - 1] == ""  # else Markdown within stays raw
+        assert "python " in "\n".join(lines[begin:end])
+
+
 def test_every_table_of_the_card_is_whole(released):
     lines = render_card(TEMPLATE.read_text("utf-8"), released, CONFIG).splitlines()
     tables, block = [], []
@@ -385,7 +403,7 @@ def test_every_table_of_the_card_is_whole(released):
         elif block:
             tables.append(block)
             block = []
-    assert len(tables) == 25
+    assert len(tables) == 26
     for table in tables:
         assert len(table) >= 3 and re.fullmatch(r"\|(-+:?\|)+", table[1]), table
         assert len({line.count("|") for line in table}) == 1, table

@@ -36,8 +36,9 @@ from evaluation.evidence_tables import (
     stranger_table,
     unseen_table,
 )
+from evaluation.figures import figure
 from evaluation.results import read_results, validate_results, without_folders, write_results
-from evaluation.wanted import WANTED, Found, Wanted, wanted_table
+from evaluation.wanted import WANTED, Found, Wanted, recipes_table, wanted_table
 
 
 def training_folder(folder, seed, *entries):
@@ -214,25 +215,6 @@ def test_wanted_figures_are_the_measured_ones_with_a_verdict(folder):
     each = ", ".join(f"{one} [{n * i.low:.0f}, {n * i.high:.0f}]" for one, i in zip(right, exact, strict=True))
     simple = rows["the same, TEST_SIMPLE images named rightly, of 71"]
     assert f"| {sum(right) / 2:g}, mean of 2 trainings: {each} |" in simple
-    runs[1]["training"]["n_photos"] -= 1  # another recipe: the first counts, the other is shown beside it
-    official = wanted_table(results).splitlines()[2]
-    first, second = (f"{100 * accuracy:.1f} %" for accuracy in accuracies)
-    photos = runs[0]["training"]["n_photos"]
-    assert f"| {first}, mean of 1 training on {photos} photos: {first}" in official
-    assert f"; on {photos - 1} photos {second}, mean of 1 |" in official
-    runs[0]["training"]["resolutions"] = [112, 288]
-    official = wanted_table(results).splitlines()[2]
-    assert f"on {photos} photos, up to 288 px: {first} [" in official
-    assert f"]; on {photos - 1} photos, up to 224 px {second}, mean of 1 |" in official
-    runs[1]["training"] |= {"n_photos": photos, "resolutions": [288], "command": "python train.py --consistency 12"}
-    official = wanted_table(results).splitlines()[2]
-    assert f"on {photos} photos, in one view: {first} [" in official  # the side is the same in both
-    assert f"]; on {photos} photos, in two views {second}, mean of 1 |" in official
-    runs[1]["training"]["started_from"] = {"command": "python train.py", "started_from": {"source": "resnet50.pth"}}
-    official = wanted_table(results).splitlines()[2]
-    assert (
-        f"]; on {photos} photos, in two views, 2 stages {second}, mean of 1 |" in official and "1 stage" not in official
-    )
     ways = results["evidence"]["unseen"][0]["runs"]["raabin"]["laboratories"]["raabin"]
     both = [100 * ways[way]["metrics"]["balanced_accuracy"]["value"] for way in ("plain", "re-estimated")]
     unseen = rows["raabin, never seen: balanced accuracy, plain → re-estimated, the better counts"]
@@ -241,6 +223,42 @@ def test_wanted_figures_are_the_measured_ones_with_a_verdict(folder):
     assert "8.0 % [3.0, 13.0] | 400 | floor reached" in rows["11 corruptions x 5, mean balanced error"]
     assert "2.5 % [-2.5, 7.5] | 40 | **below the floor**" in rows["pictures of no white cell accepted as one"]
     assert "97.0 % [96.0, 98.0] | 350 | floor reached" in rows["immature granulocytes against the five, AUROC"]
+
+
+def test_every_recipe_on_train_alone_is_shown_and_the_first_one_counts(folder):
+    results = read_results(folder / "eval_results.json")
+    first, second = (run["training"] for run in results["evidence"]["official"])
+    accuracies = [f"{figure(run['results'][0]['metrics']['accuracy'])}" for run in results["evidence"]["official"]]
+
+    def counted():
+        return wanted_table(results).splitlines()[2].split(" | ")[3]
+
+    def rows():
+        return [line[2:-2].split(" | ") for line in recipes_table(results).splitlines()[2:]]
+
+    ((photos, shown, images, stages, of_test, of_photos),) = rows()
+    assert (photos, shown, stages) == (f"{first['n_photos']} photos", "up to 224 px, in one view", "1")
+    assert images == f"{first['samples_seen']:,}"
+    assert of_test == counted() and of_test.endswith(f"mean of 2 trainings: {', '.join(accuracies)}")
+    assert of_photos == wanted_table(results).splitlines()[3].split(" | ")[3]
+    changes = [
+        {"n_photos": first["n_photos"] - 1},
+        {"n_photos": first["n_photos"], "resolutions": [112, 288]},
+        {"resolutions": first["resolutions"], "command": "python train.py --consistency 12"},
+        {
+            "command": first["command"],
+            "started_from": first | {"samples_seen": 1000, "started_from": {"source": "a.pth"}},
+        },
+    ]
+    for change in changes:
+        second |= change
+        assert [row[4] for row in rows()] == [
+            f"{one.split(' [')[0]}, mean of 1 training: {one}" for one in accuracies
+        ], change
+        assert counted() == rows()[0][4]
+    assert rows()[1][1:4] == ["up to 224 px, in one view", f"{second['samples_seen'] + 1000:,}", "2"]
+    del results["evidence"]["official"][1]["results"][1]
+    assert rows()[1][5] == "not measured"
 
 
 def test_nothing_measured_makes_no_figure():
@@ -334,7 +352,7 @@ def test_a_table_of_measured_corruptions_has_every_one(folder):
 def test_a_commit_that_was_not_all_is_told(folder):
     evidence = read_results(folder / "eval_results.json")["evidence"]
     assert "`python few_labels.py --head`, commit ccccccc with uncommitted changes" in heads_table(evidence)
-    assert few_labels_table(evidence).endswith("`python few_labels.py`, commit ccccccc")
+    assert "`python few_labels.py`, commit ccccccc\n" in few_labels_table(evidence)
 
 
 def test_commands_name_no_folder_of_the_machine_they_ran_on():
