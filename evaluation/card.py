@@ -28,7 +28,7 @@ from evaluation.entry import METRICS, OVER_CLASSES
 from evaluation.figures import duration, figure, nats, percent, thousands
 from evaluation.onnx_files import check_exports
 from evaluation.results import FILE_NAME, read_results, weights_sha256, write_text
-from evaluation.wanted import recipes_table, wanted_table
+from evaluation.wanted import NEVER_SEEN, missed_targets, recipes_table, wanted_table
 
 MARKERS = "<!-- {}:begin -->", "<!-- {}:end -->"
 
@@ -191,6 +191,12 @@ def errors_of(measured: Mapping[str, Any], label: str) -> tuple[int, int]:
     return of_label, sum(matrix[row][column] for row, column in wrong)
 
 
+def between(measured: Mapping[str, Any], one: str, other: str) -> int:
+    """Count the images of two classes that were taken for the other of them."""
+    matrix, first, second = measured["confusion_matrix"], *map(measured["labels"].index, (one, other))
+    return matrix[first][second] + matrix[second][first]
+
+
 def confusion_cells(config: Mapping[str, Any]) -> int:
     """Say on how many cells the configuration's confusion was counted."""
     tables = config.get("validation_confusion", {}).get("counts", {}).values()
@@ -203,11 +209,13 @@ def render_card(template: str, results: Mapping[str, Any], config: Mapping[str, 
     The template sees ``model``, ``training``, ``versions``, ``results`` and ``evidence`` of ``eval_results.json``; ``config``;
     ``confusion_cells``, how many validation cells its confusion was counted on; ``entry(split, dataset=None)``, one
     measurement; ``recall_of(entry, label)``, the recall of a class whatever the case of its name; ``errors_of(entry,
-    label)``, how many errors have to do with a class, and all; ``trained_with(runs, option)``, those of ``evidence`` whose
-    command names it; ``stages``, the trainings that led to these weights, the first one first; ``always_wrong``, names of TEST
-    photos; the tables ``results_table``, ``wanted_table``, ``recipes_table`` and ``trainings_list`` and, of ``evidence``,
-    those of ``evaluation.evidence_tables`` and ``evaluation.door_tables``; and the filters ``percent``, ``figure``, ``nats``,
-    ``thousands`` and ``duration``.
+    label)``, how many errors have to do with a class, and all; ``between(entry, one, other)``, those of two classes;
+    ``weak_recalls(entries, least)``, classes often missed; ``strangers_of(part, taught)``, foreign pictures; ``missed``, rows
+    of the table of what was wanted that miss their target, and ``never_seen``, those of unseen laboratories;
+    ``trained_with(runs, option)``, those of ``evidence`` whose command names it; ``stages``, the trainings that led to these
+    weights, the first one first; ``always_wrong``, names of TEST photos; the tables ``results_table``, ``wanted_table``,
+    ``recipes_table`` and ``trainings_list`` and, of ``evidence``, those of ``evaluation.evidence_tables`` and
+    ``evaluation.door_tables``; and the filters ``percent``, ``figure``, ``nats``, ``thousands`` and ``duration``.
 
     Parameters
     ----------
@@ -268,6 +276,11 @@ def render_card(template: str, results: Mapping[str, Any], config: Mapping[str, 
             entry=entry,
             recall_of=recall_of,
             errors_of=errors_of,
+            between=between,
+            weak_recalls=evidence_tables.weak_recalls,
+            strangers_of=evidence_tables.strangers_of,
+            missed=missed_targets(results),
+            never_seen=NEVER_SEEN,
             trained_with=trained_with,
             stages=list(_stages(results["training"])),
             results_table=results_table(entries),

@@ -77,16 +77,22 @@ def eight_bits(evidence: Mapping[str, Any]) -> str:
         return ""
     (report,) = found
     lost = "; ".join(
-        f"{lab} {percent(one['float']['accuracy'], 2)} → {percent(one['int8']['accuracy'], 2)}, "
-        f"{one['lost']['value']:.2f} points lost [{one['lost']['low']:.2f}, {one['lost']['high']:.2f}]"
+        f"{lab} {percent(one['float']['accuracy'], 2)} → {percent(one['int8']['accuracy'], 2)}, {_points(one['lost'])}"
         for lab, one in report["test"].items()
     )
     verdict = "is shipped" if report["shipped"] else "is **not** shipped"
     return (
-        f"The 8-bit file {verdict}: of accuracy it may lose at most {report['most_lost']} points on each laboratory's TEST. "
+        f"The 8-bit file {verdict}: of accuracy it may lose at most {report['most_lost']} points on TEST. "
         f"There, float → 8 bits: {lost or 'nothing was measured'}. Its recipe, "
         f"{report['recipe'] or 'none of those tried'}, was chosen on validation."
     )
+
+
+def _points(lost: Mapping[str, float]) -> str:
+    """Write points of accuracy that were lost, or gained where fewer than none were, with their interval."""
+    if lost["value"] < 0:
+        return f"{-lost['value']:.2f} points gained [{-lost['high']:.2f}, {-lost['low']:.2f}]"
+    return f"{lost['value']:.2f} points lost [{lost['low']:.2f}, {lost['high']:.2f}]"
 
 
 def onnx_speed(evidence: Mapping[str, Any]) -> str:
@@ -97,8 +103,8 @@ def onnx_speed(evidence: Mapping[str, Any]) -> str:
     (report,) = found
     times = dict(report["milliseconds"])
     unit = times.pop("pytorch")
-    shares = " and ".join(f"`{file}` {time / unit:.2f}" for file, time in times.items())
+    others = " and ".join(f"{time:.0f} ms through `{file}` ({time / unit:.2f} of it)" for file, time in times.items())
     return (
-        f"One image on one thread ({report['hardware']['cpu']}, median of {report['rounds']} rounds, {unit:.0f} ms "
-        f"through PyTorch) takes, in PyTorch's time, {shares}."
+        f"One image on one thread ({report['hardware']['cpu']}, median of {report['rounds']} rounds) takes {unit:.0f} ms "
+        f"through PyTorch, {others}."
     )

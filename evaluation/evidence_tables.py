@@ -13,6 +13,11 @@ FOOTNOTE = (
     f"{LEARNT} Of what is held out of this laboratory here, the weights that the network went on from had learnt a part, under "
     "another division: the figure flatters."
 )
+# Kinds of foreign pictures that training shows too, in draws and windows of its own (``training.oddities``, --negatives).
+TAUGHT = (
+    "printed page", "noise", "gradient", "stripes", "checkerboard", "plain colour", "ground", "red cells", "platelets",
+    "platelet",
+)  # fmt: skip
 NAMES = {"ig": "immature granulocyte"}  # PBC's folders
 
 
@@ -22,6 +27,43 @@ def always_wrong(results: Mapping[str, Any], dataset: str = "blood-cells", split
     entries = [one for run in runs for one in run["results"] if (one["dataset"], one["split"]) == (dataset, split)]
     wrong = [{row["photo"] for row in entry["photo_level"]["wrong"]} for entry in entries]
     return sorted(set.intersection(*wrong)) if wrong else []
+
+
+def weak_recalls(entries: Sequence[Mapping[str, Any]], least: float) -> list[dict[str, Any]]:
+    """List the classes of measurements whose recall is below ``least``, the worst first.
+
+    Returns
+    -------
+    list of dict
+        ``dataset``, ``split``, ``label``, its ``recall``, the wrong answer that came most often, ``taken_for``, and how many
+        ``times`` it came.
+    """
+    found = []
+    for entry in entries:
+        for label, recall in entry["recall"].items():
+            if recall["value"] < least:
+                row = dict(zip(entry["labels"], entry["confusion_matrix"][entry["labels"].index(label)], strict=True))
+                del row[label]
+                answer = max(row, key=row.get)
+                found.append(
+                    {key: entry[key] for key in ("dataset", "split")}
+                    | {"label": label, "recall": recall, "taken_for": answer, "times": row[answer]}
+                )
+    return sorted(found, key=lambda one: one["recall"]["value"])
+
+
+def strangers_of(part: Mapping[str, Any], taught: bool) -> dict[str, int]:
+    """Count the foreign pictures of kinds that training shows as no white cell, or that it does not, and those accepted.
+
+    Parameters
+    ----------
+    part
+        ``parts.strangers`` of a report of ``stress.py``.
+    taught
+        Which of the two.
+    """
+    found = [row for kind, row in part["kinds"].items() if (kind.partition(" of ")[0] in TAUGHT) == taught]
+    return {"n": sum(row["n"] for row in found), "accepted": sum(row["accepted"]["count"] for row in found)}
 
 
 def trainings_list(results: Mapping[str, Any]) -> str:
@@ -45,7 +87,7 @@ def trainings_list(results: Mapping[str, Any]) -> str:
         f"- folds by {run['split_by']}: `{run['command']}`, commit {commit(run)}" for run in results.get("protocol", ())
     ]
     lines += [
-        f"- with a few labelled cells, {report['laboratory']}: `{report['checkpoint']['command']}`"
+        f"- with a few labelled cells, {_fitted(report)}: `{report['checkpoint']['command']}`"
         for report in evidence.get("heads", ())
         if report.get("checkpoint")
     ]
@@ -181,10 +223,8 @@ def heads_table(evidence: Mapping[str, Any]) -> str:
         labelled = ", ".join(f"{count} {name}" for name, count in choices[0]["labelled"].items())
         if (share := report.get("labelled_share", 0.5)) != 0.5:  # older reports, of half of them, do not say it
             labelled += f"; from {share:.0%} of the photos"
-        marks = [", cells found"] * (report["not_found"] is not None)
-        marks += [", two views"] * ("--consistency" in report["checkpoint"]["command"].split())
         lines.append(
-            f"| {report['laboratory']}{''.join(marks)} | {kept[report['apart']]} "
+            f"| {_fitted(report)} | {kept[report['apart']]} "
             f"| {choices[0]['n_labelled']}: {labelled} "
             f"| {_means(others)}, n = {thousands(others[0]['n'])}{_judged(report['laboratory'], others)} "
             f"| {'; '.join(figure(pair['after']) for pair in others)} "
@@ -192,6 +232,13 @@ def heads_table(evidence: Mapping[str, Any]) -> str:
         )
     commands = [f"- `{report['command']}`, commit {commit(report)}" for report in evidence["heads"]]
     return "\n".join([*lines, "", folded(f"Commands of these rows: {len(commands)}", commands)])
+
+
+def _fitted(report: Mapping[str, Any]) -> str:
+    """Name what a last layer was fitted to, and the network where it was trained otherwise."""
+    marks = [", cells found"] * (report["not_found"] is not None)
+    marks += [", two views"] * ("--consistency" in report["checkpoint"]["command"].split())
+    return report["laboratory"] + "".join(marks)
 
 
 def _judged(laboratory: str, others: list[Mapping[str, Any]]) -> str:

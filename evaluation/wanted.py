@@ -9,6 +9,7 @@ from evaluation.figures import figure, percent, thousands
 from evaluation.intervals import binomial_interval
 
 LABORATORIES = ("blood-cells", "pbc", "raabin", "chula")
+NEVER_SEEN = [f"{lab}, never seen: balanced accuracy, plain → re-estimated, the better counts" for lab in LABORATORIES]
 
 
 @dataclass(frozen=True)
@@ -245,8 +246,10 @@ WANTED = (
     Wanted("five folds by photo, balanced accuracy by photo", 0.85, 0.90, _folds),
     Wanted("this network on PBC's eight classes, a random fifth", 0.980, 0.989, _eight_classes),
     *(
-        Wanted(f"{lab}, never seen: balanced accuracy, plain → re-estimated, the better counts", floor, target, _unseen(lab))
-        for lab, floor, target in zip(LABORATORIES, (0.55, 0.70, 0.50, 0.40), (0.75, 0.88, 0.80, 0.60), strict=True)
+        Wanted(what, floor, target, _unseen(lab))
+        for lab, what, floor, target in zip(
+            LABORATORIES, NEVER_SEEN, (0.55, 0.70, 0.50, 0.40), (0.75, 0.88, 0.80, 0.60), strict=True
+        )
     ),
     Wanted("calibration error, TEST", 0.06, 0.03, _shipped("blood-cells", "TEST", _metric("ece")), less=True),
     Wanted("calibration error, PBC held out", 0.015, 0.005, _shipped("pbc", "TEST", _metric("ece")), less=True),
@@ -280,3 +283,9 @@ def wanted_table(results: Mapping[str, Any]) -> str:
                 f"| {one.what} | {bounds} | {found.text} | {thousands(found.n)}{found.unit} | {one.verdict(found)} |"
             )
     return "\n".join(lines)
+
+
+def missed_targets(results: Mapping[str, Any]) -> set[str]:
+    """Name the rows of ``WANTED`` that were measured and miss their target."""
+    found = {one: one.find(results) for one in WANTED}
+    return {one.what for one, measured in found.items() if measured and one.verdict(measured) != "target reached"}

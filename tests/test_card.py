@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import re
 import shutil
@@ -403,7 +404,7 @@ def test_every_table_of_the_card_is_whole(released):
         elif block:
             tables.append(block)
             block = []
-    assert len(tables) == 26
+    assert len(tables) == 27
     for table in tables:
         assert len(table) >= 3 and re.fullmatch(r"\|(-+:?\|)+", table[1]), table
         assert len({line.count("|") for line in table}) == 1, table
@@ -574,6 +575,22 @@ def test_errors_with_a_class_are_its_row_and_its_column():
     assert [card.errors_of(measured, label) for label in "abc"] == [(11, 21), (14, 21), (17, 21)]
 
 
+def test_errors_between_two_classes_are_those_of_both_directions():
+    measured = {"labels": ["a", "b", "c"], "confusion_matrix": [[9, 1, 2], [3, 9, 4], [5, 6, 9]]}
+    assert [card.between(measured, *pair) for pair in ("ab", "ca", "bc")] == [4, 7, 10]
+
+
+def test_a_row_that_reaches_its_target_is_not_explained(released):
+    better = copy.deepcopy(released)
+    (entry,) = [one for one in better["results"] if (one["dataset"], one["split"]) == ("pbc", "TEST")]
+    assert entry["metrics"]["ece"]["value"] > 0.005
+    template = TEMPLATE.read_text("utf-8")
+    assert "- *Calibration of PBC*" in render_card(template, better, CONFIG)
+    entry["metrics"]["ece"] |= {"value": 0.004, "low": 0.003, "high": 0.005}
+    text = render_card(template, better, CONFIG)
+    assert "- *Calibration of PBC*" not in text and "Why rows miss their target" in text
+
+
 def test_every_training_that_led_to_the_weights_is_named_in_order(released):
     first = {**released["training"], "command": "python train.py --first", "started_from": {"source": "weights.bin"}}
     second = {**released["training"], "command": "python train.py --second", "started_from": first}
@@ -584,18 +601,25 @@ def test_every_training_that_led_to_the_weights_is_named_in_order(released):
 
 
 def test_stages_that_were_averaged_or_shown_each_image_twice_are_numbered(released):
-    def render(*stages):
+    def render(*stages, sources=()):
         trainings = None
-        for stage in stages:
-            trainings = {**released["training"], "started_from": trainings or {"source": "weights.bin"}, **stage}
+        for stage, source in itertools.zip_longest(stages, sources):
+            start = {**(trainings or {}), "source": source or "weights.bin"}
+            trainings = {**released["training"], "started_from": start, **stage}
         text = render_card(TEMPLATE.read_text("utf-8"), {**released, "training": trainings}, CONFIG)
         return " ".join(text.split())
 
-    blind = {"command": "python train.py --measure_splits validation --output_dir runs/blind"}
-    text = render({}, {"command": "python train.py --measure_splits validation test"}, blind, blind)
-    assert "Stages 1 and 2 of the [training](#training) ended by measuring it too" in text
+    on = "python train.py --data_dir blood-cells pbc"
+    blind = {"command": f"{on} --measure_splits validation --output_dir runs/blind"}
+    tested = {"command": f"{on} --measure_splits validation test"}
+    text = render(tested, tested, blind, blind)
+    assert "Stages 1 and 2 of the [training](#training) were measured on it too, at the end or once shipped" in text
     assert "on record by then; stages 3 and 4 measured validation alone; which stage" in text
-    assert "alone" not in render({}, {}).partition("TEST is measured")[2].partition("Four things")[0]
+    assert "alone" not in render(tested, tested).partition("as published")[2].partition("Four things")[0]
+    elsewhere = {"command": "python train.py --data_dir pbc"}  # has no TEST of Kaggle's
+    assert "Stage 2 of the [training](#training) was measured on it too" in render(elsewhere, tested, blind)
+    text = render(tested, blind, blind, sources=["weights.bin", "runs-1", "hub_model"])
+    assert "Stages 1 and 2 of the [training](#training) were" in text and "; stage 3 measured validation alone" in text
     plain, mean = {"recipe": {"consistency": 0}}, {"averaged_with": [{"source": "other", "sha256": SHA256}]}
     twice = {"recipe": {"consistency": 12.0}}
     text = render(mean, mean, twice, twice | mean)

@@ -28,13 +28,13 @@ def test_the_files_have_their_opset_size_and_differences():
 def test_the_verdict_on_eight_bits_gives_what_was_lost():
     evidence = {"onnx": onnx_reports()}
     text = eight_bits(evidence)
-    assert text.startswith(
-        "The 8-bit file is shipped: of accuracy it may lose at most 0.3 points on each laboratory's TEST."
-    )
+    assert text.startswith("The 8-bit file is shipped: of accuracy it may lose at most 0.3 points on TEST.")
     assert "pbc 90.12 % → 90.04 %, 0.08 points lost [-0.12, 0.29]" in text
+    evidence["onnx"][1]["test"]["pbc"]["lost"] = {"value": -0.08, "low": -0.29, "high": 0.12}
+    assert "0.08 points gained [-0.12, 0.29]" in eight_bits(evidence)
     evidence["onnx"][1] |= {"shipped": False, "test": {}, "recipe": None}
     assert eight_bits(evidence) == (
-        "The 8-bit file is **not** shipped: of accuracy it may lose at most 0.3 points on each laboratory's TEST. There, float "
+        "The 8-bit file is **not** shipped: of accuracy it may lose at most 0.3 points on TEST. There, float "
         "→ 8 bits: nothing was measured. Its recipe, none of those tried, was chosen on validation."
     )
     assert eight_bits({"onnx": onnx_reports()[::2]}) == ""
@@ -42,8 +42,10 @@ def test_the_verdict_on_eight_bits_gives_what_was_lost():
 
 def test_times_are_shares_of_pytorchs():
     text = onnx_speed({"onnx": onnx_reports()})
-    assert "(Some Processor, median of 50 rounds, 40 ms through PyTorch)" in text
-    assert text.endswith("`onnx/model.onnx` 0.75 and `onnx/model_quantized.onnx` 0.25.")
+    assert "(Some Processor, median of 50 rounds) takes 40 ms through PyTorch, " in text
+    assert text.endswith(
+        "30 ms through `onnx/model.onnx` (0.75 of it) and 10 ms through `onnx/model_quantized.onnx` (0.25 of it)."
+    )
     assert onnx_speed({"onnx": onnx_reports()[:2]}) == ""
 
 

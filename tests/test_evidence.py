@@ -23,6 +23,7 @@ from scipy.stats import binomtest
 from evaluation import collect
 from evaluation.entry import ResultsError
 from evaluation.evidence_tables import (
+    TAUGHT,
     always_wrong,
     anomaly_table,
     corruption_table,
@@ -34,10 +35,13 @@ from evaluation.evidence_tables import (
     heads_table,
     missed_by_intervals,
     stranger_table,
+    strangers_of,
     unseen_table,
+    weak_recalls,
 )
 from evaluation.figures import figure
 from evaluation.results import read_results, validate_results, without_folders, write_results
+from evaluation.strangers import GROUND, PLATELETS, RED, draw_strangers
 from evaluation.wanted import WANTED, Found, Wanted, recipes_table, wanted_table
 
 
@@ -340,6 +344,29 @@ def test_photos_named_wrongly_every_time_are_those_that_all_networks_share():
     seeds = [network("TEST", "p2", "p3", "p9"), network("TEST", "p3", "p2"), network("validation")]
     assert always_wrong(shipped | {"evidence": {"official": seeds}}) == ["p2", "p3"]
     assert always_wrong(network("validation", "p1")) == []
+
+
+def test_classes_that_are_often_missed_come_worst_first_with_what_they_were_taken_for():
+    labels = ["a", "b", "c"]
+    recalls = {label: {"value": value} for label, value in zip(labels, (0.8, 0.7, 0.5), strict=True)}
+    entry = {
+        "dataset": "here", "split": "TEST", "labels": labels, "recall": recalls,
+        "confusion_matrix": [[8, 1, 1], [3, 7, 0], [1, 4, 5]],
+    }  # fmt: skip
+    found = [(one["label"], one["taken_for"], one["times"]) for one in weak_recalls([entry], 0.8)]
+    assert found == [("c", "b", 4), ("b", "a", 3)]
+    assert weak_recalls([entry | {"recall": {"a": recalls["a"]}}], 0.8) == []  # the others have no images
+
+
+def test_foreign_pictures_are_counted_apart_by_whether_training_shows_their_kind():
+    kinds = {
+        kind: {"n": 10, "accepted": {"count": count}}
+        for kind, count in (("fractal", 3), ("noise", 2), ("ground of pbc", 1), ("photograph of scikit-image", 1))
+    }
+    assert strangers_of({"kinds": kinds}, taught=True) == {"n": 20, "accepted": 3}
+    assert strangers_of({"kinds": kinds}, taught=False) == {"n": 20, "accepted": 4}
+    drawn = {kind for kind, _ in draw_strangers(1, 64, 0)} | {GROUND, RED, PLATELETS, "platelet"}
+    assert set(TAUGHT) < drawn  # a kind that is renamed would count as one never shown
 
 
 def test_a_table_of_measured_corruptions_has_every_one(folder):
