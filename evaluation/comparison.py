@@ -123,11 +123,11 @@ def _how_trained(protocol: list[Mapping[str, Any]]) -> str:
             f"by {run['split_by']}, {run['folds_run']} of {run['folds']} folds, trained {start}, "
             f"{thousands(run['samples_seen'])} augmented images each at {sides} px, "
             f"measured at {run['resolutions'][-1]} px, {duration(run['wall_seconds'])} of training, "
-            f"seed {run['seed']}, commit {commit(run)}, "
-            f"`{run['command']}`"
+            f"seed {run['seed']}, commit {commit(run)}"
         )
     return (
-        f"The networks of the folds are others than these weights: {'; '.join(texts)}. "
+        f"The networks of the folds are others than these weights: {'; '.join(texts)}; their commands stand in the "
+        "[card](hub_model/README.md#reproduce). "
         "By file, copies of a photo fall into different folds; each was named by the network that had not learnt that copy, "
         "and a photo's mean is over its copies in the folds that were run."
     )
