@@ -87,8 +87,8 @@ def trainings_list(results: Mapping[str, Any]) -> str:
         f"- folds by {run['split_by']}: `{run['command']}`, commit {commit(run)}" for run in results.get("protocol", ())
     ]
     lines += [
-        f"- with a few labelled cells, {_fitted(report)}: `{report['checkpoint']['command']}`, at a commit that the report does "
-        "not name"
+        f"- with a few labelled cells, {_fitted(report)}: `{report['checkpoint']['command']}`, "
+        "at a commit that the report does not name"
         for report in evidence.get("heads", ())
         if report.get("checkpoint")
     ]
