@@ -7,7 +7,7 @@ PORT ?= 7860
 
 TRAINED ?= runs/wbc-resnet24/model
 
-.PHONY: demo test bench measure fields stress onnx doors folds tables release card picture publish where environment \
+.PHONY: demo test bench measure fields stress onnx doors folds tables release examples card picture publish where environment \
   browser peers
 
 demo: environment  ## open the Space on a loopback port with the shipped weights

@@ -136,6 +136,13 @@ def test_the_card_can_be_checked_as_it_says():
     assert done.returncode == 0 and "agrees with" in done.stdout, done.stdout + done.stderr
 
 
+def test_what_the_card_says_to_make_the_makefile_makes():
+    makefile = (REPOSITORY / "Makefile").read_text("utf-8")
+    targets = [line.split()[1] for text in SHELL for line in text.splitlines() if line.startswith("make ")]
+    assert {"measure", "stress", "fields", "onnx", "doors", "card"} == set(targets)
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
 def test_every_block_of_the_card_is_run_or_is_a_citation():
     known = [*SHELL, *PYTHON, *(text for language, text in BLOCKS if language in ("js", "javascript", "bibtex"))]
     assert len(known) == len(BLOCKS)
