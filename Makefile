@@ -5,6 +5,7 @@ VENV ?= $(CACHE)/venv-$(shell sha256sum requirements.txt | cut -c1-12)
 RUN := $(VENV)/bin/python
 PORT ?= 7860
 
+MEASURED := echo "Measured and kept. When all of it is: make card"
 TRAINED ?= runs/wbc-resnet24/model
 
 .PHONY: demo test bench measure fields stress onnx doors folds tables release examples card picture publish where environment \
@@ -37,7 +38,7 @@ measure: environment  ## measure the shipped weights anew; make measure DATA="bl
 	  --results hub_model/eval_results.json --plots runs/pictures
 	for lab in $(notdir $(realpath $(wordlist 1,2,$(DATA)))); do for kind in confusion reliability risk-coverage; do \
 	  cp "runs/pictures/$$lab-test-$$kind.png" hub_model/pictures/ || exit 1; done; done
-	@echo "Measured and kept. When all of it is: make card"
+	@$(MEASURED)
 
 fields: environment  ## measure finder, gate and count anew; make fields DATA="blood-cells pbc raabin chula"
 	@test -n "$(DATA)" || { echo 'Which images? make fields DATA="blood-cells pbc raabin chula", the four folders'; exit 1; }
@@ -54,7 +55,7 @@ fields: environment  ## measure finder, gate and count anew; make fields DATA="b
 	$(RUN) simulate_counts.py hub_model --cells runs/cells.csv --out runs/counts.json
 	$(RUN) -m evaluation.collect hub_model --finding runs/finding-kaggle.json runs/finding-raabin.json \
 	  runs/finding-chula.json runs/finding-pbc.json --gate runs/gate.json runs/gate-held-out.json --counts runs/counts.json
-	@echo "Measured and kept. When all of it is: make card"
+	@$(MEASURED)
 
 stress: environment  ## degraded, turned and foreign pictures; make stress DATA="blood-cells pbc"
 	@test -n "$(DATA)" || { echo 'Which images? make stress DATA="blood-cells pbc", the two folders'; exit 1; }
@@ -65,7 +66,7 @@ stress: environment  ## degraded, turned and foreign pictures; make stress DATA=
 	$(RUN) stress.py hub_model --data_dir $(word 2,$(DATA)) --label_map $(CLASSES) $(DIVIDED) --limit 600 \
 	  --parts symmetry --results runs/stress-pbc.json
 	$(RUN) -m evaluation.collect hub_model --stress runs/stress-pbc.json
-	@echo "Measured and kept. When all of it is: make card"
+	@$(MEASURED)
 
 onnx: environment  ## export to ONNX, in float and 8 bits, and time it; make onnx DATA="blood-cells pbc raabin chula"
 	@test -n "$(DATA)" || { echo 'Which images? make onnx DATA="blood-cells pbc raabin chula", the four folders'; exit 1; }
@@ -73,14 +74,14 @@ onnx: environment  ## export to ONNX, in float and 8 bits, and time it; make onn
 	$(RUN) quantize_onnx.py hub_model --data_dir $(DATA) --folder_map $(CLASSES) $(DIVIDED) --ship --out runs/onnx-int8.json
 	$(RUN) benchmarks/onnx_speed.py hub_model --out runs/onnx-speed.json
 	$(RUN) -m evaluation.collect hub_model --onnx runs/onnx.json runs/onnx-int8.json runs/onnx-speed.json
-	@echo "Measured and kept. When all of it is: make card"
+	@$(MEASURED)
 
 doors: environment peers  ## the same pictures through every door; make doors DATA="blood-cells pbc raabin chula" TIMM=BRANCH
 	@test -n "$(DATA)" || { echo 'Which images? make doors DATA="blood-cells pbc raabin chula", the four folders'; exit 1; }
 	$(RUN) measure_doors.py hub_model --images hub_model/examples $(DATA) --count 205 --out runs/doors.json $(if $(TIMM),--timm $(TIMM)) \
 	  --node_modules "$$(PYTHONPATH=tests WBC_CACHE=$(CACHE) $(RUN) -c 'from peers.install import folder; print(folder())')/node_modules"
 	$(RUN) -m evaluation.collect hub_model --doors runs/doors.json
-	@echo "Measured and kept. When all of it is: make card"
+	@$(MEASURED)
 
 folds: environment  ## five folds by photo and by file (hours without an accelerator); make folds DATA=blood-cells
 	@test -n "$(DATA)" || { echo "Which images? make folds DATA=FOLDER, the unpacked Kaggle archive"; exit 1; }

@@ -9,10 +9,11 @@ shows the difference to what stands there and ends with status 1 if there is one
 
 import argparse
 import difflib
+import functools
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ from huggingface_hub.repocard_data import eval_results_to_model_index
 
 from evaluation import door_tables, evidence_tables
 from evaluation.comparison import comparison_table
+from evaluation.divisions import stages
 from evaluation.entry import METRICS, OVER_CLASSES
 from evaluation.figures import duration, figure, nats, percent, thousands
 from evaluation.onnx_files import check_exports
 from evaluation.results import FILE_NAME, read_results, weights_sha256, write_text
-from evaluation.wanted import NEVER_SEEN, missed_targets, recipes_table, wanted_table
+from evaluation.wanted import NEVER_SEEN, misses_target, recipes_table, wanted_table
 
 MARKERS = "<!-- {}:begin -->", "<!-- {}:end -->"
 
@@ -171,13 +173,6 @@ def validate_head(card: str, results: Mapping[str, Any]) -> None:
         )
 
 
-def _stages(training: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
-    """Yield the records of a training and of those whose weights it went on from, the first one first."""
-    if training and training.get("command"):  # a weights file has none
-        yield from _stages(training.get("started_from"))
-        yield training
-
-
 def trained_with(runs: Sequence[Mapping[str, Any]], option: str) -> list[Mapping[str, Any]]:
     """Give the trainings of ``evidence`` whose command names an option."""
     return [run for run in runs if option in run["training"]["command"].split()]
@@ -210,8 +205,9 @@ def render_card(template: str, results: Mapping[str, Any], config: Mapping[str, 
     ``confusion_cells``, how many validation cells its confusion was counted on; ``entry(split, dataset=None)``, one
     measurement; ``recall_of(entry, label)``, the recall of a class whatever the case of its name; ``errors_of(entry,
     label)``, how many errors have to do with a class, and all; ``between(entry, one, other)``, those of two classes;
-    ``weak_recalls(entries, least)``, classes often missed; ``strangers_of(part, taught)``, foreign pictures; ``missed``, rows
-    of the table of what was wanted that miss their target, and ``never_seen``, those of unseen laboratories;
+    ``weak_recalls(entries, least)``, classes often missed; ``strangers_of(part, taught)``, foreign pictures; ``misses(row,
+    ...)``, whether one of these rows of the table of what was wanted misses its target; ``never_seen``, its rows of unseen
+    laboratories;
     ``trained_with(runs, option)``, those of ``evidence`` whose command names it; ``stages``, the trainings that led to these
     weights, the first one first; ``always_wrong``, names of TEST photos; the tables ``results_table``, ``wanted_table``,
     ``recipes_table`` and ``trainings_list`` and, of ``evidence``, those of ``evaluation.evidence_tables`` and
@@ -279,10 +275,10 @@ def render_card(template: str, results: Mapping[str, Any], config: Mapping[str, 
             between=between,
             weak_recalls=evidence_tables.weak_recalls,
             strangers_of=evidence_tables.strangers_of,
-            missed=missed_targets(results),
+            misses=functools.partial(misses_target, results),
             never_seen=NEVER_SEEN,
             trained_with=trained_with,
-            stages=list(_stages(results["training"])),
+            stages=list(stages(results["training"])),
             results_table=results_table(entries),
             wanted_table=wanted_table(results),
             recipes_table=recipes_table(results),

@@ -85,6 +85,13 @@ def check_unseen(started_from: Mapping[str, Any] | None, lab: str) -> str | None
     return unknown
 
 
+def stages(training: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    """Yield the records of a training and of those whose weights it went on from, the first one first."""
+    if training and training.get("command"):  # a weights file has none
+        yield from stages(training.get("started_from"))
+        yield training
+
+
 def _forerunners(record: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
     """Give the records of the trainings behind a network, and of the networks that these were averaged with."""
     while record:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from evaluation.divisions import stages
 from evaluation.figures import figure, percent, thousands
 from evaluation.intervals import binomial_interval
 
@@ -98,10 +99,8 @@ def recipe_of(training: Mapping[str, Any]) -> tuple[str, ...]:
     """Say what tells trainings on TRAIN alone apart: how many photos they learnt from, at which side they ended, how often they
     were shown an image at once, and in how many trainings, one on from the other."""
     views = "in two views" if "--consistency" in training["command"].split() else "in one view"
-    stages, start = 1, training.get("started_from")
-    while start and start.get("command"):
-        stages, start = stages + 1, start.get("started_from")
-    return f"{training['n_photos']} photos", f"up to {max(training['resolutions'])} px", views, str(stages)
+    side = f"up to {max(training['resolutions'])} px"
+    return f"{training['n_photos']} photos", side, views, str(len(list(stages(training))))
 
 
 def _by_recipe(results: Mapping[str, Any]) -> dict[tuple[str, ...], list[Mapping[str, Any]]]:
@@ -165,19 +164,13 @@ def recipes_table(results: Mapping[str, Any]) -> str:
         "| learnt from | shown | images shown | trainings, one on from another | TEST, by image | TEST_SIMPLE images right |",
         "|---|---|--:|--:|---|---|",
     ]
-    for (photos, side, views, stages), runs in _by_recipe(results).items():
-        shown = " or ".join(dict.fromkeys(thousands(_images_shown(run["training"])) for run in runs))
+    for (photos, side, views, trainings), runs in _by_recipe(results).items():
+        counts = (sum(stage["samples_seen"] for stage in stages(run["training"])) for run in runs)
+        shown = " or ".join(dict.fromkeys(map(thousands, counts)))
         both = (_of_trainings(runs, split) for split in OF_TRAIN_ALONE)
         figures = " | ".join(found.text if found else "not measured" for found in both)
-        lines.append(f"| {photos} | {side}, {views} | {shown} | {stages} | {figures} |")
+        lines.append(f"| {photos} | {side}, {views} | {shown} | {trainings} | {figures} |")
     return "\n".join(lines)
-
-
-def _images_shown(training: Mapping[str, Any] | None) -> int:
-    """Count the images that a network was shown in all of its trainings of which there is a record."""
-    if not training or "command" not in training:
-        return 0
-    return training["samples_seen"] + _images_shown(training.get("started_from"))
 
 
 def _folds(results: Mapping[str, Any]) -> Found | None:
@@ -285,7 +278,16 @@ def wanted_table(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def missed_targets(results: Mapping[str, Any]) -> set[str]:
-    """Name the rows of ``WANTED`` that were measured and miss their target."""
-    found = {one: one.find(results) for one in WANTED}
-    return {one.what for one, measured in found.items() if measured and one.verdict(measured) != "target reached"}
+def misses_target(results: Mapping[str, Any], *rows: str) -> bool:
+    """Say whether one of these rows of ``WANTED`` was measured and misses its target.
+
+    Raises
+    ------
+    ValueError
+        There is no such row.
+    """
+    wanted = {one.what: one for one in WANTED}
+    if strange := [row for row in rows if row not in wanted]:
+        raise ValueError(f"{strange[0]!r} is no row of what was wanted; expected some of {list(wanted)}.")
+    found = {row: wanted[row].find(results) for row in rows}
+    return any(one and wanted[row].verdict(one) != "target reached" for row, one in found.items())

@@ -131,7 +131,12 @@ def check_figures(composed: Composed) -> Iterator[Fault]:
         check_weights(composed.folder, measured)
     except ValueError as error:
         came = str(error).replace(f"{composed.folder}/", "")
-        yield Fault(composed.shown(results), came, "what was measured on these weights", "Measure them: make measure.")
+        yield Fault(
+            composed.shown(results),
+            came,
+            "what was measured on these weights",
+            "Measure them: make measure, then make card.",
+        )
         return
     text = card.read_text("utf-8", errors="replace")
     try:

@@ -42,7 +42,7 @@ from evaluation.evidence_tables import (
 from evaluation.figures import figure
 from evaluation.results import read_results, validate_results, without_folders, write_results
 from evaluation.strangers import GROUND, PLATELETS, RED, draw_strangers
-from evaluation.wanted import WANTED, Found, Wanted, recipes_table, wanted_table
+from evaluation.wanted import WANTED, Found, Wanted, misses_target, recipes_table, wanted_table
 
 
 def training_folder(folder, seed, *entries):
@@ -263,6 +263,16 @@ def test_every_recipe_on_train_alone_is_shown_and_the_first_one_counts(folder):
     assert rows()[1][1:4] == ["up to 224 px, in one view", f"{second['samples_seen'] + 1000:,}", "2"]
     del results["evidence"]["official"][1]["results"][1]
     assert rows()[1][5] == "not measured"
+
+
+def test_a_row_misses_its_target_where_it_was_measured_and_does_not_reach_it(folder):
+    results = read_results(folder / "eval_results.json")
+    verdicts = {row[0][2:]: row[-1] for line in wanted_table(results).splitlines()[2:] if (row := line.split(" | "))}
+    for row, verdict in verdicts.items():
+        assert misses_target(results, row) == (verdict in ("floor reached |", "**below the floor** |")), row
+    assert misses_target(results, *verdicts) and not misses_target({"results": []}, *verdicts)
+    with pytest.raises(ValueError, match="'a renamed row' is no row of what was wanted"):
+        misses_target(results, "a renamed row")
 
 
 def test_nothing_measured_makes_no_figure():
