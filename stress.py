@@ -1,4 +1,4 @@
-"""Put a model to the test on a laboratory's held-out images: degraded, turned, of unknown cells, and of no white cell at all.
+"""Put a model to the test on a laboratory's held-out images: degraded, turned, cut closer, of unknown cells, of no white cell.
 
     python stress.py runs/wbc-resnet24/model --data_dir pbc --label_map ig=other erythroblast=other platelet=other \
         --other_cells ig erythroblast --ground_dir blood-cells --results stress.json
@@ -12,13 +12,15 @@ The file of results, figures being ``{"value": ..., "low": ..., "high": ...}``::
     {"schema_version": 1,
      "model": {"name": ..., "parameters": ..., "sha256": of the weights},
      "dataset": "pbc", "split": "validation", "split_seed": 0,
-     "left_out": {"label ig": images whose label the model does not know, left out of the first two parts, ...},
+     "left_out": {"label ig": images whose label the model does not know, left out of the first three parts, ...},
      "parts": {
        "corruption": {"clean": balanced error, a figure, "mean": of the 55, a figure,
                       "corruptions": {"pixelate": {"mean": figure, "severities": [five errors]}, ...},
                       "n_images": ..., "n_photos": ..., "n_groups": ..., "interval": {as in eval_results.json}},
        "symmetry": {"same_under_all": figure, "same_on_average": figure, "balanced_accuracy": figure,
                     "balanced_accuracy_of_views": figure, "gain": figure, "n_images": ... as above},
+       "framing": {"cell_share": of the side, "n_found": ..., "zooms": [{"zoom": 1.5, "balanced_accuracy": figure,
+                   "lost": figure, "named": figure, "right": figure}, ...], "n_images": ... as above},
        "anomaly": {"n_familiar": ..., "anomalies": {"ig": {"n": ..., "not_a_cell": AUROC, a figure, "energy": figure,
                    "energy_of_cells": figure}, ...}, "n_images": ... as above},
        "strangers": {"negatives": "other", "acceptance_threshold": ..., "energy_threshold": ..., "level": 0.95,
@@ -50,13 +52,15 @@ from evaluation.measure import load_config, load_model, open_image
 from evaluation.probe import Setting, choose_rows
 from evaluation.results import provenance, to_text, weights_sha256, write_text
 from evaluation.strangers import draw_strangers, ground_windows, installed_photographs
-from evaluation.stress import SCORES, anomaly_entry, corruption_entry, stranger_entry, symmetry_entry
+from evaluation.stress import SCORES, anomaly_entry, corruption_entry, framing_entry, stranger_entry, symmetry_entry
+from hub_model.cell_finding import find_cells
 from smears.laboratories import cut_cells, divide, load_laboratory, rename_classes
 from smears.loading import DataError
 from smears.splits import VALIDATION_SHARE
 
 SCHEMA_VERSION = 1
-PARTS = ("corruption", "symmetry", "anomaly", "strangers")
+PARTS = ("corruption", "symmetry", "framing", "anomaly", "strangers")
+FRAMING = ("balanced_accuracy", "named", "right")
 STRANGER_SIDE = 256  # px, of pictures that are drawn: about what a laboratory's crops have
 logger = logging.getLogger("stress")
 
@@ -202,6 +206,11 @@ def strangers(
             yield f"{name} of {own['lab'][0]}", Image.fromarray(images[row])
 
 
+def find_boxes(image: np.ndarray) -> list[list[int]]:
+    """Give the boxes of the white cells in a picture (H, W, 3), uint8 RGB, as the shipped finder sees them."""
+    return [cell["box"] for cell in find_cells(Image.fromarray(image))]
+
+
 def start_report(path: Path | None, identity: Mapping[str, Any]) -> dict[str, Any]:
     """Begin a report, with the parts that its file holds of the same weights and images.
 
@@ -248,6 +257,11 @@ def as_table(report: Mapping[str, Any]) -> str:
         lines.append(head("Eight flips and turns", entry))
         for key in ("same_under_all", "same_on_average", "balanced_accuracy", "balanced_accuracy_of_views", "gain"):
             lines.append(f"  {key.replace('_', ' '):<28}{figure(entry[key])}")
+    if entry := parts.get("framing"):
+        lines.append(head("Cut closer about the middle", entry))
+        for row in entry["zooms"]:
+            shown = "  ".join(f"{key.replace('_', ' ')} {figure(row[key])}" for key in FRAMING)
+            lines.append(f"  {row['zoom']:<6g}{shown}")
     if entry := parts.get("anomaly"):
         lines.append(head(f"Area under the ROC curve against {thousands(entry['n_familiar'])} known cells", entry))
         for name, areas in entry["anomalies"].items():
@@ -320,6 +334,10 @@ def stress(options: argparse.Namespace) -> dict[str, Any]:
             return corruption_entry(options.model, known, setting=setting)
         if part == "symmetry":
             return symmetry_entry(options.model, known, setting=setting)
+        if part == "framing":
+            white = [number for number, name in enumerate(classes) if name in cells]
+            shown = known.select(np.flatnonzero(np.isin(known["label"][:], white)))
+            return framing_entry(options.model, shown, find_boxes, setting=setting)
         if part == "anomaly":
             if not unlike:
                 logger.info("all classes of %s are the model's white cells: no other cells to tell apart", names)

@@ -7,7 +7,7 @@ Pictures are made and classified one batch at a time; what is kept of each is it
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from scipy.special import logsumexp, softmax
 
 from evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from evaluation.entry import DECIMALS
+from evaluation.framing import ZOOMS, cell_share, cut_closer
 from evaluation.intervals import binomial_interval
 from evaluation.labels import Answers, label_numbers, match_labels
 from evaluation.measure import load_config, read_logits
@@ -217,11 +218,8 @@ def stranger_entry(
     logits = read_logits(
         folder, shown(), total, "pictures without a white cell", setting.batch_size, setting.device
     ).astype(np.float64)
-    probabilities, top = softmax(logits, axis=1), logits.argmax(axis=1)
-    accepted = probabilities.max(axis=1) >= (threshold or 0)
-    if negatives is not None:
-        accepted &= top != names.index(negatives)
-    familiar = accepted if limit is None else accepted & (-logsumexp(logits, axis=1) <= limit)
+    top = logits.argmax(axis=1)
+    accepted, familiar = _accept(logits, threshold, limit, None if negatives is None else names.index(negatives))
 
     def counted(rows: np.ndarray) -> dict[str, Any]:
         n, rules = int(rows.sum()), {"accepted": accepted}
@@ -243,6 +241,86 @@ def stranger_entry(
         "kinds": {kind: counted(kind_of == kind) for kind in dict.fromkeys(kinds)},
         "all": counted(np.ones(len(kinds), bool)),
     }
+
+
+def framing_entry(
+    folder: Path | str,
+    dataset: datasets.Dataset,
+    find: Callable[[np.ndarray], Sequence[Sequence[int]]],
+    label_map: Mapping[str, str] | None = None,
+    setting: Setting | None = None,
+) -> dict[str, Any]:
+    """Measure what a closer cut costs: pictures of one cell about their middle, cut to 1/zoom of their sides.
+
+    Parameters
+    ----------
+    folder, dataset, label_map, setting
+        As in ``corruption_entry``.
+    find
+        As in ``evaluation.framing.cell_share``.
+
+    Returns
+    -------
+    dict
+        ``cell_share``, the median share of a picture's shorter side that its cell takes in pictures as they come, null where
+        nothing was found, and ``n_found``; ``zooms``, for each of ``evaluation.framing.ZOOMS`` its ``zoom`` and four figures:
+        ``balanced_accuracy``; ``lost``, how much less that is than of the pictures as they come; ``named``, the share of the
+        pictures that are named one of the cells at the model's thresholds; ``right``, of all pictures the share that are named
+        so and rightly. ``n_images``, ``n_photos``, ``n_groups`` and ``interval``.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As in ``corruption_entry``; pictures of a few pixels, of which the closest cut leaves nothing.
+    """
+    setting, config = setting or Setting(), load_config(folder)
+    chosen = choose(dataset, setting)
+    answers = _match(folder, dataset, label_map)
+    pictures = (Image.fromarray(cut_closer(image, zoom)) for image in chosen.open() for zoom in ZOOMS)
+    logits = read_logits(
+        folder, pictures, len(chosen.labels) * len(ZOOMS), "closer cuts", setting.batch_size, setting.device
+    ).astype(np.float64)
+    names = [config.id2label[number] for number in sorted(config.id2label)]
+    negatives = getattr(config, "negatives_label", None)
+    threshold, limit = (getattr(config, f"{name}_threshold", None) for name in ("acceptance", "energy"))
+    _, accepted = _accept(logits, threshold, limit, None if negatives is None else names.index(negatives))
+    named = accepted.reshape(-1, len(ZOOMS))  # (n, zooms)
+    predicted = answers.merge(softmax(logits, axis=1)).argmax(axis=1).reshape(-1, len(ZOOMS))
+    references = np.array([answers.answer_of_label[label] for label in chosen.labels])
+    right = named & (predicted == references[:, None])
+
+    def measured(weights: np.ndarray) -> np.ndarray:
+        total = weights.sum(axis=-1)
+        columns = []
+        for number in range(len(ZOOMS)):
+            matrix = confusion_matrix(predicted[:, number], references, len(answers.names), weights)
+            columns.append(balanced_accuracy(matrix))
+        lost = [columns[0] - column for column in columns]
+        shares = [weights @ share / total for share in (*named.T, *right.T)]
+        return np.column_stack([*columns, *lost, *shares])
+
+    _, figures = bounded(measured, chosen, setting)
+    keys = ("balanced_accuracy", "lost", "named", "right")
+    share, found = cell_share(chosen.open(), find)
+    return {
+        **facts(chosen, setting),
+        "cell_share": None if share is None else round(share, DECIMALS),
+        "n_found": found,
+        "zooms": [
+            {"zoom": zoom} | {key: figures[len(ZOOMS) * place + number] for place, key in enumerate(keys)}
+            for number, zoom in enumerate(ZOOMS)
+        ],
+    }
+
+
+def _accept(
+    logits: np.ndarray, threshold: float | None, limit: float | None, negatives: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Say which answers (N, classes) are accepted as a white cell by their probability, and which by their energy too."""
+    accepted = softmax(logits, axis=1).max(axis=1) >= (threshold or 0)
+    if negatives is not None:
+        accepted &= logits.argmax(axis=1) != negatives
+    return accepted, accepted if limit is None else accepted & (-logsumexp(logits, axis=1) <= limit)
 
 
 def weighted_auroc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "cross_validate": {"smears", "evaluation"},
     "leave_one_out": {"smears", "evaluation", "hub_model"},
     "few_labels": {"smears", "evaluation", "hub_model"},
-    "stress": {"smears", "evaluation"},
+    "stress": {"smears", "evaluation", "hub_model"},
     "adapt": {"smears", "evaluation", "hub_model"},
     "measure_gate": {"smears", "evaluation", "hub_model"},
     "measure_overlaps": {"smears", "hub_model"},

@@ -16,10 +16,18 @@ from transformers import ResNetConfig, ResNetForImageClassification, ViTImagePro
 
 import stress
 from evaluation.corruptions import CORRUPTIONS
+from evaluation.framing import ZOOMS, cell_share, cut_closer
 from evaluation.intervals import binomial_interval, group_bootstrap
 from evaluation.measure import predict, read_logits
 from evaluation.probe import Setting, choose_rows
-from evaluation.stress import anomaly_entry, corruption_entry, stranger_entry, symmetry_entry, weighted_auroc
+from evaluation.stress import (
+    anomaly_entry,
+    corruption_entry,
+    framing_entry,
+    stranger_entry,
+    symmetry_entry,
+    weighted_auroc,
+)
 
 SIDE = 33  # px; odd, so that strides of two meet the same pixels from both ends
 CPU = Setting(device="cpu", resamples=200)
@@ -203,6 +211,63 @@ def test_a_symmetric_network_answers_alike_under_all_views(tmp_path):
             assert entry["gain"] == {"value": 0, "low": 0, "high": 0}
 
 
+def test_a_closer_cut_keeps_the_middle():
+    image = np.arange(6 * 8 * 3).reshape(6, 8, 3)
+    assert (cut_closer(image, 1.0) == image).all()
+    assert (cut_closer(image, 2.0) == image[1:4, 2:6]).all()
+    for zoom, message in ((0.5, "The zoom is 0.5; expected 1 or more"), (float("nan"), "expected 1 or more")):
+        with pytest.raises(ValueError, match=message):
+            cut_closer(image, zoom)
+    with pytest.raises(ValueError, match="A zoom of 6 leaves 1x1 px; expected 2 or more"):
+        cut_closer(image, 6)
+
+
+def test_the_largest_cell_of_a_picture_says_how_much_of_it_a_cell_takes():
+    boxes = iter([[[0, 0, 10, 30], [0, 0, 20, 20]], [], [[5, 5, 45, 25]], [[0, 0, 50, 10]]])
+    share, found = cell_share([np.zeros((100, 50, 3), np.uint8)] * 4, lambda image: next(boxes))
+    assert (share, found) == (pytest.approx(40 / 50), 3)  # of 30, 40 and 50 px
+    assert cell_share([np.zeros((9, 9, 3), np.uint8)], lambda image: []) == (None, 0)
+
+
+def framed(inner, outer, reach, side=120):
+    """Draw a square of one colour, which takes ``reach`` of the side, in a frame of another."""
+    image = np.empty((side, side, 3), np.uint8)
+    image[:] = outer
+    edge = round(side * (1 - reach) / 2)
+    image[edge : side - edge, edge : side - edge] = inner
+    return image
+
+
+def test_a_closer_cut_shows_the_middle_alone(colours):
+    """A red square in blue is taken for blue as long as more of blue is seen."""
+    red, blue = (250, 0, 0), (0, 0, 250)
+    images = [framed(red, blue, 0.5), framed(red, blue, 0.5), plain(*blue), plain(*blue)]
+    data = table(images, [0, 0, 1, 1], ["eosinophil", "lymphocyte"], groups=["a", "b", "c", "d"])
+    entry = framing_entry(colours, data, lambda image: [[30, 30, 90, 90]], setting=CPU)
+    assert [row["zoom"] for row in entry["zooms"]] == list(ZOOMS)
+    balanced = [row["balanced_accuracy"]["value"] for row in entry["zooms"]]
+    assert balanced[0] == 0.5 and balanced[-1] == 1  # a quarter of the picture is red, and in the closest cut all
+    assert balanced == sorted(balanced) and set(balanced) == {0.5, 1}
+    assert [row["lost"]["value"] for row in entry["zooms"]] == pytest.approx([0.5 - share for share in balanced])
+    assert entry["zooms"][0]["lost"] == {"value": 0, "low": 0, "high": 0}
+    assert all(row["named"]["value"] == 1 for row in entry["zooms"])  # it has no thresholds
+    assert [row["right"]["value"] for row in entry["zooms"]] == pytest.approx(balanced)
+    assert (entry["cell_share"], entry["n_found"], entry["n_images"]) == (0.5, 4, 4)
+    assert json.loads(json.dumps(entry)) == entry
+
+
+def test_a_cut_that_is_not_sure_is_not_named(colours, tmp_path):
+    folder = shutil.copytree(colours, tmp_path / "sure")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"acceptance_threshold": 0.9, "negatives_label": "other"}))
+    images = [plain(250, 0, 0), plain(30, 0, 0), plain(0, 250, 0), plain(0, 0, 250)]  # sure, unsure, no cell, sure
+    data = table(images, [0, 0, 1, 1], ["eosinophil", "lymphocyte"])
+    entry = framing_entry(folder, data, lambda image: [], setting=CPU)
+    for row in entry["zooms"]:
+        assert (row["balanced_accuracy"]["value"], row["named"]["value"], row["right"]["value"]) == (0.75, 0.5, 0.5)
+    assert entry["cell_share"] is None and entry["n_found"] == 0
+
+
 PICTURES = {
     "red": [plain(255, 0, 0)] * 3,  # an eosinophil, surely
     "green": [plain(0, 255, 0)] * 5,  # other
@@ -355,11 +420,12 @@ def test_the_script_measures_a_laboratorys_held_out_images(colours, laboratory, 
         colours, "--data_dir", laboratory, "--label_map", "ig=other", "--negatives", "other", "--results", path
     )
     common += options("--validation_share", 0.5, "--device", "cpu", "--resamples", 50, "--strangers", 3)
-    report = stress.stress(stress.parse([*common, "--parts", "symmetry", "strangers"]))
+    report = stress.stress(stress.parse([*common, "--parts", "symmetry", "framing", "strangers"]))
     assert json.loads(path.read_text()) == report
     assert (report["dataset"], report["split"], report["split_seed"]) == ("lab", "validation", 0)
     assert report["left_out"] == {"label giant": 4}
-    assert set(report["parts"]) == {"symmetry", "strangers"}
+    assert set(report["parts"]) == {"symmetry", "framing", "strangers"}
+    assert report["parts"]["framing"]["n_images"] == 8  # without those of the class other
     symmetry, strangers = report["parts"]["symmetry"], report["parts"]["strangers"]
     assert symmetry["n_images"] == 12 and symmetry["same_under_all"]["value"] == 1  # a mean colour has no direction
     kinds = strangers["kinds"]
@@ -369,11 +435,12 @@ def test_the_script_measures_a_laboratorys_held_out_images(colours, laboratory, 
     assert strangers["ground"] == "lab, validation" and "china.jpg" in strangers["photographs"]
     printed = capsys.readouterr().out
     assert "left out: 4 images, label giant" in printed and "same under all" in printed
+    assert "Cut closer about the middle: 8 images" in printed
     assert f"giant of lab{' ' * 22}    3 of 3     100.0 % [29.2, 100.0]" in printed
 
     # The parts of the same weights and images stay, and each says how it was measured.
     later = stress.stress(stress.parse([*common, "--parts", "anomaly", "corruption", "--limit", "6"]))
-    assert {part: later["parts"][part] for part in ("symmetry", "strangers")} == report["parts"]
+    assert {part: later["parts"][part] for part in ("symmetry", "framing", "strangers")} == report["parts"]
     assert json.loads(path.read_text()) == later
     anomalies = later["parts"]["anomaly"]["anomalies"]
     assert anomalies["ig"]["not_a_cell"]["value"] == 1 and anomalies["giant"]["not_a_cell"]["value"] < 1
