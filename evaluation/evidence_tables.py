@@ -6,6 +6,7 @@ from typing import Any
 from evaluation.corruptions import CORRUPTIONS
 from evaluation.divisions import division, learnt_before
 from evaluation.figures import commit, duration, figure, folded, nats, percent, thousands
+from evaluation.slices import TITLES
 
 STATES = ("before", "after")
 LEARNT = "†"
@@ -273,6 +274,28 @@ def corruption_table(part: Mapping[str, Any]) -> str:
         single = " | ".join(percent(error) for error in found["severities"])
         lines.append(f"| {name.replace('_', ' ')} | {figure(found['mean'])} | {single} |")
     return "\n".join([*lines, f"| **mean of the {5 * len(CORRUPTIONS)}** | **{figure(part['mean'])}** | | | | | |"])
+
+
+def framing_table(evidence: Mapping[str, Any]) -> str:
+    """Write what pictures cut closer about their middle are taken for, of each laboratory that was measured so."""
+    lines = [
+        "| pictures of | cut to | the cell, of the side | balanced accuracy | points less than as they come | sure enough "
+        "| of these rightly |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for report in evidence["stress"]:
+        part = report["parts"].get("framing", {"zooms": ()})
+        for row in part["zooms"]:
+            lab = f"{report['dataset']}, {TITLES.get(report['split'], report['split'])}: {thousands(part['n_images'])}"
+            side = "not found" if part["cell_share"] is None else percent(row["zoom"] * part["cell_share"], 0)
+            named, right = (round(row[key]["value"] * part["n_images"]) for key in ("named", "right"))
+            first = row["zoom"] == 1
+            lines.append(
+                f"| {lab if first else ''} | {'all of it' if first else percent(1 / row['zoom'], 0)} | {side} "
+                f"| {figure(row['balanced_accuracy'])} | {'' if first else figure(row['lost']).replace(' %', '')} "
+                f"| {figure(row['named'])} | {thousands(right)} of {thousands(named)} |"
+            )
+    return "\n".join(lines)
 
 
 def stranger_table(part: Mapping[str, Any]) -> str:

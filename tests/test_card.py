@@ -404,7 +404,7 @@ def test_every_table_of_the_card_is_whole(released):
         elif block:
             tables.append(block)
             block = []
-    assert len(tables) == 27
+    assert len(tables) == 28
     for table in tables:
         assert len(table) >= 3 and re.fullmatch(r"\|(-+:?\|)+", table[1]), table
         assert len({line.count("|") for line in table}) == 1, table

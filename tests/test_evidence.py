@@ -31,6 +31,7 @@ from evaluation.evidence_tables import (
     distance_table,
     few_labels_table,
     finding_table,
+    framing_table,
     gate_table,
     heads_table,
     missed_by_intervals,
@@ -308,6 +309,10 @@ def test_tables_are_whole_and_show_the_reports(folder):
         "| pbc 90.0 % → 70.0 %, n = 400; chula 80.0 % → 50.0 %, n = 400 | 50%, 100% |": heads_table(evidence),
         "| stain deposit | 10.0 % [5.0, 15.0] | 2.0 % | 4.0 % | 8.0 % | 16.0 % | 20.0 % |": corruption_table(
             parts["corruption"]
+        ),
+        "| pbc, TEST: 400 | all of it | 60 % | 79.0 % [74.0, 84.0] |  | 80.0 % [75.0, 85.0] | 316 of 320 |\n"
+        "|  | 50 % | 120 % | 40.0 % [35.0, 45.0] | 39.0 [34.0, 44.0] | 80.0 % [75.0, 85.0] | 160 of 320 |": framing_table(
+            evidence
         ),
         "| noise | 40 | 1: 2.5 % [-2.5, 7.5] | 0: 0.0 % [0.0, 0.0] |": stranger_table(parts["strangers"]),
         "| immature granulocyte | 50 | 0.970 [0.960, 0.980] |": anomaly_table(parts["anomaly"]),

@@ -243,7 +243,7 @@ def test_a_closer_cut_shows_the_middle_alone(colours):
     red, blue = (250, 0, 0), (0, 0, 250)
     images = [framed(red, blue, 0.5), framed(red, blue, 0.5), plain(*blue), plain(*blue)]
     data = table(images, [0, 0, 1, 1], ["eosinophil", "lymphocyte"], groups=["a", "b", "c", "d"])
-    entry = framing_entry(colours, data, lambda image: [[30, 30, 90, 90]], setting=CPU)
+    entry = framing_entry(colours, data, lambda image: [[0, 0, len(image) / 2, 2]], setting=CPU)
     assert [row["zoom"] for row in entry["zooms"]] == list(ZOOMS)
     balanced = [row["balanced_accuracy"]["value"] for row in entry["zooms"]]
     assert balanced[0] == 0.5 and balanced[-1] == 1  # a quarter of the picture is red, and in the closest cut all
