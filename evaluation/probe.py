@@ -134,7 +134,11 @@ def choose(dataset: datasets.Dataset, setting: Setting, keep: Callable[[str], bo
 
 
 def bounded(
-    statistic: Callable[[np.ndarray], np.ndarray], chosen: Chosen, setting: Setting, numbers: int = 1
+    statistic: Callable[[np.ndarray], np.ndarray],
+    chosen: Chosen,
+    setting: Setting,
+    numbers: int = 1,
+    least: float = 0.0,
 ) -> tuple[np.ndarray, list[dict[str, float]]]:
     """Measure k statistics of all images, with intervals by ``evaluation.intervals.group_bootstrap``.
 
@@ -144,7 +148,7 @@ def bounded(
         Takes weights (R, n), gives (R, k).
     chosen, setting
         Groups and bootstrap.
-    numbers
+    numbers, least
         As in ``group_bootstrap``.
 
     Returns
@@ -154,7 +158,7 @@ def bounded(
     """
     n = len(chosen.labels)
     low, high = group_bootstrap(
-        statistic, n, chosen.groups, setting.resamples, setting.level, setting.seed, max(n, numbers)
+        statistic, n, chosen.groups, setting.resamples, setting.level, setting.seed, max(n, numbers), least
     )
     values = statistic(np.ones((1, n)))[0]
     return values, [as_figure(*row) for row in zip(values, low, high, strict=True)]

@@ -22,9 +22,9 @@ from evaluation.framing import ZOOMS, cell_share, cut_closer
 from evaluation.intervals import binomial_interval
 from evaluation.labels import Answers, label_numbers, match_labels
 from evaluation.measure import load_config, read_logits
-from evaluation.metrics import balanced_accuracy, confusion_matrix
+from evaluation.metrics import balanced_accuracy, confusion_matrix, of_all_classes
 from evaluation.probe import Setting, bounded, choose, facts
-from evaluation.summary import as_figure
+from evaluation.summary import LEAST, as_figure
 from evaluation.symmetry import VIEWS, average_views, eight_views, stays
 
 SCORES = ("not_a_cell", "energy", "energy_of_cells")
@@ -288,18 +288,17 @@ def framing_entry(
     predicted = answers.merge(softmax(logits, axis=1)).argmax(axis=1).reshape(-1, len(ZOOMS))
     references = np.array([answers.answer_of_label[label] for label in chosen.labels])
     right = named & (predicted == references[:, None])
+    whole = confusion_matrix(references, references, len(answers.names))
 
     def measured(weights: np.ndarray) -> np.ndarray:
         total = weights.sum(axis=-1)
-        columns = []
-        for number in range(len(ZOOMS)):
-            matrix = confusion_matrix(predicted[:, number], references, len(answers.names), weights)
-            columns.append(balanced_accuracy(matrix))
+        drawn = [confusion_matrix(column, references, len(answers.names), weights) for column in predicted.T]
+        columns = [of_all_classes(balanced_accuracy(matrix), matrix, whole) for matrix in drawn]
         lost = [columns[0] - column for column in columns]
         shares = [weights @ share / total for share in (*named.T, *right.T)]
         return np.column_stack([*columns, *lost, *shares])
 
-    _, figures = bounded(measured, chosen, setting)
+    _, figures = bounded(measured, chosen, setting, least=LEAST)
     keys = ("balanced_accuracy", "lost", "named", "right")
     share, found = cell_share(chosen.open(), find)
     return {

@@ -232,7 +232,10 @@ def stress_report(sha256: str = SHA256) -> dict:
             "n_images": 400,
         },
         "framing": {"cell_share": 0.6, "n_found": 390, "n_images": 400, "zooms": [
-            {"zoom": zoom, "named": figure(0.8), "right": figure(right), "balanced_accuracy": figure(right), "lost": figure(lost)}
+            {
+                "zoom": zoom, "balanced_accuracy": figure(right), "lost": figure(lost), "named": figure(0.8),
+                "right": figure(right),
+            }
             for zoom, right, lost in ((1.0, 0.79, 0.0), (2.0, 0.4, 0.39))
         ]},
         "anomaly": {"n_familiar": 300, "anomalies": {"ig": {"n": 50, **{name: figure(0.97, 0.01) for name in scores}}}},

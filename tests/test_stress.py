@@ -266,6 +266,16 @@ def test_a_cut_that_is_not_sure_is_not_named(colours, tmp_path):
     for row in entry["zooms"]:
         assert (row["balanced_accuracy"]["value"], row["named"]["value"], row["right"]["value"]) == (0.75, 0.5, 0.5)
     assert entry["cell_share"] is None and entry["n_found"] == 0
+    assert entry["zooms"][0]["balanced_accuracy"]["low"] is not None
+    # Of three groups that show a class each, most resamples lack one: what they average over is something else.
+    three = table(images[1:], [0, 1, 2], ["eosinophil", "other", "lymphocyte"])
+    row = framing_entry(folder, three, lambda image: [], setting=CPU)["zooms"][0]
+    assert row["balanced_accuracy"] == row["lost"] | {"value": 1} and row["lost"] == {
+        "value": 0,
+        "low": None,
+        "high": None,
+    }
+    assert row["named"]["low"] is not None
 
 
 PICTURES = {
