@@ -1,4 +1,4 @@
-"""Put a model to the test on a laboratory's held-out images: degraded, turned, cut closer, of unknown cells, of no white cell.
+"""Put a model to the test on a laboratory's held-out images: degraded, turned, cut out closely, of unknown cells, of none.
 
     python stress.py runs/wbc-resnet24/model --data_dir pbc --label_map ig=other erythroblast=other platelet=other \
         --other_cells ig erythroblast --ground_dir blood-cells --results stress.json
@@ -19,8 +19,9 @@ The file of results, figures being ``{"value": ..., "low": ..., "high": ...}``::
                       "n_images": ..., "n_photos": ..., "n_groups": ..., "interval": {as in eval_results.json}},
        "symmetry": {"same_under_all": figure, "same_on_average": figure, "balanced_accuracy": figure,
                     "balanced_accuracy_of_views": figure, "gain": figure, "n_images": ... as above},
-       "framing": {"cell_share": of the side, "n_found": ..., "zooms": [{"zoom": 1.5, "balanced_accuracy": figure,
-                   "lost": figure, "named": figure, "right": figure}, ...], "n_images": ... as above},
+       "framing": {"usual": 1.75, "windows": [{"window": 1.5, "balanced_accuracy": figure, "lost": beside the usual window, a
+                   figure, "named": figure, "right": figure}, ...], "annotated": boxes that are, "found": by the cell finder,
+                   "not_found": cells that are left out, "n_images": ... as above},
        "anomaly": {"n_familiar": ..., "anomalies": {"ig": {"n": ..., "not_a_cell": AUROC, a figure, "energy": figure,
                    "energy_of_cells": figure}, ...}, "n_images": ... as above},
        "strangers": {"negatives": "other", "acceptance_threshold": ..., "energy_threshold": ..., "level": 0.95,
@@ -37,6 +38,7 @@ import argparse
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,7 @@ from PIL import Image
 from evaluation.command import read_shares, require_device, require_least, run
 from evaluation.corruptions import CORRUPTIONS
 from evaluation.figures import figure, nats, percent, thousands
+from evaluation.framing import boxes_of_cells
 from evaluation.labels import label_numbers, read_label_map
 from evaluation.measure import load_config, load_model, open_image
 from evaluation.probe import Setting, choose_rows
@@ -54,13 +57,14 @@ from evaluation.results import provenance, to_text, weights_sha256, write_text
 from evaluation.strangers import draw_strangers, ground_windows, installed_photographs
 from evaluation.stress import SCORES, anomaly_entry, corruption_entry, framing_entry, stranger_entry, symmetry_entry
 from hub_model.cell_finding import find_cells
+from hub_model.pipeline_wbc_resnet import WINDOW, crop_cell
 from smears.laboratories import cut_cells, divide, load_laboratory, rename_classes
 from smears.loading import DataError
 from smears.splits import VALIDATION_SHARE
 
 SCHEMA_VERSION = 1
 PARTS = ("corruption", "symmetry", "framing", "anomaly", "strangers")
-FRAMING = ("balanced_accuracy", "named", "right")
+FRAMING = ("balanced_accuracy", "lost", "named", "right")
 STRANGER_SIDE = 256  # px, of pictures that are drawn: about what a laboratory's crops have
 logger = logging.getLogger("stress")
 
@@ -207,8 +211,38 @@ def strangers(
 
 
 def find_boxes(image: np.ndarray) -> list[list[int]]:
-    """Give the boxes of the white cells in a picture (H, W, 3), uint8 RGB, as the shipped finder sees them."""
-    return [cell["box"] for cell in find_cells(Image.fromarray(image))]
+    """Give the boxes of the white cells in a picture (H, W, 3), uint8 RGB, as the shipped finder sees them.
+
+    A picture that the finder refuses for its size or shape has none.
+    """
+    try:
+        return [cell["box"] for cell in find_cells(Image.fromarray(image))]
+    except ValueError as error:
+        logger.warning("no cell is looked for in a picture of %dx%d px: %s", image.shape[1], image.shape[0], error)
+        return []
+
+
+def framing(
+    options: argparse.Namespace, held: datasets.Dataset, cells: Sequence[str], negatives: str | None, setting: Setting
+) -> dict[str, Any] | None:
+    """Measure cells cut out more closely and less, as ``framing_entry``; None, and said so, where no cell has a box.
+
+    Of whole images without annotated boxes the finder gives them, and those in which it finds nothing are left out.
+    """
+    names = held.features["label"].names
+    white = np.flatnonzero(np.isin(np.array(held["label"][:]), [names.index(name) for name in cells]))
+    shown = held.select(white)
+    shown = shown.select(choose_rows(shown["label"][:], options.limit, options.seed))
+    boxes, annotated = boxes_of_cells(shown, find_boxes)
+    there = [row for row, box in enumerate(boxes) if box is not None]
+    if not there:
+        logger.warning("no cell of %s has a box, and none was found: nothing is cut out", held["lab"][0])
+        return None
+    entry = framing_entry(
+        options.model, shown.select(there), [boxes[row] for row in there], crop_cell, WINDOW, negatives=negatives,
+        setting=replace(setting, limit=None),
+    )  # fmt: skip
+    return entry | {"annotated": annotated, "found": len(there) - annotated, "not_found": len(boxes) - len(there)}
 
 
 def start_report(path: Path | None, identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -258,10 +292,10 @@ def as_table(report: Mapping[str, Any]) -> str:
         for key in ("same_under_all", "same_on_average", "balanced_accuracy", "balanced_accuracy_of_views", "gain"):
             lines.append(f"  {key.replace('_', ' '):<28}{figure(entry[key])}")
     if entry := parts.get("framing"):
-        lines.append(head("Cut closer about the middle", entry))
-        for row in entry["zooms"]:
+        lines.append(head("Cut out as squares, in sides of the cell's box", entry))
+        for row in entry["windows"]:
             shown = "  ".join(f"{key.replace('_', ' ')} {figure(row[key])}" for key in FRAMING)
-            lines.append(f"  {row['zoom']:<6g}{shown}")
+            lines.append(f"  {row['window']:<6g}{shown}")
     if entry := parts.get("anomaly"):
         lines.append(head(f"Area under the ROC curve against {thousands(entry['n_familiar'])} known cells", entry))
         for name, areas in entry["anomalies"].items():
@@ -335,9 +369,7 @@ def stress(options: argparse.Namespace) -> dict[str, Any]:
         if part == "symmetry":
             return symmetry_entry(options.model, known, setting=setting)
         if part == "framing":
-            white = [number for number, name in enumerate(classes) if name in cells]
-            shown = known.select(np.flatnonzero(np.isin(known["label"][:], white)))
-            return framing_entry(options.model, shown, find_boxes, setting=setting)
+            return framing(options, held, [name for name in classes if name in cells], negatives, setting)
         if part == "anomaly":
             if not unlike:
                 logger.info("all classes of %s are the model's white cells: no other cells to tell apart", names)

@@ -34,8 +34,8 @@ NOTES = {
     "Many files": "Where the processor computes in bfloat16, our pipeline takes many files in it, unless told otherwise, "
     "as in the row that says float32.",
     "Most memory after one answer": "The libraries alone take more than what was wanted, before there is a model: most of it "
-    "PyPI's torch, built for CUDA; then torch's compiler and Triton, which transformers imports by itself and by torchvision's "
-    "`ops`, and SciPy, by its losses. Without torchvision and SciPy the plain door answers too, and the compiler still comes.",
+    "PyPI's torch, built for CUDA; then torch's compiler and Triton, which transformers imports itself and torchvision's "
+    "`ops` besides, and SciPy, which transformers' losses import.",
 }
 FIGURE_KEYS = {"section", "what", "beside", "ratio", "value", "unit", "wanted", "possible", "batch"}
 SPREAD_KEYS = {"median", "low", "high", "n"}

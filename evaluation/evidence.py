@@ -267,5 +267,7 @@ def validate_evidence(evidence: Any, sha256: str) -> None:
         trainings = [run["training"] for run in evidence.get(kind, ())]
         seeds = [tuple(training[key] for key in ("seed", "samples_seen", "n_photos")) for training in trainings]
         require(len(set(seeds)) == len(seeds), f"the seeds of evidence.{kind}", seeds, "each of them once")
+    measured = [(report["dataset"], report["split"]) for report in evidence.get("stress", ())]
+    require(len(set(measured)) == len(measured), "the images of evidence.stress", measured, "each of them once")
     names = [report["name"] for report in evidence.get("unseen", ())]
     require(len(set(names)) == len(names), "the names of evidence.unseen", names, "each of them once")

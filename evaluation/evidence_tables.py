@@ -277,24 +277,28 @@ def corruption_table(part: Mapping[str, Any]) -> str:
 
 
 def framing_table(evidence: Mapping[str, Any]) -> str:
-    """Write what pictures cut closer about their middle are taken for, of each laboratory that was measured so."""
+    """Write what cells are taken for that were cut out more closely and less, of each laboratory that was measured so."""
     lines = [
-        "| pictures of | cut to | the cell, of the side | balanced accuracy | points less than as they come | sure enough "
+        "| cells of | square, in sides of the box | balanced accuracy | points lost beside {usual:g} | sure enough "
         "| of these rightly |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "|---|--:|--:|--:|--:|--:|",
     ]
     for report in evidence["stress"]:
-        part = report["parts"].get("framing", {"zooms": ()})
-        for row in part["zooms"]:
-            lab = f"{report['dataset']}, {TITLES.get(report['split'], report['split'])}: {thousands(part['n_images'])}"
-            side = "not found" if part["cell_share"] is None else percent(row["zoom"] * part["cell_share"], 0)
+        part = report["parts"].get("framing")
+        if part is None:
+            continue
+        lines[0] = lines[0].format(usual=part["usual"])
+        split, boxes = TITLES.get(report["split"], report["split"]), "annotated" if part["annotated"] else "found"
+        counts = f"{thousands(part['n_images'])}, of {thousands(part['n_groups'])} groups"
+        lab = f"{report['dataset']}, {split}: {counts}; {boxes} boxes"
+        for row in part["windows"]:
             named, right = (round(row[key]["value"] * part["n_images"]) for key in ("named", "right"))
-            first = row["zoom"] == 1
+            lost = "" if row["window"] == part["usual"] else figure(row["lost"]).replace(" %", "")
             lines.append(
-                f"| {lab if first else ''} | {'all of it' if first else percent(1 / row['zoom'], 0)} | {side} "
-                f"| {figure(row['balanced_accuracy'])} | {'' if first else figure(row['lost']).replace(' %', '')} "
-                f"| {figure(row['named'])} | {thousands(right)} of {thousands(named)} |"
+                f"| {lab} | {row['window']:g} | {figure(row['balanced_accuracy'])} | {lost} | {figure(row['named'])} "
+                f"| {thousands(right)} of {thousands(named)} |"
             )
+            lab = ""
     return "\n".join(lines)
 
 

@@ -43,12 +43,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Labelled images that are measured: undecoded images, row by row, and their labels, photos and groups, (n,)."""
+    """Labelled images that are measured: undecoded images, row by row, their labels, photos, groups and rows, (n,)."""
 
     images: datasets.Dataset
     labels: np.ndarray
     photos: list[str]
     groups: list[str]
+    rows: np.ndarray
 
     def open(self) -> Iterator[np.ndarray]:
         """Decode one image after the other: (H, W, 3), uint8 RGB."""
@@ -130,7 +131,7 @@ def choose(dataset: datasets.Dataset, setting: Setting, keep: Callable[[str], bo
             f"{len(rows)} images of {len(set(groups))} group(s) are to be measured; expected two or more, for an interval. "
             "Take more images, or a higher limit."
         )
-    return Chosen(images.select(rows), np.array(labels, int)[rows], photos, groups)
+    return Chosen(images.select(rows), np.array(labels, int)[rows], photos, groups, rows)
 
 
 def bounded(

@@ -8,6 +8,7 @@ Pictures are made and classified one batch at a time; what is kept of each is it
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from scipy.special import logsumexp, softmax
 
 from evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from evaluation.entry import DECIMALS
-from evaluation.framing import ZOOMS, cell_share, cut_closer
+from evaluation.framing import WINDOWS, Box
 from evaluation.intervals import binomial_interval
 from evaluation.labels import Answers, label_numbers, match_labels
 from evaluation.measure import load_config, read_logits
@@ -200,15 +201,7 @@ def stranger_entry(
     FileNotFoundError, ValueError
         A model that ``evaluation.measure.load_model`` refuses or without the class ``negatives``; no picture.
     """
-    setting, config, kinds = setting or Setting(), load_config(folder), []
-    names = [config.id2label[number] for number in sorted(config.id2label)]
-    negatives = negatives or getattr(config, "negatives_label", None)
-    if negatives is not None and negatives not in names:
-        raise ValueError(
-            f"The class for negatives is {negatives!r}, which the model in {folder} does not know; it knows {names}. Correct "
-            "it, or leave it out if every class is a white cell's."
-        )
-    threshold, limit = (getattr(config, f"{name}_threshold", None) for name in ("acceptance", "energy"))
+    setting, rules, kinds = setting or Setting(), read_rules(folder, negatives), []
 
     def shown() -> Iterator[Image.Image]:
         for kind, picture in pictures:
@@ -219,24 +212,24 @@ def stranger_entry(
         folder, shown(), total, "pictures without a white cell", setting.batch_size, setting.device
     ).astype(np.float64)
     top = logits.argmax(axis=1)
-    accepted, familiar = _accept(logits, threshold, limit, None if negatives is None else names.index(negatives))
+    accepted, familiar = rules.accept(logits)
 
     def counted(rows: np.ndarray) -> dict[str, Any]:
-        n, rules = int(rows.sum()), {"accepted": accepted}
-        if limit is not None:
-            rules["accepted_and_familiar"] = familiar
+        n, counts = int(rows.sum()), {"accepted": accepted}
+        if rules.energy_threshold is not None:
+            counts["accepted_and_familiar"] = familiar
         shares = {}
-        for name, rule in rules.items():
+        for name, rule in counts.items():
             count = int(rule[rows].sum())
             shares[name] = {"count": count} | as_figure(count / n, *binomial_interval(count, n, setting.level))
-        called = Counter(names[label] for label in top[rows & accepted])
+        called = Counter(rules.names[label] for label in top[rows & accepted])
         return {"n": n, **shares, "called": dict(called.most_common())}
 
     kind_of = np.array(kinds)
     return {
-        "negatives": negatives,
-        "acceptance_threshold": threshold,
-        "energy_threshold": limit,
+        "negatives": rules.negatives,
+        "acceptance_threshold": rules.acceptance_threshold,
+        "energy_threshold": rules.energy_threshold,
         "level": setting.level,
         "kinds": {kind: counted(kind_of == kind) for kind in dict.fromkeys(kinds)},
         "all": counted(np.ones(len(kinds), bool)),
@@ -246,80 +239,129 @@ def stranger_entry(
 def framing_entry(
     folder: Path | str,
     dataset: datasets.Dataset,
-    find: Callable[[np.ndarray], Sequence[Sequence[int]]],
+    boxes: Sequence[Box],
+    cut: Callable[[Image.Image, Box, float], Image.Image],
+    usual: float,
     label_map: Mapping[str, str] | None = None,
+    negatives: str | None = None,
     setting: Setting | None = None,
 ) -> dict[str, Any]:
-    """Measure what a closer cut costs: pictures of one cell about their middle, cut to 1/zoom of their sides.
+    """Measure what it costs to cut cells out more closely or less: squares of ``evaluation.framing.WINDOWS``.
 
     Parameters
     ----------
     folder, dataset, label_map, setting
-        As in ``corruption_entry``.
-    find
-        As in ``evaluation.framing.cell_share``.
+        As in ``corruption_entry``; the images are whole ones, a field's too.
+    boxes
+        Of each row's cell, (row_min, col_min, row_max, col_max), px.
+    cut
+        Takes an image, a box and the square's side in longer sides of the box, and gives the square.
+    usual
+        One of the windows, beside which the others lose or gain.
+    negatives
+        As in ``stranger_entry``.
 
     Returns
     -------
     dict
-        ``cell_share``, the median share of a picture's shorter side that its cell takes in pictures as they come, null where
-        nothing was found, and ``n_found``; ``zooms``, for each of ``evaluation.framing.ZOOMS`` its ``zoom`` and four figures:
-        ``balanced_accuracy``; ``lost``, how much less that is than of the pictures as they come; ``named``, the share of the
-        pictures that are named one of the cells at the model's thresholds; ``right``, of all pictures the share that are named
-        so and rightly. ``n_images``, ``n_photos``, ``n_groups`` and ``interval``.
+        ``usual``; ``windows``, for each its ``window`` and four figures: ``balanced_accuracy``; ``lost``, how much less that is
+        than at the usual window, on the same cells; ``named``, the share of the cells that are named a white cell at the
+        model's thresholds; ``right``, of all the share that are named so and rightly. ``n_images``, ``n_photos``, ``n_groups``
+        and ``interval``; a balanced accuracy has none where most resamples lack a class.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        As in ``corruption_entry``; pictures of a few pixels, of which the closest cut leaves nothing.
+        As in ``corruption_entry`` and ``stranger_entry``; another number of boxes than of rows; another usual window.
     """
-    setting, config = setting or Setting(), load_config(folder)
+    if len(boxes) != len(dataset) or usual not in WINDOWS:
+        raise ValueError(
+            f"{len(boxes)} boxes came for {len(dataset)} rows, and {usual} as the usual window; expected a box for each, and "
+            f"one of {WINDOWS}."
+        )
+    setting, rules = setting or Setting(), read_rules(folder, negatives)
     chosen = choose(dataset, setting)
     answers = _match(folder, dataset, label_map)
-    pictures = (Image.fromarray(cut_closer(image, zoom)) for image in chosen.open() for zoom in ZOOMS)
-    logits = read_logits(
-        folder, pictures, len(chosen.labels) * len(ZOOMS), "closer cuts", setting.batch_size, setting.device
-    ).astype(np.float64)
-    names = [config.id2label[number] for number in sorted(config.id2label)]
-    negatives = getattr(config, "negatives_label", None)
-    threshold, limit = (getattr(config, f"{name}_threshold", None) for name in ("acceptance", "energy"))
-    _, accepted = _accept(logits, threshold, limit, None if negatives is None else names.index(negatives))
-    named = accepted.reshape(-1, len(ZOOMS))  # (n, zooms)
-    predicted = answers.merge(softmax(logits, axis=1)).argmax(axis=1).reshape(-1, len(ZOOMS))
+    pictures = (
+        cut(Image.fromarray(image), boxes[row], window)
+        for row, image in zip(chosen.rows, chosen.open(), strict=True)
+        for window in WINDOWS
+    )
+    total = len(chosen.labels) * len(WINDOWS)
+    logits = read_logits(folder, pictures, total, "cells cut out", setting.batch_size, setting.device).astype(
+        np.float64
+    )
+    named = rules.accept(logits)[1].reshape(-1, len(WINDOWS))  # (n, windows)
+    predicted = answers.merge(softmax(logits, axis=1)).argmax(axis=1).reshape(-1, len(WINDOWS))
     references = np.array([answers.answer_of_label[label] for label in chosen.labels])
     right = named & (predicted == references[:, None])
     whole = confusion_matrix(references, references, len(answers.names))
 
     def measured(weights: np.ndarray) -> np.ndarray:
-        total = weights.sum(axis=-1)
         drawn = [confusion_matrix(column, references, len(answers.names), weights) for column in predicted.T]
         columns = [of_all_classes(balanced_accuracy(matrix), matrix, whole) for matrix in drawn]
-        lost = [columns[0] - column for column in columns]
-        shares = [weights @ share / total for share in (*named.T, *right.T)]
+        lost = [columns[WINDOWS.index(usual)] - column for column in columns]
+        shares = [weights @ share / weights.sum(axis=-1) for share in (*named.T, *right.T)]
         return np.column_stack([*columns, *lost, *shares])
 
     _, figures = bounded(measured, chosen, setting, least=LEAST)
     keys = ("balanced_accuracy", "lost", "named", "right")
-    share, found = cell_share(chosen.open(), find)
     return {
         **facts(chosen, setting),
-        "cell_share": None if share is None else round(share, DECIMALS),
-        "n_found": found,
-        "zooms": [
-            {"zoom": zoom} | {key: figures[len(ZOOMS) * place + number] for place, key in enumerate(keys)}
-            for number, zoom in enumerate(ZOOMS)
+        "usual": usual,
+        "windows": [
+            {"window": window} | {key: figures[len(WINDOWS) * place + number] for place, key in enumerate(keys)}
+            for number, window in enumerate(WINDOWS)
         ],
     }
 
 
-def _accept(
-    logits: np.ndarray, threshold: float | None, limit: float | None, negatives: int | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Say which answers (N, classes) are accepted as a white cell by their probability, and which by their energy too."""
-    accepted = softmax(logits, axis=1).max(axis=1) >= (threshold or 0)
-    if negatives is not None:
-        accepted &= logits.argmax(axis=1) != negatives
-    return accepted, accepted if limit is None else accepted & (-logsumexp(logits, axis=1) <= limit)
+@dataclass(frozen=True)
+class Rules:
+    """When an answer of a model is accepted as a white cell's name.
+
+    Attributes
+    ----------
+    names
+        Its classes, by number.
+    negatives
+        The one that means "none of the others", or None.
+    acceptance_threshold, energy_threshold
+        As in its ``config.json``, or None.
+    """
+
+    names: list[str]
+    negatives: str | None
+    acceptance_threshold: float | None
+    energy_threshold: float | None
+
+    def accept(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Say which answers (N, classes) are accepted by class and probability, and which by energy too: (N,) bool."""
+        accepted = softmax(logits, axis=1).max(axis=1) >= (self.acceptance_threshold or 0)
+        if self.negatives is not None:
+            accepted &= logits.argmax(axis=1) != self.names.index(self.negatives)
+        if self.energy_threshold is None:
+            return accepted, accepted
+        return accepted, accepted & (-logsumexp(logits, axis=1) <= self.energy_threshold)
+
+
+def read_rules(folder: Path | str, negatives: str | None = None) -> Rules:
+    """Read a model's rules; ``negatives`` goes before what its ``config.json`` names.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As ``evaluation.measure.load_config``; the model has no class ``negatives``.
+    """
+    config = load_config(folder)
+    names = [config.id2label[number] for number in sorted(config.id2label)]
+    negatives = negatives or getattr(config, "negatives_label", None)
+    if negatives is not None and negatives not in names:
+        raise ValueError(
+            f"The class for negatives is {negatives!r}, which the model in {folder} does not know; it knows {names}. Correct "
+            "it, or leave it out if every class is a white cell's."
+        )
+    return Rules(names, negatives, *(getattr(config, f"{name}_threshold", None) for name in ("acceptance", "energy")))
 
 
 def weighted_auroc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -40,19 +40,20 @@ ONE_CELL = ("views", "timeout")
 FIELDS = ("laboratory", "reference_ranges", "white_cells_per_microlitre")
 
 
-def crop_cell(image: Image.Image, box: Sequence[int]) -> Image.Image:
+def crop_cell(image: Image.Image, box: Sequence[int], window: float = WINDOW) -> Image.Image:
     """Cut out the square that the network sees of a cell.
 
     Args:
         image: the upright field.
         box: (row_min, col_min, row_max, col_max), px, as ``find_cells`` gives it.
+        window: side of the square, in sides of the box, the longer counting.
 
     Returns:
         The square about the middle of the box, with the field's mirror image where it reaches over the field's edge: one
         of the borders that training draws.
     """
     row_min, col_min, row_max, col_max = box
-    side = max(2, round(max(row_max - row_min, col_max - col_min) * WINDOW))
+    side = max(2, round(max(row_max - row_min, col_max - col_min) * window))
     left, top = round((col_min + col_max - side) / 2), round((row_min + row_max - side) / 2)
     right, bottom = left + side, top + side
     inside = image.crop((max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height)))

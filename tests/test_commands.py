@@ -41,7 +41,7 @@ LESS = {
     "train.py --data_dir blood-cells": SMALL,
     "train.py --packed": SMALL,
     "leave_one_out.py": f"{SMALL} --validation_share 0.34 --leave_out raabin",
-    "stress.py": "--limit 8 --strangers 1 --resamples 20 --parts symmetry anomaly strangers",
+    "stress.py": "--limit 8 --strangers 1 --resamples 20 --parts symmetry framing anomaly strangers",
     "validate.py": "--resamples 50",
 }
 PBC = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet")

@@ -16,7 +16,7 @@ from transformers import ResNetConfig, ResNetForImageClassification, ViTImagePro
 
 import stress
 from evaluation.corruptions import CORRUPTIONS
-from evaluation.framing import ZOOMS, cell_share, cut_closer
+from evaluation.framing import WINDOWS, boxes_of_cells
 from evaluation.intervals import binomial_interval, group_bootstrap
 from evaluation.measure import predict, read_logits
 from evaluation.probe import Setting, choose_rows
@@ -211,22 +211,13 @@ def test_a_symmetric_network_answers_alike_under_all_views(tmp_path):
             assert entry["gain"] == {"value": 0, "low": 0, "high": 0}
 
 
-def test_a_closer_cut_keeps_the_middle():
-    image = np.arange(6 * 8 * 3).reshape(6, 8, 3)
-    assert (cut_closer(image, 1.0) == image).all()
-    assert (cut_closer(image, 2.0) == image[1:4, 2:6]).all()
-    for zoom, message in ((0.5, "The zoom is 0.5; expected 1 or more"), (float("nan"), "expected 1 or more")):
-        with pytest.raises(ValueError, match=message):
-            cut_closer(image, zoom)
-    with pytest.raises(ValueError, match="A zoom of 6 leaves 1x1 px; expected 2 or more"):
-        cut_closer(image, 6)
-
-
-def test_the_largest_cell_of_a_picture_says_how_much_of_it_a_cell_takes():
-    boxes = iter([[[0, 0, 10, 30], [0, 0, 20, 20]], [], [[5, 5, 45, 25]], [[0, 0, 50, 10]]])
-    share, found = cell_share([np.zeros((100, 50, 3), np.uint8)] * 4, lambda image: next(boxes))
-    assert (share, found) == (pytest.approx(40 / 50), 3)  # of 30, 40 and 50 px
-    assert cell_share([np.zeros((9, 9, 3), np.uint8)], lambda image: []) == (None, 0)
+def test_the_box_of_a_cell_is_the_annotated_one_or_else_the_largest_found():
+    data = table([plain(9, 9, 9)] * 3, [0, 0, 0], ["a"])
+    rows = [[[5, 5, 9, 9], [0, 0, 4, 6]], [], []]
+    data = data.add_column("boxes", rows, feature=datasets.List(datasets.List(datasets.Value("int32"))))
+    found = iter([[[0, 0, 10, 30], [0, 0, 20, 20]], []])
+    boxes, annotated = boxes_of_cells(data, lambda image: next(found))
+    assert (boxes, annotated) == ([[0, 0, 4, 6], [0, 0, 10, 30], None], 1)
 
 
 def framed(inner, outer, reach, side=120):
@@ -238,44 +229,75 @@ def framed(inner, outer, reach, side=120):
     return image
 
 
-def test_a_closer_cut_shows_the_middle_alone(colours):
-    """A red square in blue is taken for blue as long as more of blue is seen."""
+MIDDLE = [30, 30, 90, 90]  # of 120 px
+
+
+def square(image, box, window):
+    """Cut out what lies inside the image."""
+    middle, half = (box[0] + box[2]) / 2, (box[2] - box[0]) * window / 2
+    return image.crop((middle - half, middle - half, middle + half, middle + half))
+
+
+def test_squares_about_a_cell_show_more_of_what_surrounds_it(colours):
+    """A red square in blue is red up to its own box, and blue where three quarters of what is seen are."""
     red, blue = (250, 0, 0), (0, 0, 250)
-    images = [framed(red, blue, 0.5), framed(red, blue, 0.5), plain(*blue), plain(*blue)]
+    images = [framed(red, blue, 0.5), framed(red, blue, 0.5), framed(blue, blue, 0.5), framed(blue, blue, 0.5)]
     data = table(images, [0, 0, 1, 1], ["eosinophil", "lymphocyte"], groups=["a", "b", "c", "d"])
-    entry = framing_entry(colours, data, lambda image: [[0, 0, len(image) / 2, 2]], setting=CPU)
-    assert [row["zoom"] for row in entry["zooms"]] == list(ZOOMS)
-    balanced = [row["balanced_accuracy"]["value"] for row in entry["zooms"]]
-    assert balanced[0] == 0.5 and balanced[-1] == 1  # a quarter of the picture is red, and in the closest cut all
-    assert balanced == sorted(balanced) and set(balanced) == {0.5, 1}
-    assert [row["lost"]["value"] for row in entry["zooms"]] == pytest.approx([0.5 - share for share in balanced])
-    assert entry["zooms"][0]["lost"] == {"value": 0, "low": 0, "high": 0}
-    assert all(row["named"]["value"] == 1 for row in entry["zooms"])  # it has no thresholds
-    assert [row["right"]["value"] for row in entry["zooms"]] == pytest.approx(balanced)
-    assert (entry["cell_share"], entry["n_found"], entry["n_images"]) == (0.5, 4, 4)
+    entry = framing_entry(colours, data, [MIDDLE] * 4, square, 1.75, setting=CPU)
+    rows = {row["window"]: row for row in entry["windows"]}
+    assert tuple(rows) == WINDOWS and entry["n_images"] == 4 and entry["usual"] == 1.75
+    balanced = [row["balanced_accuracy"]["value"] for row in rows.values()]
+    assert balanced == sorted(balanced, reverse=True) and set(balanced) == {0.5, 1}
+    assert rows[1.0]["balanced_accuracy"]["value"] == 1 and rows[2.0]["balanced_accuracy"]["value"] == 0.5
+    assert rows[1.75]["lost"] == {"value": 0, "low": 0, "high": 0} and rows[1.0]["lost"]["value"] == -0.5
+    assert all(row["named"]["value"] == 1 for row in rows.values())  # it has no thresholds
+    assert [row["right"]["value"] for row in rows.values()] == pytest.approx(balanced)
     assert json.loads(json.dumps(entry)) == entry
+    for boxes, usual in (([MIDDLE] * 3, 1.75), ([MIDDLE] * 4, 1.6)):
+        with pytest.raises(ValueError, match=f"{len(boxes)} boxes came for 4 rows, and {usual} as the usual window"):
+            framing_entry(colours, data, boxes, square, usual, setting=CPU)
 
 
-def test_a_cut_that_is_not_sure_is_not_named(colours, tmp_path):
+def test_each_cell_is_cut_out_by_its_own_box_where_some_are_chosen(colours):
+    red, blue = (250, 0, 0), (0, 0, 250)
+    images = [framed(blue, red, 0.5)] * 3 + [framed(red, blue, 0.5)] * 3  # named by their corners
+    data = table(images, [0, 0, 0, 1, 1, 1], ["eosinophil", "lymphocyte"])
+    corner, wrong = [0, 0, 10, 10], MIDDLE
+    setting = Setting(limit=4, seed=3, device="cpu", resamples=50)
+    kept = set(choose_rows(data["label"][:], 4, seed=3))
+    boxes = [corner if row in kept else wrong for row in range(6)]
+    entry = framing_entry(colours, data, boxes, square, 1.0, setting=setting)
+    assert entry["n_images"] == 4 and len(kept) == 4 and kept != {0, 1, 3, 4}
+    assert all(row["balanced_accuracy"]["value"] == 1 for row in entry["windows"] if row["window"] <= 1)
+
+
+def test_a_cell_is_named_only_where_the_thresholds_allow_it(colours, tmp_path):
     folder = shutil.copytree(colours, tmp_path / "sure")
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"acceptance_threshold": 0.9, "negatives_label": "other"}))
-    images = [plain(250, 0, 0), plain(30, 0, 0), plain(0, 250, 0), plain(0, 0, 250)]  # sure, unsure, no cell, sure
-    data = table(images, [0, 0, 1, 1], ["eosinophil", "lymphocyte"])
-    entry = framing_entry(folder, data, lambda image: [], setting=CPU)
-    for row in entry["zooms"]:
-        assert (row["balanced_accuracy"]["value"], row["named"]["value"], row["right"]["value"]) == (0.75, 0.5, 0.5)
-    assert entry["cell_share"] is None and entry["n_found"] == 0
-    assert entry["zooms"][0]["balanced_accuracy"]["low"] is not None
+
+    def measure(images, labels, names, **thresholds):
+        (folder / "config.json").write_text(json.dumps(config | thresholds))
+        data = table(images, labels, names)
+        rows = framing_entry(folder, data, [[0, 0, 20, 20]] * len(images), square, 1.75, None, "other", CPU)["windows"]
+        return [(row["balanced_accuracy"]["value"], row["named"]["value"], row["right"]["value"]) for row in rows]
+
+    sure, unsure, other, blue = plain(250, 0, 0), plain(30, 0, 0), plain(0, 250, 0), plain(0, 0, 250)
+    images, labels, names = [sure, unsure, other, blue], [0, 0, 1, 1], ["eosinophil", "lymphocyte"]
+    small = WINDOWS.index(1.0)  # what lies outside is black
+    assert measure(images, labels, names)[small] == (0.75, 0.75, 0.75)
+    assert measure(images, labels, names, acceptance_threshold=0.9)[small] == (0.75, 0.5, 0.5)
+    # Of a red of 250 the energy is -19.6, of one of 200 it is -15.7: sure, but unlike what was learnt from.
+    images = [sure, plain(200, 0, 0), plain(0, 0, 200), blue]
+    assert measure(images, labels, names, acceptance_threshold=0.9)[small] == (1, 1, 1)
+    assert measure(images, labels, names, acceptance_threshold=0.9, energy_threshold=-18.0)[small] == (1, 0.5, 0.5)
     # Of three groups that show a class each, most resamples lack one: what they average over is something else.
-    three = table(images[1:], [0, 1, 2], ["eosinophil", "other", "lymphocyte"])
-    row = framing_entry(folder, three, lambda image: [], setting=CPU)["zooms"][0]
-    assert row["balanced_accuracy"] == row["lost"] | {"value": 1} and row["lost"] == {
-        "value": 0,
-        "low": None,
-        "high": None,
-    }
-    assert row["named"]["low"] is not None
+    (folder / "config.json").write_text(json.dumps(config))
+    three = table([sure, other, blue], [0, 1, 2], ["eosinophil", "other", "lymphocyte"])
+    row = framing_entry(folder, three, [[0, 0, 20, 20]] * 3, square, 1.0, setting=CPU)["windows"][small]
+    assert row["balanced_accuracy"] == {"value": 1, "low": None, "high": None}
+    assert row["lost"] == {"value": 0, "low": None, "high": None} and row["named"]["low"] is not None
+    with pytest.raises(ValueError, match="class for negatives is 'none', which the model .* does not know"):
+        framing_entry(folder, three, [[0, 0, 20, 20]] * 3, square, 1.0, negatives="none")
 
 
 PICTURES = {
@@ -436,6 +458,7 @@ def test_the_script_measures_a_laboratorys_held_out_images(colours, laboratory, 
     assert report["left_out"] == {"label giant": 4}
     assert set(report["parts"]) == {"symmetry", "framing", "strangers"}
     assert report["parts"]["framing"]["n_images"] == 8  # without those of the class other
+    assert [report["parts"]["framing"][key] for key in ("annotated", "found", "not_found")] == [8, 0, 0]
     symmetry, strangers = report["parts"]["symmetry"], report["parts"]["strangers"]
     assert symmetry["n_images"] == 12 and symmetry["same_under_all"]["value"] == 1  # a mean colour has no direction
     kinds = strangers["kinds"]
@@ -445,7 +468,7 @@ def test_the_script_measures_a_laboratorys_held_out_images(colours, laboratory, 
     assert strangers["ground"] == "lab, validation" and "china.jpg" in strangers["photographs"]
     printed = capsys.readouterr().out
     assert "left out: 4 images, label giant" in printed and "same under all" in printed
-    assert "Cut closer about the middle: 8 images" in printed
+    assert "Cut out as squares, in sides of the cell's box: 8 images" in printed
     assert f"giant of lab{' ' * 22}    3 of 3     100.0 % [29.2, 100.0]" in printed
 
     # The parts of the same weights and images stay, and each says how it was measured.
