@@ -45,8 +45,8 @@ HUB_METRICS = {
     "aurc": ("aurc", "Area under the risk-coverage curve"),
 }
 EVIDENCE_TABLES = (
-    "unseen_table", "distance_table", "few_labels_table", "heads_table", "corruption_table", "framing_table", "stranger_table",
-    "anomaly_table", "finding_table", "gate_table", "counts_table", "missed_by_intervals",
+    "unseen_table", "distance_table", "few_labels_table", "heads_table", "corruption_table", "framing_table", "points_lost",
+    "stranger_table", "anomaly_table", "finding_table", "gate_table", "counts_table", "missed_by_intervals",
 )  # fmt: skip
 DOOR_TABLES = ("doors_table", "pictures_of_doors", "onnx_table", "eight_bits", "onnx_speed")
 HEAD = {"license": str, "library_name": str, "pipeline_tag": str, "tags": list, "metrics": list}

@@ -288,9 +288,10 @@ def framing_table(evidence: Mapping[str, Any]) -> str:
         if part is None:
             continue
         lines[0] = lines[0].format(usual=part["usual"])
-        split, boxes = TITLES.get(report["split"], report["split"]), "annotated" if part["annotated"] else "found"
-        counts = f"{thousands(part['n_images'])}, of {thousands(part['n_groups'])} groups"
-        lab = f"{report['dataset']}, {split}: {counts}; {boxes} boxes"
+        boxes = " or ".join(how for how in ("annotated", "found") if part[how])
+        left = f", {thousands(part['not_found'])} without a box left out" if part["not_found"] else ""
+        counts = f"{thousands(part['n_images'])}, of {thousands(part['n_groups'])} groups; {boxes} boxes{left}"
+        lab = f"{report['dataset']}, {TITLES.get(report['split'], report['split'])}: {counts}"
         for row in part["windows"]:
             named, right = (round(row[key]["value"] * part["n_images"]) for key in ("named", "right"))
             lost = "" if row["window"] == part["usual"] else figure(row["lost"]).replace(" %", "")
@@ -300,6 +301,17 @@ def framing_table(evidence: Mapping[str, Any]) -> str:
             )
             lab = ""
     return "\n".join(lines)
+
+
+def points_lost(evidence: Mapping[str, Any], window: float) -> str:
+    """Say what cutting cells out as squares of this side costs, from the laboratory where it costs least to where most."""
+    lost = [
+        100 * row["lost"]["value"]
+        for report in evidence["stress"]
+        for row in report["parts"].get("framing", {"windows": ()})["windows"]
+        if row["window"] == window
+    ]
+    return f"{min(lost):.1f} to {max(lost):.1f} points"
 
 
 def stranger_table(part: Mapping[str, Any]) -> str:

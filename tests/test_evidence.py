@@ -35,6 +35,7 @@ from evaluation.evidence_tables import (
     gate_table,
     heads_table,
     missed_by_intervals,
+    points_lost,
     stranger_table,
     strangers_of,
     unseen_table,
@@ -311,8 +312,9 @@ def test_tables_are_whole_and_show_the_reports(folder):
         "| stain deposit | 10.0 % [5.0, 15.0] | 2.0 % | 4.0 % | 8.0 % | 16.0 % | 20.0 % |": corruption_table(
             parts["corruption"]
         ),
-        "| pbc, TEST: 400, of 390 groups; found boxes | 1 | 40.0 % [35.0, 45.0] | 39.0 [34.0, 44.0] | 80.0 % [75.0, 85.0] "
-        "| 160 of 320 |\n"
+        "| pbc, TEST: 400, of 390 groups; found boxes, 3 without a box left out "
+        "| 1 | 40.0 % [35.0, 45.0] | 39.0 [34.0, 44.0] | 80.0 % [75.0, 85.0] | 160 of 320 |\n"
+        "|  | 1.5 | 78.0 % [73.0, 83.0] | 1.0 [-4.0, 6.0] | 80.0 % [75.0, 85.0] | 312 of 320 |\n"
         "|  | 1.75 | 79.0 % [74.0, 84.0] |  | 80.0 % [75.0, 85.0] | 316 of 320 |": framing_table(evidence),
         "| noise | 40 | 1: 2.5 % [-2.5, 7.5] | 0: 0.0 % [0.0, 0.0] |": stranger_table(parts["strangers"]),
         "| immature granulocyte | 50 | 0.970 [0.960, 0.980] |": anomaly_table(parts["anomaly"]),
@@ -382,6 +384,16 @@ def test_foreign_pictures_are_counted_apart_by_whether_training_shows_their_kind
     assert strangers_of({"kinds": kinds}, taught=False) == {"n": 20, "accepted": 4}
     drawn = {kind for kind, _ in draw_strangers(1, 64, 0)} | {GROUND, RED, PLATELETS, "platelet"}
     assert set(TAUGHT) < drawn  # a kind that is renamed would count as one never shown
+
+
+def test_what_closer_cuts_cost_is_told_from_least_to_most_of_the_laboratories_measured_so(folder):
+    evidence = read_results(folder / "eval_results.json")["evidence"]
+    assert points_lost(evidence, 1.0) == "39.0 to 39.0 points"
+    other, without = (copy.deepcopy(evidence["stress"][0]) for _ in range(2))
+    other["parts"]["framing"]["windows"][0]["lost"]["value"] = -0.012
+    del without["parts"]["framing"]
+    assert points_lost({"stress": [evidence["stress"][0], without, other]}, 1.0) == "-1.2 to 39.0 points"
+    assert framing_table({"stress": [evidence["stress"][0], without]}) == framing_table(evidence)
 
 
 def test_a_table_of_measured_corruptions_has_every_one(folder):
