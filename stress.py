@@ -369,7 +369,7 @@ def stress(options: argparse.Namespace) -> dict[str, Any]:
         if part == "symmetry":
             return symmetry_entry(options.model, known, setting=setting)
         if part == "framing":
-            return framing(options, held, [name for name in classes if name in cells], negatives, setting)
+            return framing(options, held, cells, negatives, setting)
         if part == "anomaly":
             if not unlike:
                 logger.info("all classes of %s are the model's white cells: no other cells to tell apart", names)
