@@ -64,7 +64,7 @@ from smears.splits import VALIDATION_SHARE
 
 SCHEMA_VERSION = 1
 PARTS = ("corruption", "symmetry", "framing", "anomaly", "strangers")
-FRAMING = ("balanced_accuracy", "lost", "named", "right")
+FRAMING = ("balanced_accuracy", "lost", "named", "right", "overlooked")
 STRANGER_SIDE = 256  # px, of pictures that are drawn: about what a laboratory's crops have
 logger = logging.getLogger("stress")
 
@@ -239,7 +239,7 @@ def framing(
         logger.warning("no cell of %s has a box, and none was found: nothing is cut out", held["lab"][0])
         return None
     entry = framing_entry(
-        options.model, shown.select(there), [boxes[row] for row in there], crop_cell, WINDOW, negatives=negatives,
+        options.model, shown.select(there), [boxes[row] for row in there], crop_cell, find_boxes, WINDOW, negatives=negatives,
         setting=replace(setting, limit=None),
     )  # fmt: skip
     return entry | {"annotated": annotated, "found": len(there) - annotated, "not_found": len(boxes) - len(there)}

@@ -280,8 +280,8 @@ def framing_table(evidence: Mapping[str, Any]) -> str:
     """Write what cells are taken for that were cut out more closely and less, of each laboratory that was measured so."""
     lines = [
         "| cells of | square, in sides of the box | balanced accuracy | points lost beside {usual:g} | sure enough "
-        "| of these rightly |",
-        "|---|--:|--:|--:|--:|--:|",
+        "| of these rightly | no cell found in it |",
+        "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for report in evidence["stress"]:
         part = report["parts"].get("framing")
@@ -297,7 +297,7 @@ def framing_table(evidence: Mapping[str, Any]) -> str:
             lost = "" if row["window"] == part["usual"] else figure(row["lost"]).replace(" %", "")
             lines.append(
                 f"| {lab} | {row['window']:g} | {figure(row['balanced_accuracy'])} | {lost} | {figure(row['named'])} "
-                f"| {thousands(right)} of {thousands(named)} |"
+                f"| {thousands(right)} of {thousands(named)} | {figure(row['overlooked'])} |"
             )
             lab = ""
     return "\n".join(lines)

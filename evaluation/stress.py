@@ -241,6 +241,7 @@ def framing_entry(
     dataset: datasets.Dataset,
     boxes: Sequence[Box],
     cut: Callable[[Image.Image, Box, float], Image.Image],
+    find: Callable[[np.ndarray], Sequence[Box]],
     usual: float,
     label_map: Mapping[str, str] | None = None,
     negatives: str | None = None,
@@ -256,6 +257,8 @@ def framing_entry(
         Of each row's cell, (row_min, col_min, row_max, col_max), px.
     cut
         Takes an image, a box and the square's side in longer sides of the box, and gives the square.
+    find
+        Gives the boxes of the white cells in a picture (H, W, 3), uint8 RGB.
     usual
         One of the windows, beside which the others lose or gain.
     negatives
@@ -264,10 +267,11 @@ def framing_entry(
     Returns
     -------
     dict
-        ``usual``; ``windows``, for each its ``window`` and four figures: ``balanced_accuracy``; ``lost``, how much less that is
+        ``usual``; ``windows``, for each its ``window`` and five figures: ``balanced_accuracy``; ``lost``, how much less that is
         than at the usual window, on the same cells; ``named``, the share of the cells that are named a white cell at the
-        model's thresholds; ``right``, of all the share that are named so and rightly. ``n_images``, ``n_photos``, ``n_groups``
-        and ``interval``; a balanced accuracy has none where most resamples lack a class.
+        model's thresholds; ``right``, of all the share that are named so and rightly; ``overlooked``, the share of the squares
+        in which ``find`` finds no cell. ``n_images``, ``n_photos``, ``n_groups`` and ``interval``; a balanced accuracy has none
+        where most resamples lack a class.
 
     Raises
     ------
@@ -282,15 +286,20 @@ def framing_entry(
     setting, rules = setting or Setting(), read_rules(folder, negatives)
     chosen = choose(dataset, setting)
     answers = _match(folder, dataset, label_map)
-    pictures = (
-        cut(Image.fromarray(image), boxes[row], window)
-        for row, image in zip(chosen.rows, chosen.open(), strict=True)
-        for window in WINDOWS
-    )
+    overlooked = []
+
+    def squares() -> Iterator[Image.Image]:
+        for row, image in zip(chosen.rows, chosen.open(), strict=True):
+            for window in WINDOWS:
+                square = cut(Image.fromarray(image), boxes[row], window)
+                overlooked.append(not find(np.asarray(square)))
+                yield square
+
     total = len(chosen.labels) * len(WINDOWS)
-    logits = read_logits(folder, pictures, total, "cells cut out", setting.batch_size, setting.device).astype(
+    logits = read_logits(folder, squares(), total, "cells cut out", setting.batch_size, setting.device).astype(
         np.float64
     )
+    missed = np.reshape(overlooked, (-1, len(WINDOWS)))
     named = rules.accept(logits)[1].reshape(-1, len(WINDOWS))  # (n, windows)
     predicted = answers.merge(softmax(logits, axis=1)).argmax(axis=1).reshape(-1, len(WINDOWS))
     references = np.array([answers.answer_of_label[label] for label in chosen.labels])
@@ -301,11 +310,11 @@ def framing_entry(
         drawn = [confusion_matrix(column, references, len(answers.names), weights) for column in predicted.T]
         columns = [of_all_classes(balanced_accuracy(matrix), matrix, whole) for matrix in drawn]
         lost = [columns[WINDOWS.index(usual)] - column for column in columns]
-        shares = [weights @ share / weights.sum(axis=-1) for share in (*named.T, *right.T)]
+        shares = [weights @ share / weights.sum(axis=-1) for share in (*named.T, *right.T, *missed.T)]
         return np.column_stack([*columns, *lost, *shares])
 
     _, figures = bounded(measured, chosen, setting, least=LEAST)
-    keys = ("balanced_accuracy", "lost", "named", "right")
+    keys = ("balanced_accuracy", "lost", "named", "right", "overlooked")
     return {
         **facts(chosen, setting),
         "usual": usual,

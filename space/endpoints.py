@@ -15,7 +15,7 @@ import uploads
 from gradio.utils import get_upload_folder
 from guard import ADDRESS
 from languages import WORDS, words
-from one_cell import EXAMPLES, read_photo, shows_no_cell
+from one_cell import EXAMPLES, margin_note, read_photo, shows_no_cell
 from reading import HEAVIEST, PictureError, decoded
 from review import Options
 from smear_fields import MOST_FILES, Counting, FieldsError, checked_total, pdf, sent_paths
@@ -134,13 +134,14 @@ def build_endpoints(model: SmearModel, visits: Visits) -> None:
             verdict, reason = UNIDENTIFIED, said.no_smear
         elif shows_no_cell(picture.image, said, model):
             verdict, reason = NO_CELL, texts.API_NO_CELL
+        notes = [*picture.notes, *margin_note(picture.image, said, model)]
         return {
             "verdict": verdict,
             "reason": reason,
             "label": said.label,
             "score": said.probabilities[said.label],
             "probabilities": said.probabilities,
-            "notes": [note.told(WORDS["en"]) for note in picture.notes],
+            "notes": [note.told(WORDS["en"]) for note in notes],
             "model": model.identity,
         }
 

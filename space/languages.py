@@ -76,11 +76,13 @@ ENGLISH = {
     "note_grey": "The picture is grey. The network learned from coloured stains: trust this answer less.",
     "note_deep_grey": "The picture has more than 8 bits of grey; its darkest to lightest values were spread over 8 bits.",
     "note_frames": "The file holds {frames} pictures; the first one was used.",
+    "note_close": "No cell stands free in this photo: it may be cut off, or fill it. Answers are right more often where the photo "
+    "is at least {window} times as wide as the cell.",
     "picture_none": "No picture came. Choose one, paste one, or take one with the camera.",
     "picture_unreadable": "This file cannot be read as a picture. Send a JPEG, PNG, WebP, TIFF, BMP or GIF; for others, export a PNG first.",
     "picture_damaged": "This picture is damaged or cut short: its last part is missing. Copy or export it again.",
-    "picture_large": "This picture has more than {limit:.0f} million pixels. Crop it to the cell first.",
-    "picture_heavy": "This picture's file is larger than {limit:.0f} MB. Crop it to the cell first, or save it as JPEG.",
+    "picture_large": "This picture has more than {limit} million pixels. Crop it to the cell first.",
+    "picture_heavy": "This picture's file is larger than {limit} MB. Crop it to the cell first, or save it as JPEG.",
     "picture_small": "This picture has {width}x{height} px; at least {limit}x{limit} px are needed. Send a larger crop of the cell.",
     "picture_no_numbers": "This picture holds values that are not numbers (NaN or infinite). Export it again as an 8-bit PNG.",
     "picture_no_base64": "What stands after the comma of this data URL is no base64 ({reason}). Expected the whole file, encoded once, as data:image/jpeg;base64,...; encode it anew.",
@@ -362,11 +364,13 @@ GERMAN = {
     "note_grey": "Das Bild ist grau. Das Netz lernte an gefärbten Bildern: dieser Antwort weniger trauen.",
     "note_deep_grey": "Das Bild hat Grau mit mehr als 8 Bit; seine dunkelsten bis hellsten Werte wurden auf 8 Bit verteilt.",
     "note_frames": "Die Datei enthält {frames} Bilder; das erste wurde genommen.",
+    "note_close": "In diesem Foto steht keine Zelle frei: Vielleicht ist sie angeschnitten oder füllt es aus. Antworten stimmen "
+    "öfter, wo das Foto mindestens {window}-mal so breit ist wie die Zelle.",
     "picture_none": "Es kam kein Bild. Eines auswählen, einfügen oder mit der Kamera aufnehmen.",
     "picture_unreadable": "Diese Datei lässt sich nicht als Bild lesen. JPEG, PNG, WebP, TIFF, BMP oder GIF senden; andere zuerst als PNG speichern.",
     "picture_damaged": "Dieses Bild ist beschädigt oder abgeschnitten: Sein letzter Teil fehlt. Noch einmal kopieren oder speichern.",
-    "picture_large": "Dieses Bild hat mehr als {limit:.0f} Millionen Pixel. Zuerst auf die Zelle zuschneiden.",
-    "picture_heavy": "Die Datei dieses Bildes ist größer als {limit:.0f} MB. Zuerst auf die Zelle zuschneiden oder als JPEG speichern.",
+    "picture_large": "Dieses Bild hat mehr als {limit} Millionen Pixel. Zuerst auf die Zelle zuschneiden.",
+    "picture_heavy": "Die Datei dieses Bildes ist größer als {limit} MB. Zuerst auf die Zelle zuschneiden oder als JPEG speichern.",
     "picture_small": "Dieses Bild hat {width}x{height} px; mindestens {limit}x{limit} px sind nötig. Einen größeren Ausschnitt der Zelle senden.",
     "picture_no_numbers": "Dieses Bild enthält Werte, die keine Zahlen sind (NaN oder unendlich). Noch einmal als PNG mit 8 Bit speichern.",
     "picture_no_base64": "Was nach dem Komma dieser Daten-URL steht, ist kein Base64 ({reason}). Erwartet wird die ganze Datei, einmal kodiert, als data:image/jpeg;base64,...; neu kodieren.",
@@ -760,8 +764,7 @@ class Said(NamedTuple):
 
     def told(self, speech: Words) -> str:
         """Say it in the words of a language."""
-        values = {name: speech.label(value) if name == "label" else value for name, value in self.values.items()}
-        return speech(self.key, **values)
+        return speech(self.key, **{name: speech.value_of(name, value) for name, value in self.values.items()})
 
 
 class SaidError(ValueError):

@@ -9,11 +9,11 @@ import gradio as gr
 import numpy as np
 import page
 from gradio.utils import get_upload_folder
-from languages import I18N, Words, words
+from languages import I18N, Said, Words, words
 from overlay import heat_layer, shown_photo, speaks_for
 from PIL import Image
 from reading import Picture, PictureError, read_upload
-from smear_model import CellAnswer, SmearModel, most_confused
+from smear_model import CellAnswer, SmearModel, most_confused, wide_enough
 from uploads import folder_of
 from visits import Visits
 
@@ -51,6 +51,23 @@ def shows_no_cell(image: Image.Image, said: CellAnswer, model: SmearModel) -> bo
     return not model.count.find(image)
 
 
+def lacks_margin(image: Image.Image, said: CellAnswer, model: SmearModel) -> bool:
+    """Tell whether a photo that shows a white cell, by its answer, shows too little round it: the fields' finder, which
+    needs a cell's surroundings, finds none.
+
+    How often it finds none in cells cut out closely, and in others, is measured: ``overlooked`` of ``stress.py``'s framing.
+    """
+    if said.no_smear is not None or said.verdict == model.negatives or shows_no_cell(image, said, model):
+        return False
+    return not model.count.find(image)
+
+
+def margin_note(image: Image.Image, said: CellAnswer, model: SmearModel) -> list[Said]:
+    """Say that a photo should show more round its cell, and how much, where that was measured and seems to be so."""
+    window = wide_enough(model.results)
+    return [Said("note_close", {"window": window})] if window and lacks_margin(image, said, model) else []
+
+
 def red_density(image: Image.Image) -> float:
     """Give the density of red light, a natural logarithm, that 2 % of a photo exceed: nuclei hold much of it back, red cells
     little."""
@@ -83,7 +100,7 @@ def explain(picture: Picture, said: CellAnswer, model: SmearModel, speech: Words
         photo,
         heat_layer(values, photo.size),
         bool(values.any()),
-        [note.told(speech) for note in picture.notes],
+        [note.told(speech) for note in [*picture.notes, *margin_note(picture.image, said, model)]],
         speech,
         verdict,
         reason,

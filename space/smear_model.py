@@ -22,6 +22,7 @@ REVISION = "v1.0.0"
 WEIGHTS = "model.safetensors"
 RESULTS = "eval_results.json"
 HERE = Path(__file__).resolve().parent
+MARGIN_LOSS = 0.01  # of the balanced accuracy
 
 
 @dataclass
@@ -212,6 +213,24 @@ def most_confused(results: dict[str, Any], label: str) -> tuple[int, str | None,
     wrong = {name: number for name, number in counts.items() if name != label and number}
     other = max(wrong, key=lambda name: wrong[name], default=None)
     return total, other, wrong[other] / total if other else 0.0
+
+
+def wide_enough(results: dict[str, Any]) -> float | None:
+    """Say from which width on, in widths of the cell, a photo costs no more than ``MARGIN_LOSS`` beside the pipeline's own.
+
+    Args:
+        results: as eval_results.json holds them.
+
+    Returns:
+        The least such width of those measured, in all laboratories where it was; None where it was not.
+    """
+    stress = results.get("evidence", {}).get("stress", [])
+    parts = [report["parts"]["framing"] for report in stress if "framing" in report.get("parts", {})]
+    cost: dict[float, float] = {}
+    for row in (row for part in parts for row in part["windows"]):
+        cost[row["window"]] = max(cost.get(row["window"], 0.0), row["lost"]["value"])
+    costly = max((window for window, lost in cost.items() if lost > MARGIN_LOSS), default=0.0)
+    return min((window for window in cost if window > costly), default=None)
 
 
 @dataclass

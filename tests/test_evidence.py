@@ -313,9 +313,11 @@ def test_tables_are_whole_and_show_the_reports(folder):
             parts["corruption"]
         ),
         "| pbc, TEST: 400, of 390 groups; found boxes, 3 without a box left out "
-        "| 1 | 40.0 % [35.0, 45.0] | 39.0 [34.0, 44.0] | 80.0 % [75.0, 85.0] | 160 of 320 |\n"
-        "|  | 1.5 | 78.0 % [73.0, 83.0] | 1.0 [-4.0, 6.0] | 80.0 % [75.0, 85.0] | 312 of 320 |\n"
-        "|  | 1.75 | 79.0 % [74.0, 84.0] |  | 80.0 % [75.0, 85.0] | 316 of 320 |": framing_table(evidence),
+        "| 1 | 40.0 % [35.0, 45.0] | 39.0 [34.0, 44.0] | 80.0 % [75.0, 85.0] | 160 of 320 | 40.0 % [35.0, 45.0] |\n"
+        "|  | 1.5 | 78.0 % [73.0, 83.0] | 1.0 [-4.0, 6.0] | 80.0 % [75.0, 85.0] | 312 of 320 | 15.0 % [10.0, 20.0] |\n"
+        "|  | 1.75 | 79.0 % [74.0, 84.0] |  | 80.0 % [75.0, 85.0] | 316 of 320 | 2.5 % [-2.5, 7.5] |": framing_table(
+            evidence
+        ),
         "| noise | 40 | 1: 2.5 % [-2.5, 7.5] | 0: 0.0 % [0.0, 0.0] |": stranger_table(parts["strangers"]),
         "| immature granulocyte | 50 | 0.970 [0.960, 0.980] |": anomaly_table(parts["anomaly"]),
         "| pbc, test | 120 | laboratory named | 1.25 points | 95.0 % | 94.0 % to 95.0 % |": counts_table(evidence),

@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import csv
 import hashlib
 import io
 import json
@@ -611,6 +612,43 @@ def test_red_cells_alone_are_no_white_cell():
     assert len(told) >= 20 and sum(told) >= 0.5 * len(told), (
         "the others hold platelets, which the finder takes for nuclei"
     )
+
+
+def test_a_cell_that_fills_its_photo_is_told_so():
+    """Raabin's cells as they were photographed, and cut to their boxes."""
+    from space_fixtures import one_cell
+
+    folder = Path(os.environ.get("WBC_DATA", REPOSITORY.parent / "shared" / "data")) / "raabin"
+    if not folder.is_dir():
+        pytest.skip(f"real images are absent: set WBC_DATA or put them at {folder.parent}")
+    model = smear_model.load(REPOSITORY / "hub_model")
+    table = csv.DictReader((folder / "boxes.csv").read_text("utf-8").splitlines())
+    cells = [row for row in table if row["label"] == "WBC"]
+    boxes = {row["file"]: [float(row[end]) for end in ("xmin", "ymin", "xmax", "ymax")] for row in cells}
+    told = []
+    for file in sorted(boxes)[::25][:24]:
+        whole = Image.open(folder / file).convert("RGB")
+        photos = (whole, whole.crop(boxes[file]))
+        told.append([one_cell.margin_note(photo, model.classify(photo), model) for photo in photos])
+    assert len(told) >= 20 and sum(bool(notes) for notes, _ in told) <= 0.2 * len(told)
+    assert sum(bool(notes) for _, notes in told) >= 0.5 * len(told)
+    (note,) = next(notes for _, notes in told if notes)
+    assert "at least 1.5 times as wide as the cell" in note.told(languages.WORDS["en"])
+    assert "mindestens 1,5-mal so breit" in note.told(languages.WORDS["de"])
+
+
+def test_how_wide_a_photo_should_be_was_measured():
+    def part(*rows):
+        return {
+            "parts": {"framing": {"windows": [{"window": window, "lost": {"value": lost}} for window, lost in rows]}}
+        }
+
+    one = part((1.0, 0.03), (1.25, 0.008), (1.5, -0.01), (2.0, 0.005))
+    other = part((1.0, 0.005), (1.25, 0.02), (1.5, 0.0), (2.0, -0.02))
+    assert smear_model.wide_enough({"evidence": {"stress": [one]}}) == 1.25
+    assert smear_model.wide_enough({"evidence": {"stress": [one, {"parts": {}}, other]}}) == 1.5
+    assert smear_model.wide_enough({"evidence": {"stress": [part((1.0, 0.03))]}}) is None
+    assert smear_model.wide_enough({}) is None and smear_model.wide_enough({"evidence": {}}) is None
 
 
 def test_what_the_foot_of_the_page_promises_is_the_models(shown):

@@ -238,12 +238,20 @@ def square(image, box, window):
     return image.crop((middle - half, middle - half, middle + half, middle + half))
 
 
+def nothing(picture):
+    return []
+
+
+def what_stands_in_blue(picture):
+    return [MIDDLE] if picture[0, 0].argmax() == 2 else []
+
+
 def test_squares_about_a_cell_show_more_of_what_surrounds_it(colours):
     """A red square in blue is red up to its own box, and blue where three quarters of what is seen are."""
     red, blue = (250, 0, 0), (0, 0, 250)
     images = [framed(red, blue, 0.5), framed(red, blue, 0.5), framed(blue, blue, 0.5), framed(blue, blue, 0.5)]
     data = table(images, [0, 0, 1, 1], ["eosinophil", "lymphocyte"], groups=["a", "b", "c", "d"])
-    entry = framing_entry(colours, data, [MIDDLE] * 4, square, 1.75, setting=CPU)
+    entry = framing_entry(colours, data, [MIDDLE] * 4, square, what_stands_in_blue, 1.75, setting=CPU)
     rows = {row["window"]: row for row in entry["windows"]}
     assert tuple(rows) == WINDOWS and entry["n_images"] == 4 and entry["usual"] == 1.75
     balanced = [row["balanced_accuracy"]["value"] for row in rows.values()]
@@ -252,10 +260,14 @@ def test_squares_about_a_cell_show_more_of_what_surrounds_it(colours):
     assert rows[1.75]["lost"] == {"value": 0, "low": 0, "high": 0} and rows[1.0]["lost"]["value"] == -0.5
     assert all(row["named"]["value"] == 1 for row in rows.values())  # it has no thresholds
     assert [row["right"]["value"] for row in rows.values()] == pytest.approx(balanced)
+    overlooked = {window: row["overlooked"]["value"] for window, row in rows.items()}
+    assert overlooked == {
+        window: 0.5 if window <= 1 else 0 for window in WINDOWS
+    }  # the red ones, where no blue is seen
     assert json.loads(json.dumps(entry)) == entry
     for boxes, usual in (([MIDDLE] * 3, 1.75), ([MIDDLE] * 4, 1.6)):
         with pytest.raises(ValueError, match=f"{len(boxes)} boxes came for 4 rows, and {usual} as the usual window"):
-            framing_entry(colours, data, boxes, square, usual, setting=CPU)
+            framing_entry(colours, data, boxes, square, nothing, usual, setting=CPU)
 
 
 def test_each_cell_is_cut_out_by_its_own_box_where_some_are_chosen(colours):
@@ -266,7 +278,7 @@ def test_each_cell_is_cut_out_by_its_own_box_where_some_are_chosen(colours):
     setting = Setting(limit=4, seed=3, device="cpu", resamples=50)
     kept = set(choose_rows(data["label"][:], 4, seed=3))
     boxes = [corner if row in kept else wrong for row in range(6)]
-    entry = framing_entry(colours, data, boxes, square, 1.0, setting=setting)
+    entry = framing_entry(colours, data, boxes, square, nothing, 1.0, setting=setting)
     assert entry["n_images"] == 4 and len(kept) == 4 and kept != {0, 1, 3, 4}
     assert all(row["balanced_accuracy"]["value"] == 1 for row in entry["windows"] if row["window"] <= 1)
 
@@ -278,7 +290,9 @@ def test_a_cell_is_named_only_where_the_thresholds_allow_it(colours, tmp_path):
     def measure(images, labels, names, **thresholds):
         (folder / "config.json").write_text(json.dumps(config | thresholds))
         data = table(images, labels, names)
-        rows = framing_entry(folder, data, [[0, 0, 20, 20]] * len(images), square, 1.75, None, "other", CPU)["windows"]
+        rows = framing_entry(folder, data, [[0, 0, 20, 20]] * len(images), square, nothing, 1.75, None, "other", CPU)[
+            "windows"
+        ]
         return [(row["balanced_accuracy"]["value"], row["named"]["value"], row["right"]["value"]) for row in rows]
 
     sure, unsure, other, blue = plain(250, 0, 0), plain(30, 0, 0), plain(0, 250, 0), plain(0, 0, 250)
@@ -293,11 +307,11 @@ def test_a_cell_is_named_only_where_the_thresholds_allow_it(colours, tmp_path):
     # Of three groups that show a class each, most resamples lack one: what they average over is something else.
     (folder / "config.json").write_text(json.dumps(config))
     three = table([sure, other, blue], [0, 1, 2], ["eosinophil", "other", "lymphocyte"])
-    row = framing_entry(folder, three, [[0, 0, 20, 20]] * 3, square, 1.0, setting=CPU)["windows"][small]
+    row = framing_entry(folder, three, [[0, 0, 20, 20]] * 3, square, nothing, 1.0, setting=CPU)["windows"][small]
     assert row["balanced_accuracy"] == {"value": 1, "low": None, "high": None}
     assert row["lost"] == {"value": 0, "low": None, "high": None} and row["named"]["low"] is not None
     with pytest.raises(ValueError, match="class for negatives is 'none', which the model .* does not know"):
-        framing_entry(folder, three, [[0, 0, 20, 20]] * 3, square, 1.0, negatives="none")
+        framing_entry(folder, three, [[0, 0, 20, 20]] * 3, square, nothing, 1.0, negatives="none")
 
 
 PICTURES = {
