@@ -241,6 +241,8 @@ class _EachEpochAndStep(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         self.trainer.update_average()
+        if self.trainer.projection is not None:
+            self.trainer.projection.zero_grad()  # the Trainer clears the network's gradients alone
 
 
 class WallClock(TrainerCallback, ExportableState):
