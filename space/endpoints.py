@@ -15,7 +15,7 @@ import uploads
 from gradio.utils import get_upload_folder
 from guard import ADDRESS
 from languages import WORDS, words
-from one_cell import EXAMPLES, margin_note, read_photo, shows_no_cell
+from one_cell import EMPTY, EXAMPLES, margin_note, read_photo, shortcoming
 from reading import HEAVIEST, PictureError, decoded
 from review import Options
 from smear_fields import MOST_FILES, Counting, FieldsError, checked_total, pdf, sent_paths
@@ -130,11 +130,12 @@ def build_endpoints(model: SmearModel, visits: Visits) -> None:
             uploads.forget(photo)
         said = model.classify(picture.image)
         verdict, reason = said.verdict, said.reason
+        wrong = shortcoming(picture.image, said, model)
         if said.no_smear is not None:
             verdict, reason = UNIDENTIFIED, said.no_smear
-        elif shows_no_cell(picture.image, said, model):
+        elif wrong == EMPTY:
             verdict, reason = NO_CELL, texts.API_NO_CELL
-        notes = [*picture.notes, *margin_note(picture.image, said, model)]
+        notes = [*picture.notes, *margin_note(wrong, model)]
         return {
             "verdict": verdict,
             "reason": reason,

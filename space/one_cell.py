@@ -22,6 +22,7 @@ THUMBNAIL = 96  # px, the longer side at which densities are looked at
 # Density of red light, between what red cells and empty ground of Kaggle's photos have and what white cells of PBC, Raabin and
 # Chula have: the tests look at both.
 NUCLEUS = 0.3
+EMPTY, CLOSE = "empty", "close"
 # The slider sets a value that only the style sheet reads: the photo is not sent again.
 SLIDER = """
 element.addEventListener('input', event => {
@@ -40,32 +41,27 @@ def read_photo(sent: Mapping[str, Any] | None) -> Picture:
     return read_upload(sent, (Path(get_upload_folder()), EXAMPLES))
 
 
-def shows_no_cell(image: Image.Image, said: CellAnswer, model: SmearModel) -> bool:
-    """Tell whether a photo that got no subtype's name shows no white cell: nothing in it is as dark as a nucleus, and the
-    fields' finder finds none. That alone misses some where the nucleus fills the photo, darkness alone a small cell in a field.
+def shortcoming(image: Image.Image, said: CellAnswer, model: SmearModel) -> str | None:
+    """Tell what is wrong with a photo in which the fields' finder, which needs to see what surrounds a cell, finds none.
 
-    A cell that was named is never doubted, and a photo that is no smear has its own reason.
+    Returns:
+        ``EMPTY`` where nothing got a subtype's name and nothing is as dark as a nucleus: the finder alone misses some where the
+        nucleus fills the photo, darkness alone a small cell in a field. A cell that was named is never doubted.
+        ``CLOSE`` where by its answer there is a white cell: it may fill the photo. How often the finder finds none in cells
+        that were cut out closely, and in others, is measured: ``overlooked`` of the framing in stress.py.
+        None for any other photo, also one that is no smear, which has its own reason.
     """
-    if said.no_smear is not None or said.verdict in model.subtypes or red_density(image) >= NUCLEUS:
-        return False
-    return not model.count.find(image)
+    if said.no_smear is not None or model.count.find(image):
+        return None
+    if said.verdict not in model.subtypes and red_density(image) < NUCLEUS:
+        return EMPTY
+    return None if said.verdict == model.negatives else CLOSE
 
 
-def lacks_margin(image: Image.Image, said: CellAnswer, model: SmearModel) -> bool:
-    """Tell whether a photo that shows a white cell, by its answer, shows too little round it: the fields' finder, which
-    needs a cell's surroundings, finds none.
-
-    How often it finds none in cells cut out closely, and in others, is measured: ``overlooked`` of ``stress.py``'s framing.
-    """
-    if said.no_smear is not None or said.verdict == model.negatives or shows_no_cell(image, said, model):
-        return False
-    return not model.count.find(image)
-
-
-def margin_note(image: Image.Image, said: CellAnswer, model: SmearModel) -> list[Said]:
-    """Say that a photo should show more round its cell, and how much, where that was measured and seems to be so."""
+def margin_note(wrong: str | None, model: SmearModel) -> list[Said]:
+    """Say how much round its cell a photo should show, where it is ``CLOSE`` and that was measured."""
     window = wide_enough(model.results)
-    return [Said("note_close", {"window": window})] if window and lacks_margin(image, said, model) else []
+    return [Said("note_close", {"window": window})] if window and wrong == CLOSE else []
 
 
 def red_density(image: Image.Image) -> float:
@@ -80,11 +76,12 @@ def red_density(image: Image.Image) -> float:
 def explain(picture: Picture, said: CellAnswer, model: SmearModel, speech: Words) -> str:
     """Return the answer as HTML."""
     verdict = reason = reason_in = means = None
+    wrong = shortcoming(picture.image, said, model)
     if said.no_smear is not None:
         verdict, (reason, reason_in) = speech["no_smear"], speech.said(said.no_smear)
         why = reason.partition(": ")[2] or reason  # "no stained smear: it is grey"; that it is none stands above
         reason = f"{why[:1].upper()}{why[1:]}."
-    elif shows_no_cell(picture.image, said, model):
+    elif wrong == EMPTY:
         verdict, reason = speech["no_cell"], speech["no_cell_why"]
     elif said.reason is not None:
         verdict, known = speech.label("unidentified"), f"reason_{said.reason}"
@@ -100,7 +97,7 @@ def explain(picture: Picture, said: CellAnswer, model: SmearModel, speech: Words
         photo,
         heat_layer(values, photo.size),
         bool(values.any()),
-        [note.told(speech) for note in [*picture.notes, *margin_note(picture.image, said, model)]],
+        [note.told(speech) for note in [*picture.notes, *margin_note(wrong, model)]],
         speech,
         verdict,
         reason,
