@@ -141,6 +141,18 @@ def test_an_empty_picture_shows_no_white_cell(colour, client, tmp_path):
     )
 
 
+def test_a_cell_that_fills_its_photo_is_answered_with_a_note(client, tmp_path):
+    from gradio_client import handle_file
+    from PIL import Image
+
+    drawing = Image.open(EXAMPLES / "monocyte.png")
+    drawing.crop((192, 107, 421, 368)).save(tmp_path / "close.png")
+    assert client.predict(handle_file(str(EXAMPLES / "monocyte.png")), api_name="/classify")["notes"] == []
+    answer = client.predict(handle_file(str(tmp_path / "close.png")), api_name="/classify")
+    (note,) = answer["notes"]
+    assert "1.5 times as wide as the cell" in note and answer["verdict"] != "no white cell"
+
+
 def with_tools(address, ask):
     """Give what ``ask``, a coroutine of a session and the tools by name, gives over MCP."""
     from mcp import ClientSession
