@@ -20,8 +20,8 @@ The file of results, figures being ``{"value": ..., "low": ..., "high": ...}``::
        "symmetry": {"same_under_all": figure, "same_on_average": figure, "balanced_accuracy": figure,
                     "balanced_accuracy_of_views": figure, "gain": figure, "n_images": ... as above},
        "framing": {"usual": 1.75, "windows": [{"window": 1.5, "balanced_accuracy": figure, "lost": beside the usual window, a
-                   figure, "named": figure, "right": figure}, ...], "annotated": boxes that are, "found": by the cell finder,
-                   "not_found": cells that are left out, "n_images": ... as above},
+                   figure, "named": figure, "right": figure, "overlooked": figure}, ...], "annotated": boxes that are,
+                   "found": by the cell finder, "not_found": cells that are left out, "n_images": ... as above},
        "anomaly": {"n_familiar": ..., "anomalies": {"ig": {"n": ..., "not_a_cell": AUROC, a figure, "energy": figure,
                    "energy_of_cells": figure}, ...}, "n_images": ... as above},
        "strangers": {"negatives": "other", "acceptance_threshold": ..., "energy_threshold": ..., "level": 0.95,
