@@ -131,8 +131,7 @@ def train_without(folders: Sequence[str], run: Path, options: argparse.Namespace
 
 
 def check_start(for_training: Sequence[str], labs: Sequence[str]) -> None:
-    """Look, before hours are spent, whether the weights to begin with, or teachers, are recorded to have learnt from what is
-    left out.
+    """Look, before hours are spent, whether the weights to begin with are recorded to have learnt from what is left out.
 
     Raises:
         ValueError: they have, or their record cannot be read.
@@ -140,7 +139,6 @@ def check_start(for_training: Sequence[str], labs: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(add_help=False)  # abbreviated as train.py lets them be
     parser.add_argument("--init_from", "--init-from", dest="starts", nargs="+", default=[], action="extend")
     parser.add_argument("--average_with", "--average-with", dest="starts", nargs="+", default=[], action="extend")
-    parser.add_argument("--teacher", dest="starts", nargs="+", default=[], action="extend")
     starts = parser.parse_known_args(for_training)[0].starts
     for source in map(Path, starts):
         record = read_results(source / FILE_NAME)["training"] if (source / FILE_NAME).is_file() else {}

@@ -34,7 +34,6 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import cv2
 import datasets
@@ -79,7 +78,6 @@ from training.finish import average_weights, fit_temperature, fold_temperature, 
 from training.init_from import init_from, load_companion
 from training.operating_points import choose_operating_points
 from training.packing import Pack, read_pack, write_pack
-from training.teacher import TEACHING, Teachers, build_teacher
 from training.trainer import EmaTrainer, WallClock, check_strengths, claim, newest_checkpoint
 from training.views import GrowingResolution, PlainViews, TrainingDraws
 from training.width import check_epoch
@@ -233,22 +231,6 @@ class RecipeArguments:
             "training/consistency.py; 0: drawn once"
         },
     )
-    teacher: list[str] = field(
-        default_factory=list,
-        metadata={"help": "folders of finished teachers (see --network), whose answers are learnt besides the labels"},
-    )
-    teaching: float = field(
-        default=TEACHING, metadata={"help": "weight of what the teachers say beside that of the labels"}
-    )
-    network: str | None = field(
-        default=None,
-        metadata={
-            "help": "train a network of timm's by this name, to be a teacher, instead of ours; see training/teacher.py"
-        },
-    )
-    network_weights: str | None = field(
-        default=None, metadata={"help": "file of the weights that it begins with; left out: those that timm fetches"}
-    )
     class_balance: float = field(
         default=1.0, metadata={"help": "1: every class is drawn equally often; 0: as often as its images lie there"}
     )
@@ -274,14 +256,6 @@ class RecipeArguments:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"--{name} {getattr(self, name)}: expected a share from 0 to 1.")
         check_strengths(self.mixup, self.consistency)
-        if not 0 < self.teaching < float("inf"):
-            raise ValueError(f"--teaching {self.teaching}: expected a weight above 0 (3 is usual).")
-        if self.teacher and self.mixup:
-            raise ValueError("--teacher and --mixup: expected one of them.")
-        if self.network_weights and not self.network:
-            raise ValueError("--network_weights goes with --network; our own network starts from --init_from.")
-        if self.network and (self.init_from or self.average_with or self.teacher):
-            raise ValueError("--network trains a teacher: leave out --init_from, --average_with and --teacher.")
         if self.negatives and self.class_balance < 1:
             raise ValueError(
                 "--class_balance below 1 counts images, and --negatives draws without any: leave out one of them."
@@ -638,9 +612,6 @@ class Prepared:
         resolution: the input side for each epoch.
         augmentation: how an image is changed.
         destination: the repository that the finished model goes to, if any.
-        processor: makes pixels of images, at the size that ships.
-        teachers: whose answers are learnt besides the labels, if any.
-        taught_by: the records of the trainings that made these.
     """
 
     laboratories: dict[str, datasets.DatasetDict]
@@ -655,9 +626,6 @@ class Prepared:
     resolution: GrowingResolution
     augmentation: Augmentation
     destination: str | None
-    processor: Any
-    teachers: Teachers | None
-    taught_by: list[dict | None]
 
 
 def prepare(data_arguments: DataArguments, recipe: RecipeArguments, arguments: SmearTrainingArguments) -> Prepared:
@@ -673,8 +641,6 @@ def prepare(data_arguments: DataArguments, recipe: RecipeArguments, arguments: S
         raise FileNotFoundError(
             f"There is no {recipe.init_from} to start from (--init_from): a folder or a weights file."
         )
-    if recipe.network_weights and not Path(recipe.network_weights).is_file():
-        raise FileNotFoundError(f"There is no file {recipe.network_weights} of weights (--network_weights).")
     together = arguments.train_batch_size * arguments.world_size
     check_epoch(recipe.draws_per_epoch, together, arguments.dataloader_drop_last, arguments.world_size)
     augmentation = read_augmentation(recipe.augment)
@@ -705,21 +671,7 @@ def prepare(data_arguments: DataArguments, recipe: RecipeArguments, arguments: S
                     f"{lab}: the split {name!r} shows one photo or slide; two are needed to measure. Hold out a larger "
                     "share, or leave it out of --measure_splits."
                 )
-    processor = AutoImageProcessor.from_pretrained(HUB_MODEL)
-    processor.size = {"height": recipe.sides[-1], "width": recipe.sides[-1]}  # what training ends on is what ships
-    if recipe.network:
-        if arguments.publish:
-            raise ValueError("--network trains a teacher, which is not published: leave out --push_to_hub.")
-        model = build_teacher(labels, recipe.network, recipe.sides[-1], recipe.network_weights).to(
-            memory_format=torch.channels_last
-        )
-        normal = model.config.pretrained_cfg
-        processor.image_mean, processor.image_std = normal["mean"], normal["std"]
-    else:
-        model = build_model(labels, recipe.init_from)
-    if recipe.teacher and arguments.world_size > 1:
-        raise ValueError("--teacher takes one process; start train.py without torchrun.")
-    teachers = Teachers(recipe.teacher, labels, processor) if recipe.teacher else None
+    model = build_model(labels, recipe.init_from)
     finished = (Path(arguments.output_dir) / "model").resolve()
     if finished in (Path(folder).resolve() for folder in recipe.average_with):
         raise ValueError(
@@ -732,17 +684,14 @@ def prepare(data_arguments: DataArguments, recipe: RecipeArguments, arguments: S
     identity = {"labels": labels, "data": data, "images": len(fit), "seed": arguments.seed}
     identity |= asdict(recipe) | {name: getattr(arguments, name) for name in RECORDED_ARGUMENTS}
     del identity["average_with"]  # it begins after the last step, so that a finished training can be averaged later
-    later = {"mixup": ["mixup"], "consistency": ["consistency"], "teacher": ["teacher", "teaching"],
-             "network": ["network", "network_weights"]}  # fmt: skip
-    for name, of_it in later.items():
+    for name in ("mixup", "consistency"):
         if not getattr(recipe, name):
-            for option in of_it:
-                del identity[option]  # which a training that was begun before there was any does not name
+            del identity[name]  # which a training that was begun before there was any does not name
     if arguments.should_save:
         claim(arguments.output_dir, identity)
     return Prepared(
         laboratories, data, fit, shown, calibration, model, companions, averaged_with, started_from,
-        resolution, augmentation, destination, processor, teachers, [ancestry(folder) for folder in recipe.teacher],
+        resolution, augmentation, destination,
     )  # fmt: skip
 
 
@@ -762,7 +711,8 @@ def main() -> None:
     cv2.setNumThreads(1)
     arguments.num_train_epochs = ready.resolution.total_epochs
     labels = ready.fit.features["label"].names
-    processor = ready.processor
+    processor = AutoImageProcessor.from_pretrained(HUB_MODEL)
+    processor.size = {"height": recipe.sides[-1], "width": recipe.sides[-1]}  # what training ends on is what ships
     on_device = recipe.draw_on == "device"
     augmentation = Planner(**vars(ready.augmentation)) if on_device else ready.augmentation
     draws = (PlannedDraws if on_device else TrainingDraws)(
@@ -786,23 +736,17 @@ def main() -> None:
         ema_decay=recipe.ema_decay,
         mixup=recipe.mixup,
         consistency=recipe.consistency,
-        teachers=ready.teachers,
-        teaching=recipe.teaching,
     )
     del photos
     trainer.train(resume_from_checkpoint=newest_checkpoint(arguments.output_dir))
     if not trainer.is_world_process_zero():
         return
 
+    model, temperature = finish_model(
+        trainer, draws, PlainViews(ready.calibration, processor), recipe.statistics_batches, ready.companions
+    )
     folder = Path(arguments.output_dir) / "model"
-    if recipe.network:
-        model, temperature = trainer.ema.module, 1.0
-        model.to(memory_format=torch.contiguous_format).save_pretrained(folder)
-    else:
-        model, temperature = finish_model(
-            trainer, draws, PlainViews(ready.calibration, processor), recipe.statistics_batches, ready.companions
-        )
-        save_folder(model, processor, folder)
+    save_folder(model, processor, folder)
     samples_seen = trainer.samples_seen
     training = {
         "command": shlex.join(["python", *without_token(sys.argv)]),
@@ -819,7 +763,6 @@ def main() -> None:
         "temperature": temperature,
         "started_from": ready.started_from,
         "averaged_with": ready.averaged_with,
-        "taught_by": ready.taught_by,
         "recipe": asdict(recipe) | {name: getattr(arguments, name) for name in RECORDED_ARGUMENTS},
     }
     # The one place where the test images are looked at: after everything is fixed.

@@ -93,9 +93,9 @@ def stages(training: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
 
 
 def _forerunners(record: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
-    """Give the records of the trainings behind a network, and of the networks that these were averaged with or taught by."""
+    """Give the records of the trainings behind a network, and of the networks that these were averaged with."""
     while record:
         yield record
-        for companion in (*(record.get("averaged_with") or ()), *(record.get("taught_by") or ())):
+        for companion in record.get("averaged_with") or ():
             yield from _forerunners(companion)
         record = record.get("started_from")

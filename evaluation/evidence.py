@@ -35,6 +35,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evaluation.entry import is_count, is_number, require, require_keys, validate_entry
+from evaluation.framing import FRAMING
 
 TRAININGS = ("official", "eight_classes")
 KINDS = (
@@ -110,6 +111,8 @@ def _validate_stress(report: Any, where: str, sha256: str) -> None:
     require(isinstance(report["parts"], Mapping) and report["parts"], f"{where}.parts", report["parts"], "one or more")
     for name, part in report["parts"].items():
         require_keys(part, MEASURED_BY, f"{where}.parts.{name}", free=True)
+    for number, row in enumerate(report["parts"].get("framing", {}).get("windows", [])):
+        require_keys(row, {"window", *FRAMING}, f"{where}.parts.framing.windows[{number}]")
 
 
 def _validate_share(share: Any, where: str) -> None:

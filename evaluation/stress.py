@@ -19,7 +19,7 @@ from scipy.special import logsumexp, softmax
 
 from evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from evaluation.entry import DECIMALS
-from evaluation.framing import WINDOWS, Box
+from evaluation.framing import FRAMING, WINDOWS, Box
 from evaluation.intervals import binomial_interval
 from evaluation.labels import Answers, label_numbers, match_labels
 from evaluation.measure import load_config, read_logits
@@ -314,12 +314,11 @@ def framing_entry(
         return np.column_stack([*columns, *lost, *shares])
 
     _, figures = bounded(measured, chosen, setting, least=LEAST)
-    keys = ("balanced_accuracy", "lost", "named", "right", "overlooked")
     return {
         **facts(chosen, setting),
         "usual": usual,
         "windows": [
-            {"window": window} | {key: figures[len(WINDOWS) * place + number] for place, key in enumerate(keys)}
+            {"window": window} | {key: figures[len(WINDOWS) * place + number] for place, key in enumerate(FRAMING)}
             for number, window in enumerate(WINDOWS)
         ],
     }

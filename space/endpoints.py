@@ -15,7 +15,7 @@ import uploads
 from gradio.utils import get_upload_folder
 from guard import ADDRESS
 from languages import WORDS, words
-from one_cell import EMPTY, EXAMPLES, margin_note, read_photo, shortcoming
+from one_cell import EMPTY, EXAMPLES, framing_note, read_photo, shortcoming
 from reading import HEAVIEST, PictureError, decoded
 from review import Options
 from smear_fields import MOST_FILES, Counting, FieldsError, checked_total, pdf, sent_paths
@@ -135,7 +135,7 @@ def build_endpoints(model: SmearModel, visits: Visits) -> None:
             verdict, reason = UNIDENTIFIED, said.no_smear
         elif wrong == EMPTY:
             verdict, reason = NO_CELL, texts.API_NO_CELL
-        notes = [*picture.notes, *margin_note(wrong, model)]
+        notes = [*picture.notes, *framing_note(wrong, model)]
         return {
             "verdict": verdict,
             "reason": reason,

@@ -76,8 +76,8 @@ ENGLISH = {
     "note_grey": "The picture is grey. The network learned from coloured stains: trust this answer less.",
     "note_deep_grey": "The picture has more than 8 bits of grey; its darkest to lightest values were spread over 8 bits.",
     "note_frames": "The file holds {frames} pictures; the first one was used.",
-    "note_close": "No cell stands free in this photo: it may be cut off, or fill it. Answers are right more often where the photo "
-    "is at least {window} times as wide as the cell.",
+    "note_unfound": "Searched as a field, this photo shows no white cell: it may show too little round the cell, or far more than "
+    "one. Best is a photo about {window} times as wide as the cell.",
     "picture_none": "No picture came. Choose one, paste one, or take one with the camera.",
     "picture_unreadable": "This file cannot be read as a picture. Send a JPEG, PNG, WebP, TIFF, BMP or GIF; for others, export a PNG first.",
     "picture_damaged": "This picture is damaged or cut short: its last part is missing. Copy or export it again.",
@@ -364,8 +364,8 @@ GERMAN = {
     "note_grey": "Das Bild ist grau. Das Netz lernte an gefärbten Bildern: dieser Antwort weniger trauen.",
     "note_deep_grey": "Das Bild hat Grau mit mehr als 8 Bit; seine dunkelsten bis hellsten Werte wurden auf 8 Bit verteilt.",
     "note_frames": "Die Datei enthält {frames} Bilder; das erste wurde genommen.",
-    "note_close": "In diesem Foto steht keine Zelle frei: Vielleicht ist sie angeschnitten oder füllt es aus. Antworten stimmen "
-    "öfter, wo das Foto mindestens {window}-mal so breit ist wie die Zelle.",
+    "note_unfound": "Als Gesichtsfeld durchsucht zeigt dieses Foto keine weiße Zelle: Vielleicht ist zu wenig um die Zelle herum "
+    "zu sehen, oder weit mehr als eine. Am besten ist ein Foto, das etwa {window}-mal so breit ist wie die Zelle.",
     "picture_none": "Es kam kein Bild. Eines auswählen, einfügen oder mit der Kamera aufnehmen.",
     "picture_unreadable": "Diese Datei lässt sich nicht als Bild lesen. JPEG, PNG, WebP, TIFF, BMP oder GIF senden; andere zuerst als PNG speichern.",
     "picture_damaged": "Dieses Bild ist beschädigt oder abgeschnitten: Sein letzter Teil fehlt. Noch einmal kopieren oder speichern.",

@@ -13,7 +13,7 @@ from languages import I18N, Said, Words, words
 from overlay import heat_layer, shown_photo, speaks_for
 from PIL import Image
 from reading import Picture, PictureError, read_upload
-from smear_model import CellAnswer, SmearModel, most_confused, wide_enough
+from smear_model import CellAnswer, SmearModel, most_confused, usual_window
 from uploads import folder_of
 from visits import Visits
 
@@ -22,7 +22,7 @@ THUMBNAIL = 96  # px, the longer side at which densities are looked at
 # Density of red light, between what red cells and empty ground of Kaggle's photos have and what white cells of PBC, Raabin and
 # Chula have: the tests look at both.
 NUCLEUS = 0.3
-EMPTY, CLOSE = "empty", "close"
+EMPTY, UNFOUND = "empty", "unfound"
 # The slider sets a value that only the style sheet reads: the photo is not sent again.
 SLIDER = """
 element.addEventListener('input', event => {
@@ -47,21 +47,22 @@ def shortcoming(image: Image.Image, said: CellAnswer, model: SmearModel) -> str 
     Returns:
         ``EMPTY`` where nothing got a subtype's name and nothing is as dark as a nucleus: the finder alone misses some where the
         nucleus fills the photo, darkness alone a small cell in a field. A cell that was named is never doubted.
-        ``CLOSE`` where by its answer there is a white cell: it may fill the photo. How often the finder finds none in cells
-        that were cut out closely, and in others, is measured: ``overlooked`` of the framing in stress.py.
+        ``UNFOUND`` where by its answer there is a white cell: it may fill the photo, or be small in a field in which the finder
+        misses it. How often it finds none in cells cut out closely, and in others, is measured: ``overlooked`` of the framing
+        in stress.py.
         None for any other photo, also one that is no smear, which has its own reason.
     """
     if said.no_smear is not None or model.count.find(image):
         return None
     if said.verdict not in model.subtypes and red_density(image) < NUCLEUS:
         return EMPTY
-    return None if said.verdict == model.negatives else CLOSE
+    return None if said.verdict == model.negatives else UNFOUND
 
 
-def margin_note(wrong: str | None, model: SmearModel) -> list[Said]:
-    """Say how much round its cell a photo should show, where it is ``CLOSE`` and that was measured."""
-    window = wide_enough(model.results)
-    return [Said("note_close", {"window": window})] if window and wrong == CLOSE else []
+def framing_note(wrong: str | None, model: SmearModel) -> list[Said]:
+    """Say how wide a photo of one cell should be, where it is ``UNFOUND`` and that was measured."""
+    window = usual_window(model.results)
+    return [Said("note_unfound", {"window": window})] if window and wrong == UNFOUND else []
 
 
 def red_density(image: Image.Image) -> float:
@@ -97,7 +98,7 @@ def explain(picture: Picture, said: CellAnswer, model: SmearModel, speech: Words
         photo,
         heat_layer(values, photo.size),
         bool(values.any()),
-        [note.told(speech) for note in [*picture.notes, *margin_note(wrong, model)]],
+        [note.told(speech) for note in [*picture.notes, *framing_note(wrong, model)]],
         speech,
         verdict,
         reason,

@@ -22,7 +22,6 @@ REVISION = "v1.0.0"
 WEIGHTS = "model.safetensors"
 RESULTS = "eval_results.json"
 HERE = Path(__file__).resolve().parent
-MARGIN_LOSS = 0.01  # of the balanced accuracy
 
 
 @dataclass
@@ -215,22 +214,15 @@ def most_confused(results: dict[str, Any], label: str) -> tuple[int, str | None,
     return total, other, wrong[other] / total if other else 0.0
 
 
-def wide_enough(results: dict[str, Any]) -> float | None:
-    """Say from which width on, in widths of the cell, a photo costs no more than ``MARGIN_LOSS`` beside the pipeline's own.
+def usual_window(results: dict[str, Any]) -> float | None:
+    """Say how wide a photo of one cell should be, in widths of the cell: as the pipeline cuts cells out, beside which closer
+    and wider cuts were measured.
 
     Args:
-        results: as eval_results.json holds them.
-
-    Returns:
-        The least such width of those measured, in all laboratories where it was; None where it was not.
+        results: as eval_results.json holds them; None comes where none was measured.
     """
     stress = results.get("evidence", {}).get("stress", [])
-    parts = [report["parts"]["framing"] for report in stress if "framing" in report.get("parts", {})]
-    cost: dict[float, float] = {}
-    for row in (row for part in parts for row in part["windows"]):
-        cost[row["window"]] = max(cost.get(row["window"], 0.0), row["lost"]["value"])
-    costly = max((window for window, lost in cost.items() if lost > MARGIN_LOSS), default=0.0)
-    return min((window for window in cost if window > costly), default=None)
+    return next((part["usual"] for report in stress if (part := report.get("parts", {}).get("framing"))), None)
 
 
 @dataclass

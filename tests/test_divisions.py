@@ -48,9 +48,6 @@ def test_what_a_forerunner_learnt_from_is_no_laboratory_never_seen():
     third = {"source": "third", "command": "python train.py --data_dir chula", "averaged_with": [second]}
     with pytest.raises(ValueError, match="^second learnt from pbc"):
         check_unseen(third, "pbc")
-    fourth = {"source": "fourth", "command": "python train.py --data_dir chula", "taught_by": [second]}
-    with pytest.raises(ValueError, match="^second learnt from pbc"):
-        check_unseen(fourth, "pbc")
 
 
 @pytest.mark.parametrize("last", [{}, {"command": "python train.py --packed packs/four --leave_out raabin"}])

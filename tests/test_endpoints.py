@@ -150,7 +150,7 @@ def test_a_cell_that_fills_its_photo_is_answered_with_a_note(client, tmp_path):
     assert client.predict(handle_file(str(EXAMPLES / "monocyte.png")), api_name="/classify")["notes"] == []
     answer = client.predict(handle_file(str(tmp_path / "close.png")), api_name="/classify")
     (note,) = answer["notes"]
-    assert "1.5 times as wide as the cell" in note and answer["verdict"] != "no white cell"
+    assert "1.75 times as wide as the cell" in note and answer["verdict"] != "no white cell"
 
 
 def with_tools(address, ask):

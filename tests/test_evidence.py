@@ -405,6 +405,13 @@ def test_a_table_of_measured_corruptions_has_every_one(folder):
         corruption_table(evidence["stress"][0]["parts"]["corruption"])
 
 
+def test_framing_without_a_figure_is_refused(folder):
+    results = copy.deepcopy(read_results(folder / "eval_results.json"))
+    del results["evidence"]["stress"][0]["parts"]["framing"]["windows"][1]["overlooked"]
+    with pytest.raises(ValueError, match=r"parts\.framing\.windows\[1\] lacks \['overlooked'\]"):
+        validate_results(results)
+
+
 def test_a_commit_that_was_not_all_is_told(folder):
     evidence = read_results(folder / "eval_results.json")["evidence"]
     assert "`python few_labels.py --head`, commit ccccccc with uncommitted changes" in heads_table(evidence)

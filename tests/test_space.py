@@ -42,6 +42,8 @@ from space_fixtures import (  # noqa: F401
 )
 from space_fixtures import uploads as visitors_files
 
+from hub_model.pipeline_wbc_resnet import WINDOW
+
 ENGLISH = languages.WORDS["en"]
 EXAMPLE = {"path": "examples/monocyte.png"}
 
@@ -632,26 +634,21 @@ def test_a_cell_that_fills_its_photo_is_told_so():
         whole = Image.open(folder / file).convert("RGB")
         photos = (whole, whole.crop(boxes[file]))
         wrong = [one_cell.shortcoming(photo, model.classify(photo), model) for photo in photos]
-        told.append([one_cell.margin_note(one, model) for one in wrong])
+        told.append([one_cell.framing_note(one, model) for one in wrong])
     assert len(told) >= 20 and sum(bool(notes) for notes, _ in told) <= 0.2 * len(told)
     assert sum(bool(notes) for _, notes in told) >= 0.5 * len(told)
     (note,) = next(notes for _, notes in told if notes)
-    assert "at least 1.5 times as wide as the cell" in note.told(languages.WORDS["en"])
-    assert "mindestens 1,5-mal so breit" in note.told(languages.WORDS["de"])
+    assert "about 1.75 times as wide as the cell" in note.told(languages.WORDS["en"])
+    assert "etwa 1,75-mal so breit" in note.told(languages.WORDS["de"])
 
 
-def test_how_wide_a_photo_should_be_was_measured():
-    def part(*rows):
-        return {
-            "parts": {"framing": {"windows": [{"window": window, "lost": {"value": lost}} for window, lost in rows]}}
-        }
-
-    one = part((1.0, 0.03), (1.25, 0.008), (1.5, -0.01), (2.0, 0.005))
-    other = part((1.0, 0.005), (1.25, 0.02), (1.5, 0.0), (2.0, -0.02))
-    assert smear_model.wide_enough({"evidence": {"stress": [one]}}) == 1.25
-    assert smear_model.wide_enough({"evidence": {"stress": [one, {"parts": {}}, other]}}) == 1.5
-    assert smear_model.wide_enough({"evidence": {"stress": [part((1.0, 0.03))]}}) is None
-    assert smear_model.wide_enough({}) is None and smear_model.wide_enough({"evidence": {}}) is None
+def test_how_wide_a_photo_should_be_is_told_where_it_was_measured():
+    model = smear_model.load(REPOSITORY / "hub_model")
+    assert smear_model.usual_window(model.results) == WINDOW == 1.75
+    assert (
+        smear_model.usual_window({"evidence": {"stress": [{"parts": {}}, {"parts": {"framing": {"usual": 2.0}}}]}}) == 2
+    )
+    assert smear_model.usual_window({}) is None and smear_model.usual_window({"evidence": {}}) is None
 
 
 def test_what_the_foot_of_the_page_promises_is_the_models(shown):

@@ -1,5 +1,6 @@
 """Stress measurements on toy networks whose answers can be worked out by hand, in a file of transformers' own ResNet."""
 
+import copy
 import csv
 import io
 import json
@@ -497,6 +498,13 @@ def test_the_script_measures_a_laboratorys_held_out_images(colours, laboratory, 
     printed = capsys.readouterr().out
     for name in (*CORRUPTIONS, "mean of the 55", "not a cell 1.000"):
         assert name in printed
+
+    older = copy.deepcopy(later)
+    for row in older["parts"]["framing"]["windows"]:
+        del row["overlooked"]
+    path.write_text(json.dumps(older))
+    again = stress.stress(stress.parse([*common, "--parts", "symmetry"]))
+    assert "framing" not in again["parts"] and {"symmetry", "anomaly", "strangers"} <= again["parts"].keys()
 
     with pytest.raises(ValueError, match="holds something else than figures of these weights on these images"):
         stress.stress(stress.parse([*common, "--split_seed", "1"]))

@@ -269,36 +269,6 @@ def test_a_finished_training_is_averaged_with_other_checkpoints_without_learning
         assert (output / where).read_bytes() == (trained[0] / where).read_bytes()
 
 
-def test_a_teacher_is_trained_and_learnt_from(archive, tmp_path):
-    import timm
-    from safetensors.torch import save_file
-
-    torch.manual_seed(0)
-    save_file(timm.create_model("test_efficientnet").state_dict(), tmp_path / "tiny.safetensors")
-    network = ("--network", "test_efficientnet", "--network_weights", tmp_path / "tiny.safetensors")
-    said = finish(start("--data_dir", archive, "--output_dir", tmp_path / "teacher", *network))
-    teacher = tmp_path / "teacher" / "model"
-    model = AutoModelForImageClassification.from_pretrained(teacher)
-    assert [model.config.id2label[number] for number in range(4)] == list(LABELS) and "TEST" in said
-    results = read_results(teacher / "eval_results.json")  # in whose figures its own processor has shown the images
-    assert results["training"]["recipe"]["network"] == "test_efficientnet"
-    probabilities, _ = by_hand(teacher, test_images(archive, "TEST"))
-    (entry,) = [entry for entry in results["results"] if entry["split"] == "TEST"]
-    classes = [LABELS.index(path.parent.name.lower()) for path in test_images(archive, "TEST")]
-    assert entry["metrics"]["accuracy"]["value"] == pytest.approx(np.mean(probabilities.argmax(1) == classes))
-
-    finish(start("--data_dir", archive, "--output_dir", tmp_path / "taught", "--teacher", teacher, "--consistency", 12))
-    record = read_results(tmp_path / "taught" / "model" / "eval_results.json")["training"]
-    (taught_by,) = record["taught_by"]
-    assert taught_by["sha256"] == weights_sha256(teacher) and taught_by["command"] == results["training"]["command"]
-    assert AutoModelForImageClassification.from_pretrained(tmp_path / "taught" / "model").config.model_type == "resnet"
-    with pytest.raises(ValueError, match="no timm network can be loaded there"):
-        train.prepare(*train.parse(
-            ["--data_dir", str(archive), "--output_dir", str(tmp_path / "x"), "--use_cpu",
-             "--teacher", str(tmp_path / "taught" / "model")]
-        ))  # fmt: skip
-
-
 def checkpoint_of(folder, labels, **settings):
     """Save a network of these classes with random weights."""
     config = train.WbcResNetConfig(
@@ -651,8 +621,7 @@ def test_a_training_is_the_same_whether_it_knows_of_later_options_that_are_not_u
     words = ["--data_dir", str(archive), "--output_dir", str(tmp_path / "run"), *QUICK]
     train.prepare(*train.parse(words))
     begun = json.loads((tmp_path / "run" / "training.json").read_text())
-    later = {"mixup", "consistency", "average_with", "teacher", "teaching", "network", "network_weights"}
-    assert begun["sides"] == [64] and not later & begun.keys()
+    assert begun["sides"] == [64] and not {"mixup", "consistency", "average_with"} & begun.keys()
     other = checkpoint_of(tmp_path / "other", LABELS)
     train.prepare(*train.parse([*words, "--average_with", str(other)]))  # the same training, averaged at its end
     with pytest.raises(ValueError, match=r"holds a training with mixup = None, now it is 0\.2"):
@@ -704,11 +673,6 @@ def test_phases_that_do_not_fit_are_refused_before_any_image_is_read(monkeypatch
         (["--sides", "32", "--phase_epochs", "1"], "64 px and more"),
         (["--consistency", "-1"], "consistency is -1.0; expected 0 (none) or a weight above it"),
         (["--mixup", "0.2", "--consistency", "12"], "expected one of them"),
-        (["--teacher", "t", "--mixup", "0.2"], "--teacher and --mixup: expected one of them"),
-        (["--teacher", "t", "--teaching", "0"], "--teaching 0.0: expected a weight above 0"),
-        (["--network_weights", "w.pth"], "--network_weights goes with --network"),
-        (["--network", "resnet18", "--teacher", "t"], "leave out --init_from, --average_with and --teacher"),
-        (["--network", "resnet18", "--network_weights", "w.pth"], "There is no file w.pth of weights"),
         (["--init_from", "nowhere"], "There is no nowhere to start from"),
         ([], "absent is no folder. Unpack the archive"),
     ],

@@ -82,12 +82,12 @@ def make_trainer(folder, epochs=2, callbacks=(), images=None, network=None, **op
     )
 
 
-def assert_resumed_ends_in_the_same_bits(folder, fresh=dict, **options):
-    """Train two epochs in one go, and in two parts, and compare the network. ``fresh`` gives options made for each trainer."""
+def assert_resumed_ends_in_the_same_bits(folder, **options):
+    """Train two epochs in one go, and in two parts, and compare the network."""
     whole, rest = Recorder(), Recorder()
-    make_trainer(folder / "whole", epochs=2, callbacks=[whole], **options, **fresh()).train()
-    make_trainer(folder / "parts", epochs=1, **options, **fresh()).train()
-    make_trainer(folder / "parts", epochs=2, callbacks=[rest], **options, **fresh()).train(
+    make_trainer(folder / "whole", epochs=2, callbacks=[whole], **options).train()
+    make_trainer(folder / "parts", epochs=1, **options).train()
+    make_trainer(folder / "parts", epochs=2, callbacks=[rest], **options).train(
         resume_from_checkpoint=str(folder / "parts" / "checkpoint-2")
     )
     assert len(whole.states) == 4 and len(rest.states) == 2

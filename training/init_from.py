@@ -104,7 +104,7 @@ def load_resnet50(model: nn.Module, path: str | Path) -> list[str]:
     """
     path = Path(path)
     network = getattr(model, "network", model)
-    return _copy(read_tensors(path), network, STEM_AND_STAGES, DEEPER_STAGES + LINEAR, path)
+    return _copy(_read(path), network, STEM_AND_STAGES, DEEPER_STAGES + LINEAR, path)
 
 
 def _read_checkpoint(kind: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
@@ -131,12 +131,7 @@ def _labels(model: PreTrainedModel) -> list[str]:
     return [label for _, label in sorted(model.config.id2label.items())]
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a file of weights: its tensors by name, also where they stand under ``"state_dict"`` or ``"model"``.
-
-    Raises:
-        ValueError: it cannot be read, or holds something else.
-    """
+def _read(path: Path) -> dict[str, Tensor]:
     if path.suffix not in (".safetensors", ".pth", ".pt", ".bin"):
         raise ValueError(f"{path} is no weights file; expected .safetensors, .pth, .pt or .bin.")
     try:

@@ -16,13 +16,11 @@ from transformers.trainer_callback import ExportableState
 
 from training.consistency import VIEWS, divergence
 from training.mixup import mix_images, mixed_loss
-from training.teacher import TEACHING, Teachers, taught_loss
 from training.width import images_of_steps, share_batch_norms, share_batches, share_of_loss
 
 logger = logging.getLogger(__name__)
 
 EMA_FILE = "ema.safetensors"
-PROJECTION_FILE = "projection.safetensors"
 IDENTITY_FILE = "training.json"
 STATE_FILE = "trainer_state.json"  # the Trainer writes it last: a checkpoint without it, or half of it, was cut off
 
@@ -58,9 +56,6 @@ class EmaTrainer(Trainer):
             mixes its own images: where several share a batch, this is not what one process learns.
         consistency: weight of the divergence between the answers to the views of a draw, see ``training.consistency``; above
             0, each draw of ``train_dataset`` comes as that many rows of a batch.
-        teachers: networks whose answers and features are learnt besides the labels, see ``training.teacher``. One process only:
-            several do not share the layer that shows features to them.
-        teaching: weight of that.
     """
 
     def __init__(
@@ -70,21 +65,11 @@ class EmaTrainer(Trainer):
         draw: Callable[[dict], dict] | None = None,
         mixup: float = 0.0,
         consistency: float = 0.0,
-        teachers: Teachers | None = None,
-        teaching: float = TEACHING,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
         self.draw = draw
         check_strengths(mixup, consistency)
-        self.teachers = self.projection = None
-        if teachers is not None:
-            if self.args.world_size > 1 or mixup:
-                raise ValueError(
-                    "A teacher and several processes, or mixup: expected a teacher and one process without it."
-                )
-            self.teachers, self.teaching = teachers.to(self.args.device), teaching
-            self.projection = torch.nn.Linear(self.model.num_features, teachers.width).to(self.args.device)
         self.mixup, self.consistency = mixup, consistency
         self._mixed = (-1, 0)  # step, and how many of its batches were mixed (gradient accumulation takes several)
         if not 0 <= ema_decay < 1:
@@ -130,38 +115,18 @@ class EmaTrainer(Trainer):
             return loader
         return share_batches(loader, self.accelerator, self._train_batch_size * self.args.world_size)
 
-    def create_optimizer(self, *args, **kwargs) -> torch.optim.Optimizer:
-        """Have the layer that shows features to the teachers learnt, too."""
-        begun = self.optimizer is not None
-        optimizer = super().create_optimizer(*args, **kwargs)
-        if self.projection is not None and not begun:
-            optimizer.add_param_group(
-                {"params": list(self.projection.parameters()), "weight_decay": self.args.weight_decay}
-            )
-        return optimizer
-
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Give the mean loss; in training over several processes scaled by this process's share of the step's images."""
-        images, taught = len(inputs["labels"]), model.training and self.teachers is not None
-        if taught:
-            inputs = {**inputs, "output_hidden_states": True}
+        images = len(inputs["labels"])
         if model.training and self.mixup:
             loss, outputs = self._compute_mixed_loss(model, inputs)
         else:
             loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training and self.consistency:
             loss = loss + self.consistency * divergence(outputs.logits)
-        if taught:
-            loss = loss + self.teaching * self._ask_teachers(inputs["pixel_values"], outputs)
         if self.args.world_size > 1 and model.training:
             loss = loss * share_of_loss(images, self.accelerator)
         return (loss, outputs) if return_outputs else loss
-
-    def _ask_teachers(self, pixels: torch.Tensor, outputs) -> torch.Tensor:
-        with self.accelerator.autocast():
-            answers, wanted = self.teachers(pixels)
-        features = self.projection(outputs.hidden_states[0].float().mean(dim=(-2, -1)))
-        return taught_loss(outputs.logits, features, answers, wanted)
 
     def _compute_mixed_loss(self, model, inputs):
         if self.state.global_step != self._mixed[0]:
@@ -201,8 +166,6 @@ class EmaTrainer(Trainer):
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir)
             save_file({name: tensor.contiguous() for name, tensor in self.ema.state_dict().items()}, folder / EMA_FILE)
-            if self.projection is not None:
-                save_file(self.projection.state_dict(), folder / PROJECTION_FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         # The Trainer looks for the network's own tensor names; the file has those of the published format, which only
@@ -224,8 +187,6 @@ class EmaTrainer(Trainer):
             )
         model.load_state_dict(stored.state_dict())
         self.ema.load_state_dict(load_file(Path(resume_from_checkpoint) / EMA_FILE))
-        if self.projection is not None:
-            self.projection.load_state_dict(load_file(Path(resume_from_checkpoint) / PROJECTION_FILE))
 
 
 class _EachEpochAndStep(TrainerCallback):
@@ -241,8 +202,6 @@ class _EachEpochAndStep(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         self.trainer.update_average()
-        if self.trainer.projection is not None:
-            self.trainer.projection.zero_grad()  # the Trainer clears the network's gradients alone
 
 
 class WallClock(TrainerCallback, ExportableState):
