@@ -48,8 +48,9 @@ from PIL import Image
 
 from evaluation.command import read_shares, require_device, require_least, run
 from evaluation.corruptions import CORRUPTIONS
+from evaluation.evidence import FRAMING
 from evaluation.figures import figure, nats, percent, thousands
-from evaluation.framing import FRAMING, boxes_of_cells
+from evaluation.framing import boxes_of_cells
 from evaluation.labels import label_numbers, read_label_map
 from evaluation.measure import load_config, load_model, open_image
 from evaluation.probe import Setting, choose_rows

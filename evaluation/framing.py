@@ -7,8 +7,6 @@ import numpy as np
 
 from evaluation.measure import open_image
 
-# What is measured of each, see evaluation.stress.framing_entry.
-FRAMING = ("balanced_accuracy", "lost", "named", "right", "overlooked")
 WINDOWS = (0.75, 1.0, 1.25, 1.5, 1.75, 2.0)  # sides of the square, in the longer side of the cell's box
 
 Box = Sequence[int]

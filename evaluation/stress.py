@@ -19,7 +19,8 @@ from scipy.special import logsumexp, softmax
 
 from evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from evaluation.entry import DECIMALS
-from evaluation.framing import FRAMING, WINDOWS, Box
+from evaluation.evidence import FRAMING
+from evaluation.framing import WINDOWS, Box
 from evaluation.intervals import binomial_interval
 from evaluation.labels import Answers, label_numbers, match_labels
 from evaluation.measure import load_config, read_logits

@@ -7,9 +7,9 @@ API_CLASSIFY = (
     "Name the white blood cell in one photo of a stained blood smear. Returns JSON: verdict, what to call the cell; reason, "
     "why it has no subtype's name, else null; label, the likeliest one, its score and the probabilities of all, 0 to 1; "
     "notes, what to know of the picture, such as that it shows too little round its cell; model, which weights answered. A "
-    "verdict is a subtype; or '{negatives}': none of the subtypes, such "
-    "as an immature cell, an erythroblast or a platelet; or '{nothing}': nothing in the photo looks like the nucleus of one; "
-    "or '{unidentified}': not sure enough, do not name the cell, tell the reason. For research and teaching, not for diagnosis."
+    "verdict is a subtype; or '{negatives}': none of the subtypes, such as an immature cell, an erythroblast or a platelet; or "
+    "'{nothing}': nothing in the photo looks like the nucleus of one; or '{unidentified}': not sure enough, do not name the "
+    "cell, tell the reason. For research and teaching, not for diagnosis."
 )
 API_DIFFERENTIAL = (
     "Find, name and count the white blood cells in the photos of one stained blood smear, and give the differential count. "

@@ -2,8 +2,11 @@
 
 import copy
 import json
+import subprocess
+import sys
 
 import pytest
+from conftest import REPOSITORY
 from made_up import (
     counts_report,
     doors_report,
@@ -403,6 +406,12 @@ def test_a_table_of_measured_corruptions_has_every_one(folder):
     del evidence["stress"][0]["parts"]["corruption"]["corruptions"]["bubble"]
     with pytest.raises(KeyError, match="bubble"):
         corruption_table(evidence["stress"][0]["parts"]["corruption"])
+
+
+def test_reading_results_brings_in_no_network():
+    """Whoever reads, checks or publishes figures waits for no torch."""
+    words = "import sys, evaluation.results; sys.exit('torch' in sys.modules or 'datasets' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", words], cwd=REPOSITORY, check=False).returncode == 0
 
 
 def test_framing_without_a_figure_is_refused(folder):

@@ -1221,21 +1221,22 @@ def test_the_page_speaks_german_to_who_asks(visit):
 
 
 @pytest.mark.parametrize(
-    ("locale", "told"),
+    ("viewport", "locale", "told"),
     [
-        ("en-GB", "about 1.75 times as wide as the cell"),
-        ("de-DE", "etwa 1,75-mal so breit ist wie die Zelle"),
+        (DESK, "en-GB", "about 1.75 times as wide as the cell"),
+        (PHONE, "en-GB", "about 1.75 times as wide as the cell"),
+        (PHONE, "de-DE", "etwa 1,75-mal so breit ist wie die Zelle"),
     ],
 )
-def test_a_visitor_is_told_that_the_cell_fills_the_photo(locale, told, visit, tmp_path, screenshots):
+def test_a_visitor_is_told_that_the_cell_fills_the_photo(viewport, locale, told, visit, tmp_path, screenshots):
     Image.open(EXAMPLES / "monocyte.png").crop((192, 107, 421, 368)).save(tmp_path / "close.png")
-    page = visit(PHONE, locale=locale)
+    page = visit(viewport, locale=locale)
     send(page, EXAMPLES / "monocyte.png")
     page.wait_for_selector(".wbc-overlay")
     assert told not in page.locator(".wbc-answer").inner_text()
     send(page, tmp_path / "close.png")
     page.wait_for_function("told => document.querySelector('.wbc-note')?.innerText.includes(told)", arg=told)
-    page.screenshot(path=screenshots / f"390-light-close-{locale}.png", full_page=True)
+    page.screenshot(path=screenshots / f"{viewport['width']}-light-close-{locale}.png", full_page=True)
 
 
 def test_what_the_model_itself_says_is_german_too(visit, tmp_path, screenshots):
