@@ -76,7 +76,7 @@ ENGLISH = {
     "note_grey": "The picture is grey. The network learned from coloured stains: trust this answer less.",
     "note_deep_grey": "The picture has more than 8 bits of grey; its darkest to lightest values were spread over 8 bits.",
     "note_frames": "The file holds {frames} pictures; the first one was used.",
-    "note_unfound": "Searched as a field, this photo shows no white cell: it may show too little round the cell, or far more than "
+    "note_unfound": "The search for cells in fields finds none here: the photo may show too little round the cell, or far more than "
     "one. Best is a photo about {window} times as wide as the cell.",
     "picture_none": "No picture came. Choose one, paste one, or take one with the camera.",
     "picture_unreadable": "This file cannot be read as a picture. Send a JPEG, PNG, WebP, TIFF, BMP or GIF; for others, export a PNG first.",
@@ -364,7 +364,7 @@ GERMAN = {
     "note_grey": "Das Bild ist grau. Das Netz lernte an gefärbten Bildern: dieser Antwort weniger trauen.",
     "note_deep_grey": "Das Bild hat Grau mit mehr als 8 Bit; seine dunkelsten bis hellsten Werte wurden auf 8 Bit verteilt.",
     "note_frames": "Die Datei enthält {frames} Bilder; das erste wurde genommen.",
-    "note_unfound": "Als Gesichtsfeld durchsucht zeigt dieses Foto keine weiße Zelle: Vielleicht ist zu wenig um die Zelle herum "
+    "note_unfound": "Die Suche nach Zellen in Gesichtsfeldern findet hier keine: Vielleicht ist zu wenig um die Zelle herum "
     "zu sehen, oder weit mehr als eine. Am besten ist ein Foto, das etwa {window}-mal so breit ist wie die Zelle.",
     "picture_none": "Es kam kein Bild. Eines auswählen, einfügen oder mit der Kamera aufnehmen.",
     "picture_unreadable": "Diese Datei lässt sich nicht als Bild lesen. JPEG, PNG, WebP, TIFF, BMP oder GIF senden; andere zuerst als PNG speichern.",
