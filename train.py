@@ -75,7 +75,7 @@ from training.augment import Augmentation, read_augmentation
 from training.consistency import VIEWS
 from training.device_views import DevicePhotos, PlannedDraws, Planner, collate, fits
 from training.finish import average_weights, fit_temperature, fold_temperature, predict_logits
-from training.init_from import init_from, load_companion
+from training.init_from import describe_weights, init_from, load_companion
 from training.operating_points import choose_operating_points
 from training.packing import Pack, read_pack, write_pack
 from training.trainer import EmaTrainer, WallClock, check_strengths, claim, newest_checkpoint
@@ -582,7 +582,7 @@ def ancestry(source: str | None) -> dict | None:
         return None
     path = Path(source) / "eval_results.json"
     if not path.is_file():
-        return identify(source) if Path(source).is_dir() else {"source": Path(source).name}
+        return identify(source) if Path(source).is_dir() else describe_weights(source)
     return identify(source) | read_results(path)["training"]
 
 

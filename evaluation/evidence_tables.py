@@ -138,6 +138,8 @@ def unseen_table(evidence: Mapping[str, Any]) -> str:
 def _begun(source: Mapping[str, Any] | None) -> str:
     if source is None:
         return ", from scratch"
+    if "learnt_from" in source:
+        return f", on from {source['learnt_from']} weights, {source['source']} {source['sha256'][:12]}"
     return f", on from {'weights ' + source['sha256'][:12] if 'sha256' in source else source['source']}"
 
 

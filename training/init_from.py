@@ -1,12 +1,13 @@
 """Where training starts: the first 23 layers of a ResNet-50, or an earlier checkpoint of this network."""
 
+import hashlib
 import logging
 import pickle
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -66,6 +67,22 @@ def load_folder(model: PreTrainedModel, folder: str | Path) -> list[str]:
         ]
         tensors[name] = torch.stack(rows)
     return _copy(tensors, model.network, STEM_AND_STAGES + LINEAR, DEEPER_STAGES, folder)
+
+
+def describe_weights(path: str | Path) -> dict[str, str]:
+    """Say which weights a file holds: its name, its SHA-256, and what a ``.safetensors`` file says that they ``learnt_from``.
+
+    Args:
+        path: a file that ``init_from`` takes.
+    """
+    path = Path(path)
+    with path.open("rb") as stream:
+        record = {"source": path.name, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+    if path.suffix == ".safetensors":
+        with safe_open(path, "pt") as file:
+            told = file.metadata() or {}
+        record |= {name: told[name] for name in ("learnt_from", "package") if name in told}
+    return record
 
 
 def load_companion(model: PreTrainedModel, folder: str | Path) -> PreTrainedModel:
