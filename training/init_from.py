@@ -81,7 +81,7 @@ def describe_weights(path: str | Path) -> dict[str, str]:
     if path.suffix == ".safetensors":
         with safe_open(path, "pt") as file:
             told = file.metadata() or {}
-        record |= {name: told[name] for name in ("learnt_from", "package") if name in told}
+        record |= {name: told[name] for name in ("learnt_from",) if name in told}
     return record
 
 
