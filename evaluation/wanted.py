@@ -96,11 +96,17 @@ def _accuracy_at(share: str) -> Callable:
 
 
 def recipe_of(training: Mapping[str, Any]) -> tuple[str, ...]:
-    """Say what tells trainings on TRAIN alone apart: how many photos they learnt from, at which side they ended, how often they
-    were shown an image at once, and in how many trainings, one on from the other."""
+    """Say what tells trainings on TRAIN alone apart.
+
+    How many photos they learnt from and with whose weights they began, at which side they ended, how often they were shown an
+    image at once, and in how many trainings, one on from the other.
+    """
     views = "in two views" if "--consistency" in training["command"].split() else "in one view"
     side = f"up to {max(training['resolutions'])} px"
-    return f"{training['n_photos']} photos", side, views, str(len(list(stages(training))))
+    trainings = list(stages(training))
+    foreign = (trainings[0].get("started_from") or {}).get("learnt_from")
+    photos = f"{training['n_photos']} photos{f', on from weights of {foreign}' if foreign else ''}"
+    return photos, side, views, str(len(trainings))
 
 
 def _by_recipe(results: Mapping[str, Any]) -> dict[tuple[str, ...], list[Mapping[str, Any]]]:

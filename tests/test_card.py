@@ -598,6 +598,18 @@ def test_every_training_that_led_to_the_weights_is_named_in_order(released):
     text = render_card(TEMPLATE.read_text("utf-8"), chain, CONFIG)
     commands = f"```bash\npython train.py --first\npython train.py --second\n{released['training']['command']}\n```"
     assert commands in text and re.search(r"^\| 3 \| [\d,]+ \| ", text, re.MULTILINE)
+    assert "It begins with the weights" not in text  # of a file that does not say what it learnt from nothing is told
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_the_card_tells_with_whose_weights_training_began(stages, released):
+    told = {"source": "resnet50.safetensors", "sha256": "5" * 64, "learnt_from": "ImageNet-1k (a.tgz)"}
+    for _ in range(stages):
+        told = {**released["training"], "started_from": told}
+    text = render_card(TEMPLATE.read_text("utf-8"), {**released, "training": told}, CONFIG)
+    training = " ".join(text.partition("## Training")[2].split())
+    assert "weights that a ResNet-50 learnt on ImageNet-1k (a.tgz), MIT-licensed" in training
+    assert f"`resnet50.safetensors`, SHA-256 `{'5' * 64}`" in training
 
 
 def test_stages_that_were_averaged_or_shown_each_image_twice_are_numbered(released):
