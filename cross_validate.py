@@ -2,9 +2,9 @@
 
     python cross_validate.py --data_dir blood-cells --split_by photo
 
-trains five networks from scratch, each on four of the five folds that ``hub_dataset/images.csv`` names (overlapping photos
-stay together), and names the images of the fifth. The same with the files dealt out at random, as much of the literature
-does it, so that copies of one photo stand on both sides:
+trains five networks, each on four of the five folds that ``hub_dataset/images.csv`` names (overlapping photos stay together),
+and names the images of the fifth. They begin from scratch, or with the weights that ``--init_from`` names. The same with the
+files dealt out at random, as much of the literature does it, so that copies of one photo stand on both sides:
 
     python cross_validate.py --data_dir blood-cells --split_by file
 

@@ -11,9 +11,9 @@ Your own cells, a folder for each class, starting from the shipped weights:
 
     python train.py --data_dir my_cells --init_from hub_model --output_dir runs/mine
 
-From a dataset of the Hub, from ResNet-50's weights, in two processes:
+From a dataset of the Hub, from ResNet-50's weights, which ``make imagenet`` fetches, in two processes:
 
-    torchrun --nproc_per_node 2 train.py --dataset_name NAME --init_from resnet50.safetensors --output_dir runs/hub
+    torchrun --nproc_per_node 2 train.py --dataset_name NAME --init_from runs/resnet50.safetensors --output_dir runs/hub
 
 Where the folders are not at hand, as on a machine lent for an hour: all that is learnt from and held out, packed here, ...
 
@@ -639,7 +639,8 @@ def prepare(data_arguments: DataArguments, recipe: RecipeArguments, arguments: S
         raise ValueError(f"--sides {recipe.sides}: the network takes {MINIMUM_SIZE} px and more.")
     if recipe.init_from and not Path(recipe.init_from).exists():
         raise FileNotFoundError(
-            f"There is no {recipe.init_from} to start from (--init_from): a folder or a weights file."
+            f"There is no {recipe.init_from} to start from (--init_from): a folder or a weights file. ResNet-50's weights: "
+            "make imagenet"
         )
     together = arguments.train_batch_size * arguments.world_size
     check_epoch(recipe.draws_per_epoch, together, arguments.dataloader_drop_last, arguments.world_size)

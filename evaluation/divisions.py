@@ -66,7 +66,7 @@ def check_unseen(started_from: Mapping[str, Any] | None, lab: str) -> str | None
     Returns
     -------
     The weights of which no record says what they learnt from, so that nobody can tell; None where all say it. Foreign weights
-    say it by ``learnt_from``, the name of their data.
+    say it by ``learnt_from``, the name of other data than the laboratory's.
 
     Raises
     ------
@@ -81,7 +81,8 @@ def check_unseen(started_from: Mapping[str, Any] | None, lab: str) -> str | None
                 f"{source} learnt from {lab}, so that it is no laboratory never seen: {command}. Begin with weights that did "
                 "not, or from scratch, without --init_from."
             )
-        if "--data_dir" not in command and "learnt_from" not in record:
+        told = record.get("learnt_from", lab)  # of foreign weights
+        if "--data_dir" not in command and lab in told:
             unknown = source
     return unknown
 

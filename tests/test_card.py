@@ -608,7 +608,7 @@ def test_the_card_tells_with_whose_weights_training_began(stages, released):
         told = {**released["training"], "started_from": told}
     text = render_card(TEMPLATE.read_text("utf-8"), {**released, "training": told}, CONFIG)
     training = " ".join(text.partition("## Training")[2].split())
-    assert "weights that a ResNet-50 learnt on ImageNet-1k (a.tgz), MIT-licensed" in training
+    assert "weights that a ResNet-50 learnt from ImageNet-1k (a.tgz), which `THIRD_PARTY.md`" in training
     assert f"`resnet50.safetensors`, SHA-256 `{'5' * 64}`" in training
 
 

@@ -56,3 +56,5 @@ def test_weights_whose_folders_no_record_names_are_told(last):
     assert check_unseen(record, "raabin") == "resnet50.safetensors"
     told = {**record, "started_from": {"source": "resnet50.safetensors", "learnt_from": "ImageNet-1k (resnet.tgz)"}}
     assert check_unseen(told, "raabin") is None
+    told["started_from"]["learnt_from"] = "pbc and raabin"
+    assert check_unseen(told, "raabin") == "resnet50.safetensors" and check_unseen(told, "chula") is None

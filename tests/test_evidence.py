@@ -251,7 +251,7 @@ def test_every_recipe_on_train_alone_is_shown_and_the_first_one_counts(folder):
     assert images == f"{first['samples_seen']:,}"
     assert of_test == counted() and of_test.endswith(f"mean of 2 trainings: {', '.join(accuracies)}")
     assert of_photos == wanted_table(results).splitlines()[3].split(" | ")[3]
-    foreign = {"source": "a.safetensors", "sha256": "5" * 64, "learnt_from": "ImageNet-1k (a.tgz)"}
+    foreign = {"source": "a.st", "sha256": "5" * 64, "learnt_from": "ImageNet-1k (a.tgz)"}
     changes = [
         {"n_photos": first["n_photos"] - 1},
         {"n_photos": first["n_photos"], "resolutions": [112, 288]},
@@ -260,17 +260,17 @@ def test_every_recipe_on_train_alone_is_shown_and_the_first_one_counts(folder):
             "command": first["command"],
             "started_from": first | {"samples_seen": 1000, "started_from": {"source": "a.pth"}},
         },
-        {"started_from": foreign},
+        {"command": first["command"], "started_from": foreign},
         {"started_from": first | {"samples_seen": 1000, "started_from": foreign}},
     ]
     for change in changes:
         second |= change
-        assert [row[4] for row in rows()] == [
-            f"{one.split(' [')[0]}, mean of 1 training: {one}" for one in accuracies
-        ], change
-        assert counted() == rows()[0][4]
-        begun = "learnt_from" in json.dumps(change)
-        assert rows()[1][0].endswith(" photos, on from weights of ImageNet-1k (a.tgz)" if begun else " photos")
+        first_figure, second_figure = (row[4] for row in rows())
+        assert first_figure == f"{accuracies[0].split(' [')[0]}, mean of 1 training: {accuracies[0]}" == counted()
+        weights = [name for name in ("ImageNet-1k (a.tgz)", "a.pth") if name in json.dumps(change)]
+        begun = f", on from weights of {weights[0]}" if weights else ""
+        assert rows()[1][0].endswith(f" photos{begun}")
+        assert second_figure == f"{accuracies[1].split(' [')[0]}, mean of 1 training{begun}: {accuracies[1]}"
     assert rows()[1][1:4] == ["up to 224 px, in one view", f"{second['samples_seen'] + 1000:,}", "2"]
     del results["evidence"]["official"][1]["results"][1]
     assert rows()[1][5] == "not measured"

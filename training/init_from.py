@@ -37,7 +37,8 @@ def init_from(model: PreTrainedModel, source: str | Path) -> list[str]:
     if not source.exists():
         raise FileNotFoundError(
             f"There is no {source}. Expected a folder with config.json and model.safetensors, or a ResNet-50 weights "
-            "file (.safetensors, .pth); fetch a model from the Hub first: hf download ID --local-dir FOLDER."
+            "file (.safetensors, .pth). Fetch a model from the Hub first: hf download ID --local-dir FOLDER. ResNet-50's "
+            "weights: make imagenet"
         )
     return load_folder(model, source) if source.is_dir() else load_resnet50(model, source)
 
@@ -70,10 +71,13 @@ def load_folder(model: PreTrainedModel, folder: str | Path) -> list[str]:
 
 
 def describe_weights(path: str | Path) -> dict[str, str]:
-    """Say which weights a file holds: its name, its SHA-256, and what a ``.safetensors`` file says that they ``learnt_from``.
+    """Say which weights a file holds: its name, its SHA-256, and what they learnt from, where a ``.safetensors`` file says it.
 
     Args:
-        path: a file that ``init_from`` takes.
+        path: a file that ``init_from`` takes; ``training.imagenet`` writes one that says what its weights learnt from.
+
+    Returns:
+        ``source``, ``sha256`` and, where it is said, ``learnt_from``.
     """
     path = Path(path)
     with path.open("rb") as stream:
@@ -81,7 +85,8 @@ def describe_weights(path: str | Path) -> dict[str, str]:
     if path.suffix == ".safetensors":
         with safe_open(path, "pt") as file:
             told = file.metadata() or {}
-        record |= {name: told[name] for name in ("learnt_from",) if name in told}
+        if "learnt_from" in told:
+            record["learnt_from"] = told["learnt_from"]
     return record
 
 
