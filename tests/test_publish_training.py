@@ -103,6 +103,25 @@ def test_a_token_that_an_earlier_training_recorded_is_not_published(trained, tmp
     assert not [one for one in told if "s3" in one]
 
 
+@pytest.mark.parametrize(
+    ("start", "told"),
+    [
+        ({"source": "a.pth"}, "went on from the weights a.pth, which have learnt from further images."),
+        (
+            {"source": "a.st", "sha256": "5" * 64, "learnt_from": "ImageNet-1k (a.tgz)"},
+            f"went on from the weights a.st, SHA-256 `{'5' * 64}`, which have learnt from ImageNet-1k (a.tgz).",
+        ),
+    ],
+)
+def test_the_card_says_which_weights_a_training_went_on_from(start, told, trained, tmp_path):
+    path = trained / "eval_results.json"
+    results = read_results(path)
+    results["training"]["started_from"] = start
+    write_results(path, results)
+    folder = compose(trained, tmp_path / "out").folder
+    assert f"Training {told}\n" in (folder / "README.md").read_text("utf-8")
+
+
 def test_what_cannot_be_published(trained, tmp_path):
     with pytest.raises(
         FolderRefused, match=r"images 'my_cells'; expected their licence. .* Give --data_license my_cells=LICENCE"
