@@ -111,7 +111,7 @@ def comparison_table(results: Mapping[str, Any], published: Path = PUBLISHED) ->
 def _source(run: Mapping[str, Any]) -> str | None:
     """Name what training began with: a run of train.py, by its folder, or a file of weights."""
     path = Path(run["recipe"].get("init_from") or "")
-    return (path.parent.name if path.name == "model" else path.name) or None
+    return (path.name == "model" and path.parent.name) or path.name or None
 
 
 def _how_trained(protocol: list[Mapping[str, Any]]) -> str:

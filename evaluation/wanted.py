@@ -103,11 +103,13 @@ def recipe_of(training: Mapping[str, Any]) -> tuple[str, ...]:
     """
     views = "in two views" if "--consistency" in training["command"].split() else "in one view"
     side = f"up to {max(training['resolutions'])} px"
-    trainings = list(stages(training))
-    photos = f"{training['n_photos']} photos"
-    if foreign := trainings[0].get("started_from"):
-        photos += f", on from weights of {foreign.get('learnt_from', foreign['source'])}"
-    return photos, side, views, str(len(trainings))
+    return f"{training['n_photos']} photos{_begun(training)}", side, views, str(len(list(stages(training))))
+
+
+def _begun(training: Mapping[str, Any]) -> str:
+    """Say with whose weights the first of the trainings began that led to this one; nothing where it began from scratch."""
+    foreign = next(stages(training)).get("started_from")
+    return f", on from weights of {foreign.get('learnt_from', foreign['source'])}" if foreign else ""
 
 
 def _by_recipe(results: Mapping[str, Any]) -> dict[tuple[str, ...], list[Mapping[str, Any]]]:
@@ -146,9 +148,7 @@ def _of_trainings(runs: Sequence[Mapping[str, Any]], split: str) -> Found | None
         return None
     mean = fmean(map(value, entries))
     trainings = f"{len(entries)} training{'' if len(entries) == 1 else 's'}"
-    trainings += "".join(
-        recipe_of(runs[0]["training"])[0].partition(",")[1:]
-    )  # the foreign weights that they began with
+    trainings += _begun(runs[0]["training"])
     return Found(
         mean, f"{write(mean)}, mean of {trainings}: {', '.join(map(write_one, entries))}", entries[0]["n_images"]
     )

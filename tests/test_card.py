@@ -598,7 +598,8 @@ def test_every_training_that_led_to_the_weights_is_named_in_order(released):
     text = render_card(TEMPLATE.read_text("utf-8"), chain, CONFIG)
     commands = f"```bash\npython train.py --first\npython train.py --second\n{released['training']['command']}\n```"
     assert commands in text and re.search(r"^\| 3 \| [\d,]+ \| ", text, re.MULTILINE)
-    assert "It begins with the weights" not in text  # of a file that does not say what it learnt from nothing is told
+    assert "It begins with the weights `weights.bin`.\n" in text
+    assert "It begins" not in render_card(TEMPLATE.read_text("utf-8"), released, CONFIG)  # from scratch
 
 
 @pytest.mark.parametrize("stages", [1, 2])
@@ -608,8 +609,8 @@ def test_the_card_tells_with_whose_weights_training_began(stages, released):
         told = {**released["training"], "started_from": told}
     text = render_card(TEMPLATE.read_text("utf-8"), {**released, "training": told}, CONFIG)
     training = " ".join(text.partition("## Training")[2].split())
-    assert "weights that a ResNet-50 learnt from ImageNet-1k (a.tgz), which `THIRD_PARTY.md`" in training
-    assert f"`resnet50.safetensors`, SHA-256 `{'5' * 64}`" in training
+    weights = f"the weights `resnet50.safetensors`, SHA-256 `{'5' * 64}`, of a ResNet-50 that learnt from ImageNet-1k (a.tgz):"
+    assert weights in training and "`THIRD_PARTY.md` names who made them, and their terms." in training
 
 
 def test_stages_that_were_averaged_or_shown_each_image_twice_are_numbered(released):

